@@ -1,0 +1,56 @@
+"""Writing files so that one that exists is whole: write aside, then rename."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from optimize.errors import StorageError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes `path`'s place when the block succeeds.
+
+    Works for files and folders. On any failure what was written is removed and `path` is as
+    it was.
+
+    Raises:
+        StorageError: the disk is full or the place cannot be written.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield aside
+        if aside.is_dir() and path.exists():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left to write {path}; free some and run again") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise StorageError(
+                f"cannot write {path}: {error.strerror}; choose another --output"
+            ) from error
+        raise
+    finally:
+        if aside.is_dir():
+            shutil.rmtree(aside, ignore_errors=True)
+        elif aside.exists():
+            aside.unlink()
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+    """Call `save` with a path aside of `path`, then rename it into place."""
+    with replacing(path) as aside:
+        save(aside)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON with a final newline. NaN is refused (ValueError)."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
