@@ -1,0 +1,74 @@
+"""The model card, `model.json`: what an archive says about its model."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from handlers.errors import ModelError
+
+CARD_FILE = "model.json"
+REPORT_FILE = "report.json"
+
+
+@dataclass(frozen=True)
+class Card:
+    """`model.json`, checked. `model`, `input` and `serving` keep their JSON form."""
+
+    name: str
+    task: str
+    labels: list[str]
+    model: dict[str, Any]
+    input: dict[str, Any]
+    serving: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def threads(self) -> int:
+        """Intra-op threads of one worker."""
+        return int(self.model.get("threads", 1))
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Batch sizes to warm up, ascending, at least [1]."""
+        return sorted({int(n) for n in self.model.get("batch_sizes", [1])} | {1})
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content; ModelError naming the file when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing: rebuild the archive with build_mar.sh") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {error}") from error
+
+
+def read_card(folder: Path) -> Card:
+    """Read and check `folder/model.json`; ModelError says which entry is wrong."""
+    path = folder / CARD_FILE
+    raw = read_json(path)
+    if not isinstance(raw, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    for key, kind in (("name", str), ("task", str), ("model", dict), ("input", dict)):
+        if not isinstance(raw.get(key), kind):
+            raise ModelError(f"{path}: {key!r} must be a JSON {kind.__name__}")
+    labels = raw.get("labels", [])
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ModelError(f"{path}: 'labels' must be a list of strings")
+    if not isinstance(raw["model"].get("file"), str):
+        raise ModelError(f"{path}: 'model.file' must name the model's file")
+    serving = raw.get("serving")
+    return Card(
+        name=raw["name"],
+        task=raw["task"],
+        labels=labels,
+        model=raw["model"],
+        input=raw["input"],
+        serving=serving if isinstance(serving, dict) else {},
+    )
+
+
+def read_report(folder: Path) -> Any:
+    """`folder/report.json`, or None where the archive carries none."""
+    path = folder / REPORT_FILE
+    return read_json(path) if path.is_file() else None

@@ -1,0 +1,140 @@
+"""Image classification: pictures in, the most probable labels out."""
+
+from typing import Any
+
+import torch
+
+from handlers.base import BaseHandler
+from handlers.errors import ModelError, RequestError
+from handlers.images import ImageSpec, load_image
+from handlers.payload import Input, Request, decode_base64
+from handlers.pixels import load_pixels
+
+DEFAULT_TOP_K = 5
+# Types that clients declare without knowing what they send.
+VAGUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "image/*"})
+
+
+class ImageClassifier(BaseHandler):
+    """uint8 [N, C, H, W] to logits [N, classes], answered as the top_k labels."""
+
+    task = "image_classification"
+    parameters = ("top_k",)
+
+    def setup(self) -> None:
+        self.spec = ImageSpec.from_card(self.card.input)
+        if not self.card.labels:
+            raise ModelError("the model card has no labels: an image classifier needs them")
+
+    def parse(self, request: Request) -> list[torch.Tensor]:
+        self._top_k(request)
+        items = []
+        for entry in request.inputs:
+            try:
+                items.append(self._load(entry))
+            except RequestError as error:
+                if not request.many:
+                    raise
+                message = f"{entry.where}: {error.message}"
+                raise RequestError(error.status, error.type, message) from error
+        return items
+
+    def infer(self, items: list[torch.Tensor]) -> list[torch.Tensor]:
+        logits = self.predict(torch.stack(items))
+        if logits.ndim != 2 or logits.shape[1] != len(self.card.labels):
+            raise ModelError(
+                f"the model returns {list(logits.shape)}, the card has {len(self.card.labels)} labels"
+            )
+        return list(torch.softmax(logits.float(), dim=1))
+
+    def render(self, request: Request, results: list[torch.Tensor]) -> Any:
+        top_k = self._top_k(request)
+        answers = [{"predictions": self._predictions(row, top_k)} for row in results]
+        return answers if request.many else answers[0]
+
+    def example(self) -> torch.Tensor:
+        return torch.zeros(self.spec.channels, self.spec.height, self.spec.width, dtype=torch.uint8)
+
+    def schemas(self) -> tuple[Any, Any]:
+        labels = len(self.card.labels)
+        image = {
+            "description": "JPEG, PNG, WebP or GIF (first frame) as the raw body, as a multipart "
+            "part or in base64; or nested lists of pixels 0..255, [H][W], [H][W][C] or [C][H][W]",
+            "type": ["string", "array"],
+        }
+        request = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "type": "object",
+            "properties": {
+                "data": image,
+                "b64": {"type": "string", "contentEncoding": "base64"},
+                "instances": {"type": "array", "minItems": 1},
+                "top_k": {"type": "integer", "minimum": 1, "maximum": labels},
+            },
+            "x-image": {
+                "height": self.spec.height,
+                "width": self.spec.width,
+                "channels": self.spec.channels,
+                "max_pixels": self.spec.max_pixels,
+                "max_bytes": self.spec.max_bytes,
+            },
+        }
+        prediction = {
+            "type": "object",
+            "required": ["label", "index", "probability"],
+            "properties": {
+                "label": {"type": "string"},
+                "index": {"type": "integer", "minimum": 0, "maximum": labels - 1},
+                "probability": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+        }
+        one = {
+            "type": "object",
+            "required": ["predictions"],
+            "properties": {"predictions": {"type": "array", "items": prediction}},
+        }
+        answer = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "oneOf": [one, {"type": "array", "items": one}],
+        }
+        return request, answer
+
+    def _top_k(self, request: Request) -> int:
+        classes = len(self.card.labels)
+        return request.integer("top_k", min(DEFAULT_TOP_K, classes), 1, classes)
+
+    def _load(self, entry: Input) -> torch.Tensor:
+        value = entry.value
+        if isinstance(value, list):
+            return load_pixels(value, self.spec)
+        if isinstance(value, str):
+            if entry.content_type.startswith("text/"):
+                raise RequestError(
+                    415,
+                    "unsupported_type",
+                    f"{entry.content_type} is not accepted: send the picture as image/jpeg, "
+                    "image/png, image/webp or image/gif, or base64 in application/json",
+                )
+            value = decode_base64(value, self.spec.max_bytes, entry.where)
+        if not isinstance(value, bytes):
+            raise RequestError(
+                400, "wrong_type", f"{entry.where} is neither a picture, base64 nor nested lists"
+            )
+        try:
+            return load_image(value, self.spec)
+        except RequestError as error:
+            foreign = entry.content_type not in VAGUE_TYPES and not (
+                entry.content_type.startswith("image/")
+            )
+            if error.type == "undecodable_image" and foreign:
+                raise RequestError(
+                    415, "unsupported_type", f"{entry.content_type} is not accepted"
+                ) from error
+            raise
+
+    def _predictions(self, probabilities: torch.Tensor, top_k: int) -> list[dict[str, Any]]:
+        values, indices = probabilities.topk(top_k)
+        return [
+            {"label": self.card.labels[index], "index": index, "probability": value}
+            for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+        ]

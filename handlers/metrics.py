@@ -1,0 +1,76 @@
+"""Prometheus metrics of a handler, through TorchServe's metrics cache.
+
+TorchServe forwards a worker's metric only if metrics.yaml declares it under
+`model_metrics` with the same name, type, unit and dimensions, or if
+`model_metrics_auto_detect=true`. DECLARATIONS is the text to declare.
+
+Times are histograms in seconds: the client library's default buckets (5 ms to
+10 s) then fit, and `_sum / _count` gives the mean. The same buckets hold batch
+sizes up to 10.
+"""
+
+import logging
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+PREPROCESS = "marpress_preprocess_seconds"
+INFERENCE = "marpress_inference_seconds"
+POSTPROCESS = "marpress_postprocess_seconds"
+BATCH_SIZE = "marpress_batch_size"
+ERRORS = "marpress_errors_total"
+
+# name, metric type, unit as metrics.yaml spells it, dimensions
+DECLARATIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    (PREPROCESS, "histogram", "s", ("ModelName", "Level")),
+    (INFERENCE, "histogram", "s", ("ModelName", "Level")),
+    (POSTPROCESS, "histogram", "s", ("ModelName", "Level")),
+    (BATCH_SIZE, "histogram", "count", ("ModelName", "Level")),
+    (ERRORS, "counter", "count", ("ModelName", "Level", "Status", "Type")),
+)
+
+
+class Metrics:
+    """Emits the declared metrics, or nothing at all where there is no cache."""
+
+    def __init__(self, cache: Any, model_name: str) -> None:
+        self._model_name = model_name
+        self._metrics: dict[str, Any] = {}
+        if cache is None:
+            return
+        try:
+            for name, kind, unit, dimensions in DECLARATIONS:
+                self._metrics[name] = _registered(cache, name, kind, unit, dimensions)
+        except Exception:  # metrics are never worth a worker
+            logger.warning("no handler metrics: TorchServe's metrics cache refused", exc_info=True)
+            self._metrics = {}
+
+    def observe(self, name: str, value: float) -> None:
+        """Record one value of a histogram: seconds, or a count."""
+        self._emit(name, round(value, 6), [])
+
+    def error(self, status: int, type: str) -> None:
+        """Count one failed request."""
+        self._emit(ERRORS, 1, [str(status), type])
+
+    def _emit(self, name: str, value: float, extra: list[str]) -> None:
+        metric = self._metrics.get(name)
+        if metric is None:
+            return
+        try:
+            metric.add_or_update(value, [self._model_name, "Model", *extra])
+        except Exception:
+            logger.warning("metric %s was not recorded", name, exc_info=True)
+
+
+def _registered(cache: Any, name: str, kind: str, unit: str, dimensions: tuple[str, ...]) -> Any:
+    """The cache's metric of that name, added where metrics.yaml does not declare it."""
+    from ts.metrics.metric_type_enum import MetricTypes
+
+    metric_type = MetricTypes(kind)
+    known = getattr(cache, "cache", {}).get(metric_type, {})
+    if name in known:
+        return known[name]
+    return cache.add_metric_to_cache(
+        metric_name=name, unit=unit, dimension_names=list(dimensions), metric_type=metric_type
+    )

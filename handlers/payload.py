@@ -1,0 +1,254 @@
+"""One TorchServe request to inputs and parameters, whatever way they were sent.
+
+TorchServe hands a handler one dict per request: the raw body under "body" (or
+"data"), multipart parts and form fields and query parameters under their own
+names. It decodes application/json and text/* itself unless
+TS_DECODE_INPUT_REQUEST=false; both forms arrive here and mean the same.
+
+Two multipart parts of one name cannot be told apart: TorchServe keeps the last.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from handlers.errors import RequestError
+
+# Names under which an input may be sent, in JSON or in a form.
+INPUT_NAMES = frozenset(
+    {"body", "data", "image", "images", "text", "texts", "audio", "file", "input", "inputs"}
+)
+MAX_INPUTS = 64
+_MAX_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Input:
+    """One thing to predict on: bytes as sent or decoded from base64, or a JSON value.
+
+    `content_type` is the lower-case media type its part declared, "" if none;
+    `where` names it in error messages, like `instances[2]`.
+    """
+
+    value: Any
+    content_type: str = ""
+    where: str = "body"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asked. `many`: the answer is a list, one entry per input."""
+
+    inputs: list[Input]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    many: bool = False
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole-number parameter; RequestError 400 unless low <= value <= high."""
+        value = self.parameters.get(name, default)
+        if isinstance(value, str) and len(value) <= 20:
+            try:
+                value = int(value)
+            except ValueError:
+                pass
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise RequestError(
+                400, "bad_parameter", f"{name} must be a whole number from {low} to {high}"
+            )
+        return value
+
+
+def read_request(
+    row: Any, headers: Mapping[str, Any], parameters: Collection[str], max_bytes: int
+) -> Request:
+    """Read one entry of the batch that TorchServe passes to `handle`.
+
+    `headers` are its request headers (and, per part, `{"content-type": ...}`);
+    `parameters` the names the handler takes. Raises RequestError: 400 for
+    malformed JSON or base64, an unknown name or nothing to predict on, 413 over
+    `max_bytes` in one input or over MAX_INPUTS inputs.
+    """
+    if not isinstance(row, Mapping):
+        row = {"body": row}
+    reader = _Reader(frozenset(parameters), max_bytes)
+    for name, value in row.items():
+        declared = _media_type(headers, name)
+        if name in parameters:
+            reader.parameters[name] = _text(value)
+        elif name in INPUT_NAMES or declared:
+            reader.part(str(name), value, declared)
+        else:
+            raise _unknown_name(name, parameters, headers)
+    if not reader.inputs:
+        raise RequestError(400, "empty_input", "the request holds nothing to predict on")
+    return Request(reader.inputs, reader.parameters, reader.many or len(reader.inputs) > 1)
+
+
+def decode_base64(text: str, max_bytes: int, where: str = "body") -> bytes:
+    """Base64 (standard or URL-safe, line breaks and data: URLs allowed) to bytes.
+
+    Raises RequestError 413 before decoding more than `max_bytes`, 400 if invalid.
+    """
+    if text[:5] == "data:":
+        text = text.partition(",")[2]
+    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
+    if len(text) * 3 // 4 > max_bytes:
+        raise RequestError(413, "too_many_bytes", f"{where} is over the limit of {max_bytes} bytes")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RequestError(400, "bad_base64", f"{where} is not valid base64: {error}") from error
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+class _Reader:
+    """Gathers the inputs and parameters of one request."""
+
+    def __init__(self, names: frozenset[str], max_bytes: int) -> None:
+        self.names = names
+        self.max_bytes = max_bytes
+        self.inputs: list[Input] = []
+        self.parameters: dict[str, Any] = {}
+        self.many = False
+
+    def part(self, name: str, value: Any, content_type: str) -> None:
+        """One body, multipart part or form field."""
+        if isinstance(value, bytes | bytearray | memoryview):
+            data = bytes(value)
+            parsed = self._json(data, name, content_type)
+            if parsed is None:
+                self._add(data, content_type, name)
+                return
+            value = parsed[0]
+        elif isinstance(value, str):
+            self._add(value, content_type, name)
+            return
+        self.value(value, name, 0)
+
+    def _json(self, data: bytes, name: str, content_type: str) -> tuple[Any] | None:
+        """JSON in a one-tuple, None if it is not JSON; 400 if it was said to be."""
+        declared = content_type == "application/json" or content_type.endswith("+json")
+        if not declared and (content_type or data[:1] not in (b"{", b"[")):
+            return None
+        try:
+            return (json.loads(data),)
+        except (ValueError, RecursionError) as error:
+            if declared:
+                raise RequestError(400, "bad_json", f"{name} is not valid JSON: {error}") from error
+            return None
+
+    def value(self, value: Any, where: str, depth: int) -> None:
+        """A decoded JSON value: an object, a list of inputs, or one input."""
+        if depth > _MAX_DEPTH:
+            raise RequestError(400, "bad_json", f"{where} is nested too deeply")
+        if isinstance(value, dict):
+            self._object(value, where, depth)
+        elif isinstance(value, list) and any(isinstance(item, str | dict) for item in value):
+            self._list(value, where, depth)
+        else:
+            self._add(value, "", where)
+
+    def _object(self, value: dict[str, Any], where: str, depth: int) -> None:
+        found = False
+        for key, item in value.items():
+            if key in self.names:
+                self.parameters[key] = item
+            elif key == "parameters" and isinstance(item, dict):
+                self._parameters(item)
+            elif key == "b64":
+                found = True
+                self._base64(item, f"{where}.b64")
+            elif key == "instances":
+                found = True
+                self._instances(item, depth)
+            elif key in INPUT_NAMES:
+                found = True
+                self.value(item, key if depth == 0 else f"{where}.{key}", depth + 1)
+            else:
+                raise _unknown_name(key, self.names, {})
+        if not found:
+            raise RequestError(
+                400,
+                "empty_input",
+                f'{where} needs an input: {{"data": ...}}, {{"b64": ...}} or {{"instances": [...]}}',
+            )
+
+    def _instances(self, value: Any, depth: int) -> None:
+        if not isinstance(value, list) or not value:
+            raise RequestError(400, "bad_json", "instances must be a list of one input or more")
+        if depth > 0:
+            raise RequestError(400, "bad_json", "instances belong at the top of the JSON body")
+        self._list(value, "instances", depth)
+
+    def _list(self, items: list[Any], where: str, depth: int) -> None:
+        self.many = True
+        for index, item in enumerate(items):
+            self.value(item, f"{where}[{index}]", depth + 1)
+
+    def _parameters(self, value: dict[str, Any]) -> None:
+        for key, item in value.items():
+            if key not in self.names:
+                raise _unknown_name(key, self.names, {})
+            self.parameters[key] = item
+
+    def _base64(self, value: Any, where: str) -> None:
+        if not isinstance(value, str):
+            raise RequestError(400, "bad_base64", f"{where} must be a base64 string")
+        self._add(decode_base64(value, self.max_bytes, where), "", where)
+
+    def _add(self, value: Any, content_type: str, where: str) -> None:
+        if isinstance(value, bytes) and len(value) > self.max_bytes:
+            raise RequestError(
+                413,
+                "too_many_bytes",
+                f"{where} is {len(value)} bytes, the limit is {self.max_bytes}",
+            )
+        if len(self.inputs) >= MAX_INPUTS:
+            raise RequestError(
+                413, "too_many_inputs", f"more than {MAX_INPUTS} inputs: send several requests"
+            )
+        self.inputs.append(Input(value, content_type, where))
+
+
+def _media_type(headers: Mapping[str, Any], name: str) -> str:
+    """The type one part declared; for the body, the request's own."""
+    part = headers.get(name)
+    declared = part.get("content-type") if isinstance(part, Mapping) else None
+    if not declared and name in ("body", "data"):
+        declared = content_type(headers)
+    return declared.partition(";")[0].strip().lower() if isinstance(declared, str) else ""
+
+
+def content_type(headers: Mapping[str, Any]) -> str:
+    """The request's Content-Type header, however its name is written; "" if none."""
+    for key in ("content-type", "Content-Type", "CONTENT-TYPE"):
+        if isinstance(headers.get(key), str):
+            return str(headers[key])
+    return ""
+
+
+def _text(value: Any) -> Any:
+    return (
+        bytes(value).decode("utf-8", "replace") if isinstance(value, bytes | bytearray) else value
+    )
+
+
+def _unknown_name(
+    name: Any, parameters: Collection[str], headers: Mapping[str, Any]
+) -> RequestError:
+    if "x-www-form-urlencoded" in content_type(headers).lower():
+        return RequestError(
+            415,
+            "unsupported_type",
+            "the body was sent as a web form (curl's default): use curl -T FILE, or add "
+            "-H 'Content-Type: application/octet-stream'",
+        )
+    known = ", ".join(sorted(parameters)) or "none"
+    return RequestError(
+        400, "unknown_name", f"{str(name)[:60]!r} is neither an input nor a parameter ({known})"
+    )
