@@ -1,0 +1,1 @@
+"""Archives, TorchServe's management API and the server process: everything after `optimize`."""

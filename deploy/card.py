@@ -1,0 +1,170 @@
+"""The artefact folder as `deploy` sees it: the model card, the report and the files to pack."""
+
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deploy.errors import BadInput, GateFailed
+
+# torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+HANDLER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How TorchServe runs a model; delay in milliseconds, timeouts in seconds."""
+
+    workers: int
+    batch_size: int
+    max_batch_delay_ms: int
+    response_timeout_s: int
+    startup_timeout_s: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """The fields of model.json that packing and serving need."""
+
+    folder: Path
+    name: str
+    handler: str
+    model_file: str
+    serving: Serving
+    files: tuple[str, ...]
+
+
+def read_card(folder: Path) -> Card:
+    """Read and check `folder`/model.json and the files it names.
+
+    Raises BadInput, naming the file, the field and what was expected.
+    """
+    path = folder / "model.json"
+    if not folder.is_dir():
+        raise BadInput(
+            f"no artefact at {folder}: make it with "
+            f"`python -m optimize run recipes/{folder.name}.yaml`"
+        )
+    card = _read_json(path, "the model card that `python -m optimize run` writes")
+    name = _text(card, "name", path)
+    if not NAME.fullmatch(name):
+        raise BadInput(
+            f"{path}: name {name!r} must be letters, digits, '_', '-' and '.', "
+            "starting with a letter or a digit"
+        )
+    handler = _text(card, "handler", path)
+    if not HANDLER.fullmatch(handler):
+        raise BadInput(f"{path}: handler {handler!r} must be the name of a module in handlers/")
+    model = _section(card, "model", path)
+    model_file = _inside(folder, _text(model, "file", path, "model."), path)
+    if "/" in model_file:
+        raise BadInput(f"{path}: model.file {model_file!r} must lie in the folder itself")
+    _check_torchscript(folder / model_file)
+    files = card.get("files", [])
+    if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
+        raise BadInput(f"{path}: files must be a list of file names")
+    return Card(
+        folder=folder,
+        name=name,
+        handler=handler,
+        model_file=model_file,
+        serving=_read_serving(_section(card, "serving", path), path),
+        files=tuple(sorted({_inside(folder, f, path) for f in files})),
+    )
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """Read `folder`/report.json. Raises BadInput when it is missing or no JSON object."""
+    return _read_json(folder / "report.json", "the evidence that `python -m optimize run` writes")
+
+
+def check_gate(report: dict[str, Any], folder: Path) -> None:
+    """Raise GateFailed unless the report says that the accuracy budget was kept."""
+    gate = report.get("gate")
+    if isinstance(gate, dict) and gate.get("passed") is True:
+        return
+    if isinstance(gate, dict) and isinstance(gate.get("reason"), str):
+        why = f"its gate failed: {gate['reason']}"
+    elif isinstance(gate, dict) and {"metric", "drop", "max_drop"} <= gate.keys():
+        why = (
+            f"its gate failed: {gate['metric']} dropped by {gate['drop']} "
+            f"where {gate['max_drop']} is allowed"
+        )
+    else:
+        why = "its report.json holds no passed gate"
+    raise GateFailed(
+        f"{folder} is not archived: {why}. Change the recipe and run it again, "
+        "or pass --force to archive it all the same"
+    )
+
+
+def _read_json(path: Path, what: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path} is missing: it is {what}") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} must hold a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _section(card: dict[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = card.get(key)
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: {key} must be an object")
+    return value
+
+
+def _text(card: dict[str, Any], key: str, path: Path, prefix: str = "") -> str:
+    value = card.get(key)
+    if not isinstance(value, str) or not value:
+        raise BadInput(f"{path}: {prefix}{key} must be a non-empty string")
+    return value
+
+
+def _read_serving(section: dict[str, Any], path: Path) -> Serving:
+    def positive(key: str, default: int | None = None) -> int:
+        value = section.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            hint = ""
+            if key == "max_batch_delay_ms":
+                hint = " (TorchServe reads 0 as 'not set' and waits 100 ms)"
+            raise BadInput(f"{path}: serving.{key} must be an integer of at least 1{hint}")
+        return value
+
+    return Serving(
+        workers=positive("workers"),
+        batch_size=positive("batch_size"),
+        max_batch_delay_ms=positive("max_batch_delay_ms"),
+        response_timeout_s=positive("response_timeout_s"),
+        startup_timeout_s=positive("startup_timeout_s", 120),
+    )
+
+
+def _inside(folder: Path, name: str, path: Path) -> str:
+    """Check that `name` is a file inside the artefact folder and return it normalised."""
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or not relative.parts:
+        raise BadInput(f"{path}: {name!r} must be a path inside the artefact folder")
+    if not (folder / relative).is_file():
+        raise BadInput(f"{folder / relative} is missing: {path.name} names it")
+    return str(relative)
+
+
+def _check_torchscript(path: Path) -> None:
+    """Refuse a pickled model early: a worker loads TorchScript only, and never unpickles."""
+    if path.suffix not in {".pt", ".pth", ".jit"}:
+        return
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any("/code/" in entry for entry in archive.namelist()):
+                return
+    raise BadInput(
+        f"{path} is no TorchScript file (a state_dict or a pickled module?): "
+        "save it with torch.jit.save"
+    )
