@@ -6,9 +6,9 @@ libjpeg-turbo with DCT scaling where the picture stays well above the target
 size, everything else through Pillow; both are resized by PyTorch's uint8
 antialiased bilinear filter, which agrees with Pillow's to one grey level.
 
-Geometry is that of `Resize(resize)` then `CenterCrop(size)`, but only the part
-that survives the crop is ever resized: a 1x30000 strip costs no more than a
-square. Transparency is composited on white. EXIF orientation is applied.
+Geometry is that of `Resize(resize)` then `CenterCrop(size)`. A crop that would
+not fit enlarges the picture instead of padding it. Transparency is composited
+on white. EXIF orientation is applied.
 """
 
 import io
@@ -33,7 +33,8 @@ DEFAULT_MAX_BYTES = 10_485_760
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 only while its shorter side stays this many
 # times the resized one: the DCT's filter is sharper than ours and the rest hides it.
-_DCT_HEADROOM = 1.5
+_DCT_HEADROOM = 2.0
+_MAX_ASPECT = 4
 _ORIENTATION = 0x0112
 
 
@@ -121,22 +122,30 @@ def check_pixels(width: int, height: int, spec: ImageSpec) -> None:
 
 def fit_pixels(pixels: Pixels, spec: ImageSpec) -> torch.Tensor:
     """Resize and centre-crop uint8 pixels [H, W, C] to uint8 [C, height, width]."""
-    full_height, full_width = _resized(pixels.shape[0], pixels.shape[1], spec)
-    top, bottom, pad_y = _span(pixels.shape[0], full_height, spec.height)
-    left, right, pad_x = _span(pixels.shape[1], full_width, spec.width)
-    part = pixels[top:bottom, left:right]
-    if min(part.strides) < 0:
-        part = np.ascontiguousarray(part)
-    image = torch.from_numpy(part).permute(2, 0, 1).unsqueeze(0)
-    size = (spec.height + 2 * pad_y, spec.width + 2 * pad_x)
+    pixels = _without_far_ends(pixels, spec)
+    if min(pixels.strides) < 0:
+        pixels = np.ascontiguousarray(pixels)
+    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
+    size = _resized(pixels.shape[0], pixels.shape[1], spec)
     if image.shape[2:] != size:
         image = F.interpolate(image, size, mode="bilinear", antialias=True)
-    image = image[0, :, pad_y : pad_y + spec.height, pad_x : pad_x + spec.width]
+    top = round((size[0] - spec.height) / 2)
+    left = round((size[1] - spec.width) / 2)
+    image = image[0, :, top : top + spec.height, left : left + spec.width]
     return image.clone(memory_format=torch.contiguous_format)
 
 
+def _without_far_ends(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """The middle of a long strip: its ends never reach the crop, yet would be resized."""
+    height, width = pixels.shape[:2]
+    shape = max(spec.height, spec.width) / min(spec.height, spec.width)
+    limit = int(min(height, width) * _MAX_ASPECT * shape)
+    top, left = max(0, height - limit) // 2, max(0, width - limit) // 2
+    return pixels[top : height - top, left : width - left]
+
+
 def _resized(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
-    """The whole picture's size after resizing, were it resized whole."""
+    """Height and width after resizing, both at least the crop's."""
     shorter = min(height, width)
     resized = (spec.resize * height // shorter, spec.resize * width // shorter)
     if resized[0] < spec.height or resized[1] < spec.width:
@@ -147,20 +156,6 @@ def _resized(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
             max(spec.width, round(width * scale)),
         )
     return resized
-
-
-def _span(length: int, resized: int, size: int) -> tuple[int, int, int]:
-    """Source pixels [start, stop) under the centre crop of one axis, and its margin.
-
-    The margin is one output pixel on both sides where there is room, so that the
-    filter sees the neighbours it would see in the whole picture.
-    """
-    offset = round((resized - size) / 2)
-    margin = 1 if offset >= 1 and offset + size < resized else 0
-    scale = length / resized
-    start = min(round((offset - margin) * scale), length - 1)
-    stop = max(start + 1, min(length, round((offset + size + margin) * scale)))
-    return start, stop, margin
 
 
 def _dct_divisor(header: ImageHeader, spec: ImageSpec) -> int:
