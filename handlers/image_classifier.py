@@ -108,13 +108,8 @@ class ImageClassifier(BaseHandler):
         if isinstance(value, list):
             return load_pixels(value, self.spec)
         if isinstance(value, str):
-            if entry.content_type.startswith("text/"):
-                raise RequestError(
-                    415,
-                    "unsupported_type",
-                    f"{entry.content_type} is not accepted: send the picture as image/jpeg, "
-                    "image/png, image/webp or image/gif, or base64 in application/json",
-                )
+            if entry.content_type.startswith("text/") and entry.where == "body":
+                raise _unsupported(entry.content_type)
             value = decode_base64(value, self.spec.max_bytes, entry.where)
         if not isinstance(value, bytes):
             raise RequestError(
@@ -123,13 +118,8 @@ class ImageClassifier(BaseHandler):
         try:
             return load_image(value, self.spec)
         except RequestError as error:
-            foreign = entry.content_type not in VAGUE_TYPES and not (
-                entry.content_type.startswith("image/")
-            )
-            if error.type == "undecodable_image" and foreign:
-                raise RequestError(
-                    415, "unsupported_type", f"{entry.content_type} is not accepted"
-                ) from error
+            if error.type == "undecodable_image" and not _may_hold_image(entry.content_type):
+                raise _unsupported(entry.content_type) from error
             raise
 
     def _predictions(self, probabilities: torch.Tensor, top_k: int) -> list[dict[str, Any]]:
@@ -138,3 +128,16 @@ class ImageClassifier(BaseHandler):
             {"label": self.card.labels[index], "index": index, "probability": value}
             for value, index in zip(values.tolist(), indices.tolist(), strict=True)
         ]
+
+
+def _may_hold_image(content_type: str) -> bool:
+    return content_type in VAGUE_TYPES or content_type.startswith(("image/", "text/"))
+
+
+def _unsupported(content_type: str) -> RequestError:
+    return RequestError(
+        415,
+        "unsupported_type",
+        f"{content_type} is not accepted: send image/jpeg, image/png, image/webp or image/gif, "
+        "or base64 or pixels as application/json",
+    )

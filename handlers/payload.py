@@ -5,7 +5,9 @@ TorchServe hands a handler one dict per request: the raw body under "body" (or
 names. It decodes application/json and text/* itself unless
 TS_DECODE_INPUT_REQUEST=false; both forms arrive here and mean the same.
 
-Two multipart parts of one name cannot be told apart: TorchServe keeps the last.
+Two limits are TorchServe's: of two multipart parts of one name it keeps the
+last, and it drops the query string of /predictions. A parameter of a raw body
+therefore travels as a header: top_k as `X-Top-K`.
 """
 
 import base64
@@ -74,12 +76,14 @@ def read_request(
     if not isinstance(row, Mapping):
         row = {"body": row}
     reader = _Reader(frozenset(parameters), max_bytes)
+    reader.parameters.update(_header_parameters(headers, parameters))
+    form = _is_form(headers)
     for name, value in row.items():
         declared = _media_type(headers, name)
         if name in parameters:
             reader.parameters[name] = _text(value)
         elif name in INPUT_NAMES or declared:
-            reader.part(str(name), value, declared)
+            reader.part(str(name), value, "text/plain" if form and not declared else declared)
         else:
             raise _unknown_name(name, parameters, headers)
     if not reader.inputs:
@@ -122,7 +126,7 @@ class _Reader:
             data = bytes(value)
             parsed = self._json(data, name, content_type)
             if parsed is None:
-                self._add(data, content_type, name)
+                self._add(_decoded_text(data, content_type), content_type, name)
                 return
             value = parsed[0]
         elif isinstance(value, str):
@@ -216,12 +220,36 @@ class _Reader:
 
 
 def _media_type(headers: Mapping[str, Any], name: str) -> str:
-    """The type one part declared; for the body, the request's own."""
+    """The type one part declared; for a raw body, the request's own."""
     part = headers.get(name)
     declared = part.get("content-type") if isinstance(part, Mapping) else None
-    if not declared and name in ("body", "data"):
+    if not declared and name in ("body", "data") and not _is_form(headers):
         declared = content_type(headers)
     return declared.partition(";")[0].strip().lower() if isinstance(declared, str) else ""
+
+
+def _is_form(headers: Mapping[str, Any]) -> bool:
+    kind = content_type(headers).lower()
+    return kind.startswith(("multipart/", "application/x-www-form-urlencoded"))
+
+
+def _header_parameters(headers: Mapping[str, Any], parameters: Collection[str]) -> dict[str, Any]:
+    wanted = {f"x-{name.replace('_', '-')}": name for name in parameters}
+    return {
+        wanted[key.lower()]: value
+        for key, value in headers.items()
+        if key.lower() in wanted and isinstance(value, str)
+    }
+
+
+def _decoded_text(data: bytes, content_type: str) -> bytes | str:
+    """Text as a string, as TorchServe decodes it; what only claims to be text as bytes."""
+    if not content_type.startswith("text/"):
+        return data
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data
 
 
 def content_type(headers: Mapping[str, Any]) -> str:
