@@ -21,7 +21,7 @@ from handlers.card import Card, read_card, read_report
 from handlers.errors import ModelError, RequestError, as_request_error, reason
 from handlers.metrics import Metrics
 from handlers.payload import Request, read_request
-from handlers.worker import buffer_socket_reads, quiet_logs
+from handlers.worker import quiet_logs
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,6 @@ class BaseHandler:
         Raises ModelError (TorchServe reports it as a failed load).
         """
         quiet_logs()
-        buffer_socket_reads()
         properties = context.system_properties
         self.folder = Path(properties["model_dir"]).resolve()
         _refuse_foreign_package(self.folder)
