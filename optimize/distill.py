@@ -23,6 +23,11 @@ class DistillOptions(TrainOptions):
     temperature: float = 4.0
     alpha: float = 0.9
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.temperature > 0 or not 0 <= self.alpha <= 1:
+            raise ValueError("temperature must be above 0 and alpha between 0 and 1")
+
 
 def teacher_logits(teacher: nn.Module, split: Split, flip: bool) -> Tensor:
     """What the teacher says of every training image, computed once.

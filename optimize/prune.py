@@ -33,6 +33,10 @@ class PruneOptions:
     scope: Literal["layer", "global"] = "layer"
     round_to: int = 16
 
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < 1 or self.round_to < 1:
+            raise ValueError("ratio must be between 0 and 1, and round_to 1 or more")
+
 
 def widths(model: nn.Module) -> dict[str, int]:
     """Output channels of every convolution and linear layer, by name."""

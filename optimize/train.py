@@ -38,6 +38,12 @@ class TrainOptions:
     flip: bool = True
     average: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not self.epochs > 0 or self.batch_size < 1 or not self.learning_rate > 0:
+            raise ValueError("epochs, batch_size and learning_rate must be above 0")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.average < 1:
+            raise ValueError("label_smoothing and average must be below 1")
+
 
 def autocast() -> contextlib.AbstractContextManager[None]:
     """bf16 autocast where the processor multiplies bf16 natively, else nothing."""

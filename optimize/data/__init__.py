@@ -35,6 +35,8 @@ class Dataset:
 
     `validation` is for every decision; `test` is used once, for the report. `train` is None
     where there is none (post-training compression): then `calibration` feeds the observers.
+    `agreement` holds unlabelled inputs on which the compressed model is compared with the
+    original where labelled ones are few; the test inputs serve otherwise.
     `samples` are real encoded test inputs (file name, bytes, label) for the live check.
     """
 
@@ -45,6 +47,7 @@ class Dataset:
     train: Split | None = None
     validation: Split | None = None
     calibration: Tensor | None = None
+    agreement: Tensor | None = None
     samples: list[tuple[str, bytes, str]] = field(default_factory=list)
     card_input: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

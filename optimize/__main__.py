@@ -1,0 +1,65 @@
+"""Command line: `python -m optimize run RECIPE`, `python -m optimize report ARTIFACT`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from optimize.errors import OptimizeError
+
+EXIT_CODES = """exit codes: 0 the gate passed; 2 a bad recipe or command; 3 the accuracy budget was
+missed (the artefact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
+6 the saved file does not answer as the module; 7 no space or permission; 130 interrupted
+(finished stages are kept: continue with --resume)"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m optimize", epilog=EXIT_CODES)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a recipe", epilog=EXIT_CODES)
+    run.add_argument("recipe", type=Path, help="a YAML recipe, as in recipes/")
+    run.add_argument("--output", type=Path, help="artefact folder (default artifacts/NAME)")
+    run.add_argument("--resume", action="store_true", help="keep finished stages")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
+    )
+    show = commands.add_parser("report", help="print an artefact's report")
+    show.add_argument("artifact", type=Path, help="an artefact's folder")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from optimize import pipeline, recipe
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    if arguments.command == "report":
+        from optimize import report
+
+        for line in report.summary(report.read(arguments.artifact)):
+            say(line)
+        return
+    checked = recipe.read(arguments.recipe, arguments.set)
+    pipeline.run(checked, arguments.output, resume=arguments.resume, say=say)
+
+
+def main() -> int:
+    """Run the command; returns its exit code."""
+    arguments = _parser().parse_args()
+    try:
+        _run(arguments)
+    except OptimizeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished stages are kept: add --resume", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+"""From a recipe to an artefact: run the stages, resume, save, check, report, gate."""
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from optimize import files, latency, report, tasks, torchscript
+from optimize.data import Dataset
+from optimize.errors import BudgetMissed, StorageError
+from optimize.models import macs, parameters
+from optimize.recipe import Recipe, StageSpec
+from optimize.tasks import Context, State, Task
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """One finished stage on disk: `state.pt`, and `stage.json` with the digest it belongs to."""
+
+    folder: Path
+
+    def matches(self, digest: str) -> bool:
+        try:
+            found = json.loads((self.folder / "stage.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        return bool(found.get("digest") == digest)
+
+    def load(self) -> State:
+        # The checkpoint is this machine's own, never received: whole modules may be pickled.
+        state: State = torch.load(self.folder / "state.pt", weights_only=False)
+        return state
+
+    def save(self, state: State, digest: str, seconds: float) -> None:
+        with files.replacing(self.folder) as aside:
+            aside.mkdir(parents=True)
+            try:
+                torch.save(dataclasses.replace(state, training=None), aside / "state.pt")
+            except RuntimeError as error:  # how torch reports a full disk
+                raise StorageError(f"cannot write {self.folder}: {error}") from error
+            files.write_json(
+                aside / "stage.json", {"digest": digest, "seconds": round(seconds, 1)}
+            )
+
+
+def _digest(recipe: Recipe, count: int, fingerprint: str) -> str:
+    return f"{recipe.digest(count)}:{fingerprint}"
+
+
+def run_stages(
+    recipe: Recipe, task: Task, dataset: Dataset, folder: Path, *, resume: bool, say: Say
+) -> list[State]:
+    """Run every stage, or load it if it was finished before with the same inputs.
+
+    Every stage is seeded by its own position, so that a run continued after any stage ends as
+    an uninterrupted one does.
+
+    Returns:
+        The state after building the model and after each stage.
+    """
+    fingerprint = dataset.fingerprint()
+    torch.manual_seed(recipe.seed)
+    model = task.build_model(recipe.model, dataset, recipe.folder, recipe.checkpoint).eval()
+    states = [State(model, model, model)]
+    if not resume and folder.exists():
+        shutil.rmtree(folder)
+    for number, spec in enumerate(recipe.stages):
+        checkpoint = _Checkpoint(folder / f"{number:02d}-{spec.name}")
+        digest = _digest(recipe, number + 1, fingerprint)
+        if resume and checkpoint.matches(digest):
+            states.append(dataclasses.replace(checkpoint.load(), training=states[-1].training))
+            say(f"  {spec.name}: finished before, kept")
+            continue
+        start = time.monotonic()
+        state = _run_stage(recipe, task, dataset, spec, number, states[-1])
+        seconds = time.monotonic() - start
+        checkpoint.save(state, digest, seconds)
+        states.append(state)
+        say(f"  {spec.name}: {seconds:.0f} s")
+    return states
+
+
+def _run_stage(
+    recipe: Recipe, task: Task, dataset: Dataset, spec: StageSpec, number: int, state: State
+) -> State:
+    title = f"{number + 1}/{len(recipe.stages)} {spec.name}"
+    context = Context(dataset, recipe.folder, recipe.seed * 1000 + number, title)
+    torch.manual_seed(context.seed)
+    return task.STAGES[spec.kind].run(state, spec.options, context)
+
+
+def _script(state: State, example: torch.Tensor) -> torch.jit.ScriptModule:
+    if state.engine:
+        torch.backends.quantized.engine = state.engine
+    return torchscript.script(state.model, example)
+
+
+def _controls(
+    recipe: Recipe, task: Task, dataset: Dataset, final: State, folder: Path, resume: bool
+) -> dict[str, nn.Module]:
+    """The report's controls, trained once and kept like a stage."""
+    checkpoint = _Checkpoint(folder / "controls")
+    digest = _digest(recipe, len(recipe.stages), dataset.fingerprint())
+    if resume and checkpoint.matches(digest):
+        return torch.load(checkpoint.folder / "state.pt", weights_only=False)  # type: ignore[no-any-return]
+    start = time.monotonic()
+    found = task.controls(recipe, dataset, final.float_model)
+    with files.replacing(checkpoint.folder) as aside:
+        aside.mkdir(parents=True)
+        torch.save(found, aside / "state.pt")
+        seconds = round(time.monotonic() - start, 1)
+        files.write_json(aside / "stage.json", {"digest": digest, "seconds": seconds})
+    return found
+
+
+def run(
+    recipe: Recipe, output: Path | None = None, *, resume: bool = False, say: Say = print
+) -> Path:
+    """Run a recipe from data to a gated artefact.
+
+    Args:
+        recipe: a checked recipe.
+        output: the artefact's folder; `artifacts/NAME` by default.
+        resume: keep finished stages of an earlier run of the same recipe on the same data.
+        say: told a line at each step.
+
+    Returns:
+        The artefact's folder.
+
+    Raises:
+        BudgetMissed: the gate failed; the artefact is complete and kept.
+        OptimizeError: anything else the user can mend.
+    """
+    folder = output or Path("artifacts") / recipe.name
+    task = tasks.load(recipe.task)
+    dataset = task.load_data(recipe.data, recipe.folder, recipe.seed)
+    say(f"data: {dataset.name}, {dataset.source}, {len(dataset.test)} test samples")
+    for note in dataset.notes:
+        say(f"note: {note}")
+    digest = _digest(recipe, len(recipe.stages), dataset.fingerprint()) + recipe.digest()
+    if resume and report.is_current(folder, digest):
+        say(f"{folder} is finished and up to date")
+        return _gate(folder, say)
+    states = run_stages(recipe, task, dataset, folder / "stages", resume=resume, say=say)
+    _publish(recipe, task, dataset, states, folder, digest=digest, resume=resume, say=say)
+    return _gate(folder, say)
+
+
+def _publish(
+    recipe: Recipe,
+    task: Task,
+    dataset: Dataset,
+    states: list[State],
+    folder: Path,
+    *,
+    digest: str,
+    resume: bool,
+    say: Say,
+) -> None:
+    """Save the final model, measure everything on the test split and write the artefact."""
+    final, example = states[-1], task.example(dataset)
+    scratch = folder / "stages"
+    scratch.mkdir(parents=True, exist_ok=True)
+    model_file = scratch / "model.pt"
+    torchscript.save(_script(final, example), model_file)
+    inputs = dataset.test.inputs[:16]
+    parity = torchscript.check_parity(final.model, model_file, inputs, engine=final.engine)
+    say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
+
+    named = _named_states(recipe, states)
+    controls = {}
+    if recipe.controls:
+        controls = _controls(recipe, task, dataset, final, scratch, resume)
+    split = "test" if dataset.agreement is None else "agreement"
+    reference = task.predict(named["original"].model, dataset, split, "original")
+    measured = {
+        name: _measure(task, dataset, state, split, reference, scratch / "size.pt", name)
+        for name, state in named.items()
+    }
+    control_rows = [
+        {"name": name, **task.score(task.predict(model, dataset, "test", name), dataset, "test")}
+        for name, model in controls.items()
+    ]
+    eager_file, inputs_file = scratch / "original.eager.pt", scratch / "inputs.pt"
+    torch.save(states[-1].original, eager_file)
+    torch.save(inputs, inputs_file)
+    say("  measuring latency, original (eager fp32) and final by turns")
+    latencies = latency.measure(
+        {
+            "original": latency.Contestant(eager_file, eager=True),
+            "final": latency.Contestant(model_file, engine=final.engine),
+        },
+        inputs_file,
+    )
+    for name, found in latencies.items():
+        measured[name]["latency_ms"] = found
+    evidence = report.build(recipe, dataset, measured, control_rows, parity, digest)
+    card = {
+        "name": recipe.name,
+        "task": recipe.task,
+        **task.card(recipe, dataset),
+        "model": {
+            "file": "model.pt",
+            "quantized_engine": final.engine,
+            "threads": recipe.serving.threads,
+            "batch_sizes": recipe.serving.warm_up(),
+        },
+        "serving": {
+            "workers": recipe.serving.workers,
+            "batch_size": recipe.serving.batch_size,
+            "max_batch_delay_ms": recipe.serving.max_batch_delay_ms,
+            "response_timeout_s": recipe.serving.response_timeout_s,
+        },
+        "files": [],
+    }
+    _write_samples(folder / "samples", dataset)
+    # The report goes last: an artefact with a report is complete.
+    (folder / "report.json").unlink(missing_ok=True)
+    shutil.copyfile(model_file, scratch / "model.copy.pt")
+    (scratch / "model.copy.pt").replace(folder / "model.pt")
+    files.write_json(folder / "model.json", card)
+    files.write_json(folder / "report.json", evidence)
+
+
+def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
+    """The original, every stage after it, and the final one, in the report's order."""
+    trained = [i for i, spec in enumerate(recipe.stages, 1) if spec.kind == "train"]
+    original = trained[0] if trained else 0
+    named = {"original": states[original]}
+    for number, spec in enumerate(recipe.stages, 1):
+        if number > original:
+            named[f"stage:{spec.name}"] = states[number]
+    named["final"] = states[-1]
+    return named
+
+
+def _measure(
+    task: Task,
+    dataset: Dataset,
+    state: State,
+    split: str,
+    reference: torch.Tensor,
+    scratch: Path,
+    title: str,
+) -> dict[str, Any]:
+    """What the report says of one model, latency aside; agreement is with `reference`."""
+    example = task.example(dataset)
+    scripted = _script(state, example)
+    answers = task.predict(state.model, dataset, "test", title)
+    compared = answers if split == "test" else task.predict(state.model, dataset, split, title)
+    size = torchscript.save(scripted, scratch)
+    scratch.unlink()
+    return {
+        **task.score(answers, dataset, "test"),
+        "parameters": parameters(state.float_model),
+        "macs": macs(state.float_model, example),
+        "bytes": size,
+        "agreement": task.agreement(compared, reference),
+        "agreement_samples": len(compared),
+    }
+
+
+def _write_samples(folder: Path, dataset: Dataset) -> None:
+    """Real encoded test inputs with their labels, for the live check after deployment."""
+    if not dataset.samples:
+        return
+    with files.replacing(folder) as aside:
+        aside.mkdir(parents=True)
+        for name, content, _ in dataset.samples:
+            (aside / name).write_bytes(content)
+        labels = {name: label for name, _, label in dataset.samples}
+        files.write_json(aside / "labels.json", labels)
+
+
+def _gate(folder: Path, say: Say) -> Path:
+    """Print the report's main lines; raise if its gate failed."""
+    evidence = report.read(folder)
+    for line in report.summary(evidence):
+        say(line)
+    if not evidence["gate"]["passed"]:
+        raise BudgetMissed(
+            f"{folder}: {evidence['gate']['reason']}; the artefact is kept, and build_mar.sh "
+            "takes it only with --force. Raise budget.max_drop or compress less"
+        )
+    return folder

@@ -1,0 +1,373 @@
+"""Recipes: YAML that says what to compress, on which data, within which budget.
+
+A recipe is read into dataclasses; whatever does not fit is refused with file, line and what
+was expected, before anything runs.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+
+from optimize.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Named:
+    """Something chosen by name, with options of its own: a data set or an architecture.
+
+    `name` is a module of ours (`fashion_mnist`, `resnet`) or the user's `path/to/file.py:function`.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The gate.
+
+    Attributes:
+        max_drop: what the final model may lose against the original (0.01 is one point).
+        min_agreement: the least share of samples on which both must say the same.
+    """
+
+    max_drop: float = 0.01
+    min_agreement: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_drop >= 1:
+            raise ValueError("max_drop is a share: 0.01 is one point")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How TorchServe is to run the archive.
+
+    Attributes:
+        workers: processes that serve the model.
+        threads: intra-op threads of each.
+        batch_size, max_batch_delay_ms: how long a request may wait for mates.
+        response_timeout_s: a worker that takes longer is restarted.
+        batch_sizes: warmed up before a worker reports READY; 1 to `batch_size` when left out.
+        max_pixels, max_bytes: larger requests are refused with 413 before decoding.
+    """
+
+    workers: int = 2
+    threads: int = 1
+    batch_size: int = 4
+    max_batch_delay_ms: int = 1
+    response_timeout_s: int = 60
+    batch_sizes: list[int] = field(default_factory=list)
+    max_pixels: int = 33_554_432
+    max_bytes: int = 10_485_760
+
+    def __post_init__(self) -> None:
+        if min(self.workers, self.threads, self.batch_size, self.response_timeout_s) < 1:
+            raise ValueError("workers, threads, batch_size and response_timeout_s start at 1")
+
+    def warm_up(self) -> list[int]:
+        """Batch sizes to warm up: the recipe's, or every size TorchServe can form."""
+        return self.batch_sizes or list(range(1, self.batch_size + 1))
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: its kind, a name unique in the recipe, and its checked options."""
+
+    kind: str
+    name: str
+    options: Any
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `folder` is where its relative paths start."""
+
+    name: str
+    task: str
+    data: Named
+    model: Named
+    stages: list[StageSpec]
+    budget: Budget = field(default_factory=Budget)
+    serving: Serving = field(default_factory=Serving)
+    seed: int = 0
+    checkpoint: str | None = None
+    controls: bool = False
+    folder: Path = Path()
+    file: str = ""
+
+    def digest(self, stages: int | None = None) -> str:
+        """SHA-256 of everything that decides the result of the first `stages` stages."""
+        kept = self.stages if stages is None else self.stages[:stages]
+        parts: dict[str, Any] = {
+            "task": self.task,
+            "data": [self.data.name, self.data.options],
+            "model": [self.model.name, self.model.options],
+            "checkpoint": self.checkpoint,
+            "seed": self.seed,
+            "stages": [[s.kind, s.name, dataclasses.asdict(s.options)] for s in kept],
+        }
+        if stages is None:
+            parts["rest"] = [
+                self.name,
+                self.controls,
+                dataclasses.asdict(self.budget),
+                dataclasses.asdict(self.serving),
+            ]
+        text = json.dumps(_without_lines(parts), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_lines(value: Any) -> Any:
+    """Drop line numbers: moving a stage down a line changes nothing about it."""
+    if isinstance(value, dict):
+        return {k: _without_lines(v) for k, v in value.items() if k != "line"}
+    if isinstance(value, list | tuple):
+        return [_without_lines(v) for v in value]
+    return value
+
+
+class _Reader:
+    """Turns YAML nodes into dataclasses, keeping track of lines for messages."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def fail(self, node: yaml.Node, message: str) -> RecipeError:
+        return RecipeError(message, self.file, node.start_mark.line + 1)
+
+    def mapping(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            raise self.fail(node, f"{what} must be a mapping of names to values")
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            name = key.value if isinstance(key, yaml.ScalarNode) else ""
+            if not name:
+                raise self.fail(key, f"{what}: a key must be a plain word")
+            if name in found:
+                raise self.fail(key, f"{name} is given twice in {what}; keep one")
+            found[name] = (key, value)
+        return found
+
+    def unknown(self, key: yaml.Node, name: str, known: list[str], what: str) -> RecipeError:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(sorted(known))}"
+        return self.fail(key, f"{what} has no option {name!r}{hint}")
+
+    def dataclass(self, node: yaml.Node, cls: type[Any], what: str) -> Any:
+        hints = typing.get_type_hints(cls)
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        values = {}
+        for name, (key, value) in self.mapping(node, what).items():
+            if name not in fields:
+                raise self.unknown(key, name, list(fields), what)
+            values[name] = self.value(value, hints[name], f"{what}.{name}")
+        missing = [
+            f.name
+            for f in fields.values()
+            if f.name not in values
+            and f.default is dataclasses.MISSING
+            and f.default_factory is dataclasses.MISSING
+        ]
+        if missing:
+            raise self.fail(node, f"{what} needs {missing[0]!r}")
+        try:
+            return cls(**values)
+        except ValueError as error:  # a dataclass's own check
+            raise self.fail(node, f"{what}: {error}") from error
+
+    def named(self, node: yaml.Node, what: str) -> Named:
+        """`resnet`, or `{resnet: {width: 16}}`."""
+        line = node.start_mark.line + 1
+        if isinstance(node, yaml.ScalarNode) and node.value:
+            return Named(node.value, {}, line)
+        entries = self.mapping(node, what)
+        if len(entries) != 1:
+            raise self.fail(node, f"{what} must be one name, as in `resnet: {{width: 16}}`")
+        name, (_, options) = next(iter(entries.items()))
+        return Named(name, self.plain(options, what) or {}, line)
+
+    def plain(self, node: yaml.Node, what: str) -> Any:
+        try:
+            return yaml.SafeLoader("").construct_document(node)
+        except (yaml.YAMLError, ValueError) as error:
+            raise self.fail(node, f"{what}: {error}") from error
+
+    def value(self, node: yaml.Node, hint: Any, what: str) -> Any:
+        origin = get_origin(hint)
+        if origin in (Union, types.UnionType):
+            kinds = [k for k in get_args(hint) if k is not type(None)]
+            if self.plain_is_null(node):
+                return None
+            return self.value(node, kinds[0], what)
+        if hint is Named:
+            return self.named(node, what)
+        if dataclasses.is_dataclass(hint):
+            return self.dataclass(node, typing.cast(type, hint), what)
+        if origin is list:
+            if not isinstance(node, yaml.SequenceNode):
+                raise self.fail(node, f"{what} must be a list, as in [1, 2]")
+            return [self.value(item, get_args(hint)[0], what) for item in node.value]
+        value = self.plain(node, what)
+        if origin is Literal:
+            if value not in get_args(hint):
+                choices = ", ".join(map(str, get_args(hint)))
+                raise self.fail(node, f"{what} must be one of {choices}, not {value!r}")
+            return value
+        if hint is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+            expected = {int: "a whole number", float: "a number", bool: "true or false"}
+            raise self.fail(
+                node, f"{what} must be {expected.get(hint, 'text')}, not {node_text(node)}"
+            )
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise self.fail(node, f"{what} must be a finite number of 0 or more, not {value}")
+        return value
+
+    @staticmethod
+    def plain_is_null(node: yaml.Node) -> bool:
+        return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def node_text(node: yaml.Node) -> str:
+    """A node as a person wrote it, shortened."""
+    return repr(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
+
+
+def _override(root: yaml.Node, setting: str, reader: _Reader) -> None:
+    """Apply `--set a.b=value` to the composed document; list items are addressed by number."""
+    path, separator, text = setting.partition("=")
+    if not separator or not path:
+        raise RecipeError(f"--set {setting}: write --set key=value, as in --set budget.max_drop=0.02")
+    node, keys = root, path.split(".")
+    value = yaml.compose(text or "null", Loader=yaml.SafeLoader)
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            if last:
+                node.value[int(key)] = value
+            else:
+                node = node.value[int(key)]
+            continue
+        if not isinstance(node, yaml.MappingNode):
+            raise RecipeError(f"--set {path}: there is no {key!r} to set in this recipe")
+        for index, (name, child) in enumerate(node.value):
+            if name.value == key:
+                if last:
+                    node.value[index] = (name, value)
+                elif isinstance(child, yaml.MappingNode | yaml.SequenceNode):
+                    node = child
+                else:
+                    replacement = yaml.compose("{}", Loader=yaml.SafeLoader)
+                    node.value[index] = (name, replacement)
+                    node = replacement
+                break
+        else:
+            name = yaml.ScalarNode("tag:yaml.org,2002:str", key, root.start_mark)
+            child = value if last else yaml.compose("{}", Loader=yaml.SafeLoader)
+            node.value.append((name, child))
+            node = child
+
+
+def read(path: Path, overrides: list[str] | None = None) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        path: the YAML file.
+        overrides: `key.sub=value` settings that replace what the file says.
+
+    Raises:
+        RecipeError: with file, line and what was expected.
+    """
+    from optimize import tasks
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise RecipeError(f"cannot be read: {reason}", str(path)) from error
+    reader = _Reader(str(path))
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise RecipeError(problem, str(path), mark.line + 1 if mark else None) from error
+    if root is None:
+        raise RecipeError("is empty; see recipes/ for examples", str(path))
+    for setting in overrides or []:
+        _override(root, setting, reader)
+    entries = reader.mapping(root, "the recipe")
+    known = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("folder", "file")]
+    for name, (key, _) in entries.items():
+        if name not in known:
+            raise reader.unknown(key, name, known, "the recipe")
+    for name in ("name", "task", "data", "model", "stages"):
+        if name not in entries:
+            raise reader.fail(root, f"the recipe needs {name!r}")
+
+    def get(name: str, hint: Any) -> Any:
+        return reader.value(entries[name][1], hint, name)
+
+    name = get("name", str)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_\-.]*", name):
+        raise reader.fail(
+            entries["name"][1], f"name {name!r}: use letters, digits, '-', '_' and '.' only"
+        )
+    task_name = get("task", str)
+    if task_name not in tasks.names():
+        raise reader.fail(
+            entries["task"][1], f"task must be one of {', '.join(tasks.names())}, not {task_name!r}"
+        )
+    kinds = tasks.load(task_name).STAGES
+    stages_node = entries["stages"][1]
+    if not isinstance(stages_node, yaml.SequenceNode):
+        raise reader.fail(stages_node, "stages must be a list, each `- kind: {options}`")
+    stages: list[StageSpec] = []
+    for item in stages_node.value:
+        spec = reader.named(item, "a stage")
+        if spec.name not in kinds:
+            raise reader.fail(
+                item, f"there is no stage {spec.name!r}; there are {', '.join(kinds)}"
+            )
+        options_node = item.value[0][1] if isinstance(item, yaml.MappingNode) else None
+        if options_node is None or reader.plain_is_null(options_node):
+            options_node = yaml.MappingNode("tag:yaml.org,2002:map", [], item.start_mark)
+        options = reader.dataclass(options_node, kinds[spec.name].options, spec.name)
+        count = sum(s.kind == spec.name for s in stages)
+        unique = spec.name if not count else f"{spec.name}-{count + 1}"
+        stages.append(StageSpec(spec.name, unique, options, spec.line))
+    optional = {
+        key: get(key, hint)
+        for key, hint in (
+            ("budget", Budget),
+            ("serving", Serving),
+            ("seed", int),
+            ("checkpoint", str),
+            ("controls", bool),
+        )
+        if key in entries
+    }
+    return Recipe(
+        name=name,
+        task=task_name,
+        data=get("data", Named),
+        model=get("model", Named),
+        stages=stages,
+        folder=path.resolve().parent,
+        file=str(path),
+        **optional,
+    )

@@ -1,0 +1,105 @@
+"""Kinds of model, one module each: their data, reference models, metric and stages.
+
+A task module is a `Task`: plain functions and two constants that the pipeline calls.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from optimize.data import Dataset
+from optimize.recipe import Named, Recipe
+
+
+@dataclass
+class State:
+    """What goes from stage to stage.
+
+    Attributes:
+        model: the current model.
+        float_model: the current model before quantization, for counting parameters.
+        original: the model everything is compared with: the first trained one.
+        training: what the original says of the training data, once computed.
+    """
+
+    model: nn.Module
+    float_model: nn.Module
+    original: nn.Module
+    training: Tensor | None = None
+    engine: str | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage works with beside the state: data, seed, and where relative paths start."""
+
+    dataset: Dataset
+    folder: Path
+    seed: int
+    title: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of stage: the dataclass of its options, and what it does to the state."""
+
+    options: type[Any]
+    run: Callable[[State, Any, Context], State]
+
+
+class Task(Protocol):
+    """What a module in this package offers."""
+
+    METRIC: str
+    HIGHER_IS_BETTER: bool
+    STAGES: dict[str, Stage]
+
+    def load_data(self, spec: Named, folder: Path, seed: int) -> Dataset:
+        """The data set a recipe names."""
+
+    def build_model(
+        self, spec: Named, dataset: Dataset, folder: Path, checkpoint: str | None
+    ) -> nn.Module:
+        """The model a recipe names, with the checkpoint's weights."""
+
+    def example(self, dataset: Dataset) -> Tensor:
+        """One real input `[1, ...]`."""
+
+    def predict(self, model: nn.Module, dataset: Dataset, split: str, title: str) -> Tensor:
+        """The model's answers for a split."""
+
+    def score(self, answers: Tensor, dataset: Dataset, split: str) -> dict[str, Any]:
+        """Metric, samples, 95% interval and per-class values, as in the report."""
+
+    def agreement(self, answers: Tensor, reference: Tensor) -> float:
+        """Share of samples on which two models say the same."""
+
+    def card(self, recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+        """Task-specific entries of the model card: handler, labels, input."""
+
+    def controls(self, recipe: Recipe, dataset: Dataset, final: nn.Module) -> dict[str, nn.Module]:
+        """Float models the report compares with, trained when the recipe says `controls: true`."""
+
+
+def names() -> list[str]:
+    """Tasks there are."""
+    modules = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return sorted(TASK_NAMES.get(name, name) for name in modules)
+
+
+TASK_NAMES = {
+    "image": "image_classification",
+    "text": "text_classification",
+    "speech": "speech_recognition",
+}
+
+
+def load(task: str) -> Task:
+    """The module of a task by its name, imported only now."""
+    module = {v: k for k, v in TASK_NAMES.items()}.get(task, task)
+    return importlib.import_module(f"optimize.tasks.{module}")  # type: ignore[return-value]

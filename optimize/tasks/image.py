@@ -1,0 +1,282 @@
+"""Image classification: data sets, models, top-1 accuracy, and its stages."""
+
+import copy
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimize import data, evaluate, models
+from optimize.data import Dataset, Split
+from optimize.distill import DistillOptions, distill, teacher_logits
+from optimize.errors import DataError, ModelError, RecipeError
+from optimize.prune import PruneOptions, prune
+from optimize.quantize import ENGINE, QuantizeOptions, quantize
+from optimize.recipe import Named, Recipe
+from optimize.tasks import Context, Stage, State
+from optimize.train import TrainOptions, fit
+
+METRIC = "accuracy"
+HIGHER_IS_BETTER = True
+
+
+@dataclass(frozen=True)
+class DistillStage(DistillOptions):
+    """Distil the current model into `student`, or into a copy of its own shape."""
+
+    student: Named = field(default_factory=lambda: Named("convnet"))
+
+
+@dataclass(frozen=True)
+class PruneStage(PruneOptions):
+    """Prune the current model's channels, then `recover` by distillation from the original."""
+
+    recover: DistillOptions | None = None
+
+
+def _call(function: Any, options: dict[str, Any], what: str, line: int, **given: Any) -> Any:
+    """Call a user-named function with the recipe's options, checked against its signature."""
+    signature = inspect.signature(function)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    if not open_ended:
+        for name in options:
+            if name not in signature.parameters:
+                known = ", ".join(k for k in signature.parameters if k not in given)
+                raise RecipeError(f"{what} has no option {name!r}; it takes {known}", "", line)
+        given = {k: v for k, v in given.items() if k in signature.parameters}
+    try:
+        return function(**given, **options)
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{what}: {error}", "", line) from error
+
+
+def _modules(package: Any) -> list[str]:
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
+    """Load the data set `spec` names: a module of `optimize.data`, or `file.py:function`.
+
+    A function of the user's returns a `Dataset`, or a mapping with `test` and optionally
+    `train`, `validation` (pairs of uint8 images `[N, C, H, W]` and labels `[N]`) and `labels`.
+
+    Raises:
+        DataError: the data is absent or malformed.
+        RecipeError: no such data set or option.
+    """
+    if ":" in spec.name:
+        function = models.load_function(spec.name, folder)
+        found = _call(function, spec.options, spec.name, spec.line)
+        return found if isinstance(found, Dataset) else _from_mapping(spec.name, found)
+    if spec.name not in _modules(data):
+        known = ", ".join(_modules(data))
+        raise RecipeError(f"no data set {spec.name!r}; there are {known}", "", spec.line)
+    loader = importlib.import_module(f"optimize.data.{spec.name}").load
+    loaded: Dataset = _call(loader, spec.options, spec.name, spec.line, seed=seed)
+    return loaded
+
+
+def _from_mapping(name: str, found: Any) -> Dataset:
+    """Check what a user's loader returned and make it a `Dataset`."""
+    if not isinstance(found, dict) or "test" not in found:
+        raise DataError(f"{name} must return a mapping with at least 'test': (images, labels)")
+    splits: dict[str, Split] = {}
+    for key in ("train", "validation", "test"):
+        if found.get(key) is None:
+            continue
+        try:
+            images, targets = (torch.as_tensor(part) for part in found[key])
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{name}: {key} must be a pair (images, labels): {error}") from error
+        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(targets):
+            raise DataError(
+                f"{name}: {key} must be uint8 images [N, C, H, W] with as many labels, not "
+                f"{images.dtype} {list(images.shape)} with {len(targets)}"
+            )
+        splits[key] = Split(images, targets.long())
+    classes = int(max(int(s.targets.max()) for s in splits.values())) + 1
+    labels = [str(label) for label in found.get("labels") or range(classes)]
+    if len(labels) < classes:
+        raise DataError(f"{name}: {len(labels)} labels for classes up to {classes - 1}")
+    channels, height, width = splits["test"].inputs.shape[1:]
+    return Dataset(
+        name=name,
+        source=f"loader {name}",
+        labels=labels,
+        card_input={"size": [height, width], "channels": channels, "resize": min(height, width)},
+        test=splits["test"],
+        train=splits.get("train"),
+        validation=splits.get("validation"),
+    )
+
+
+def build_model(
+    spec: Named, dataset: Dataset, folder: Path, checkpoint: str | None = None
+) -> nn.Module:
+    """Build the model `spec` names: a module of `optimize.models`, or `file.py:build`.
+
+    Raises:
+        ModelError: it cannot be built, or the checkpoint does not fit.
+        RecipeError: no such architecture or option.
+    """
+    given = {"classes": len(dataset.labels), "channels": dataset.test.inputs.shape[1]}
+    if ":" in spec.name:
+        function = models.load_function(spec.name, folder)
+    elif spec.name in _modules(models):
+        function = importlib.import_module(f"optimize.models.{spec.name}").build
+    else:
+        known = ", ".join(_modules(models))
+        raise RecipeError(f"no architecture {spec.name!r}; there are {known}", "", spec.line)
+    model = _call(function, spec.options, spec.name, spec.line, **given)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
+    if checkpoint is not None:
+        path = folder / checkpoint
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+            model.load_state_dict(weights.get("state_dict", weights))
+        except Exception as error:  # torch.load and load_state_dict raise many kinds
+            raise ModelError(f"checkpoint {path} does not fit: {error}") from error
+    return model
+
+
+def example(dataset: Dataset) -> Tensor:
+    """One real image uint8 `[1, C, H, W]`."""
+    return dataset.test.inputs[:1]
+
+
+def _split(dataset: Dataset, name: str) -> Split:
+    split: Split | None = getattr(dataset, name)
+    if split is None:
+        raise DataError(f"data set {dataset.name} has no {name} split, and this recipe needs one")
+    return split
+
+
+def predict(model: nn.Module, dataset: Dataset, split: str, title: str) -> Tensor:
+    """Logits `[N, classes]` for a split, or for the inputs that agreement is measured on."""
+    if split == "agreement" and dataset.agreement is not None:
+        return evaluate.predict(model, dataset.agreement, title=title)
+    return evaluate.predict(model, _split(dataset, split).inputs, title=title)
+
+
+def score(answers: Tensor, dataset: Dataset, split: str) -> dict[str, Any]:
+    """Top-1 accuracy with samples, Wilson interval and per-class accuracy."""
+    found = evaluate.accuracy(answers, _split(dataset, split).targets)
+    return {
+        "accuracy": found.value,
+        "samples": found.samples,
+        "ci95": list(found.ci95),
+        "per_class": found.per_class,
+    }
+
+
+agreement = evaluate.agreement
+
+
+def card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
+    """Handler, labels and input of the model card."""
+    return {
+        "handler": "image_classifier",
+        "labels": dataset.labels,
+        "input": {
+            **dataset.card_input,
+            "max_pixels": recipe.serving.max_pixels,
+            "max_bytes": recipe.serving.max_bytes,
+        },
+    }
+
+
+def _train(state: State, options: TrainOptions, context: Context) -> State:
+    fit(
+        state.model,
+        _split(context.dataset, "train"),
+        options,
+        seed=context.seed,
+        title=context.title,
+    )
+    return State(state.model, state.model, state.model)
+
+
+def _training_logits(state: State, flip: bool, context: Context) -> Tensor:
+    views = 2 if flip else 1
+    if state.training is None or len(state.training) < views:
+        state.training = teacher_logits(state.original, _split(context.dataset, "train"), flip)
+    return state.training
+
+
+def _distill(state: State, options: DistillStage, context: Context) -> State:
+    torch.manual_seed(context.seed)
+    student = build_model(options.student, context.dataset, context.folder)
+    logits = _training_logits(state, options.flip, context)
+    split = _split(context.dataset, "train")
+    distill(student, logits, split, options, seed=context.seed, title=context.title)
+    return dataclasses.replace(state, model=student, float_model=student)
+
+
+def _prune(state: State, options: PruneStage, context: Context) -> State:
+    pruned = prune(state.model, example(context.dataset), options)
+    if options.recover is not None:
+        logits = _training_logits(state, options.recover.flip, context)
+        split = _split(context.dataset, "train")
+        distill(pruned, logits, split, options.recover, seed=context.seed, title=context.title)
+    return dataclasses.replace(state, model=pruned, float_model=pruned)
+
+
+def _quantize(state: State, options: QuantizeOptions, context: Context) -> State:
+    dataset = context.dataset
+    calibration = dataset.train.inputs if dataset.train is not None else dataset.calibration
+    if calibration is None:
+        raise DataError(f"data set {dataset.name} has no images to calibrate with")
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(calibration), generator=generator)[: options.calibration]
+    quantized = quantize(state.model, calibration[chosen], options)
+    return dataclasses.replace(state, model=quantized, engine=ENGINE)
+
+
+STAGES: dict[str, Stage] = {
+    "train": Stage(TrainOptions, _train),
+    "distill": Stage(DistillStage, _distill),
+    "prune": Stage(PruneStage, _prune),
+    "quantize": Stage(QuantizeOptions, _quantize),
+}
+
+
+def controls(recipe: Recipe, dataset: Dataset, final: nn.Module) -> dict[str, nn.Module]:
+    """Two float models trained on the labels alone, to show what the chain is worth.
+
+    `undistilled` is the student's shape with as many epochs as the distillation had;
+    `scratch` is the final (pruned) shape with the epochs of distillation and recovery together.
+    """
+    split = _split(dataset, "train")
+    found: dict[str, nn.Module] = {}
+    stage = next((s for s in recipe.stages if s.kind == "distill"), None)
+    if stage is None:
+        return found
+    options: DistillStage = stage.options
+    plain = TrainOptions(
+        options.epochs, options.batch_size, options.learning_rate, options.weight_decay
+    )
+    torch.manual_seed(recipe.seed)
+    student = build_model(options.student, dataset, recipe.folder)
+    found["undistilled"] = fit(
+        student, split, plain, seed=recipe.seed, title="control: student without a teacher"
+    )
+    extra = sum(
+        s.options.recover.epochs for s in recipe.stages if s.kind == "prune" and s.options.recover
+    )
+    scratch = copy.deepcopy(final)
+    torch.manual_seed(recipe.seed)
+    for module in scratch.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    longer = dataclasses.replace(plain, epochs=plain.epochs + extra)
+    found["scratch"] = fit(
+        scratch, split, longer, seed=recipe.seed, title="control: final shape from scratch"
+    )
+    return found

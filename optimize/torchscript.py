@@ -1,0 +1,170 @@
+"""TorchScript files: trace, freeze, save small, reload in a fresh process, check parity.
+
+`torch.jit` works in torch 2.13 and warns that it is deprecated; this module owns every call
+and names the warnings it silences.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from optimize import files
+from optimize.errors import ModelError, ParityError
+
+_DEPRECATED = (r"`?torch\.jit\.\w+`? is deprecated", r"torch\.ao\.quantization is deprecated")
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Silence torch's notices that TorchScript and torch.ao.quantization are deprecated."""
+    with warnings.catch_warnings():
+        for message in _DEPRECATED:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def script(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """Trace `model` on `example` and freeze it.
+
+    Args:
+        model: in eval mode.
+        example: one input; its batch size is not baked in.
+
+    Raises:
+        ModelError: the model cannot be traced, or answers otherwise for another batch size.
+    """
+    try:
+        with silenced(), torch.no_grad():
+            traced = torch.jit.trace(model.eval(), example, check_trace=False)
+            return torch.jit.freeze(traced)  # type: ignore[no-any-return]
+    except Exception as error:  # tracing runs the user's code: anything can come out
+        raise ModelError(
+            f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}"
+        ) from error
+
+
+def save(module: torch.jit.ScriptModule, path: Path) -> int:
+    """Save `module` as a compressed file; returns its size in bytes.
+
+    `torch.jit.save` stores tensors uncompressed and adds debug tables of source ranges. The
+    records are deflated and the debug tables left out: `torch.jit.load` reads both alike.
+    Entry times are constant, so the same module gives the same bytes.
+    """
+    with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / path.name
+        with silenced():
+            module.save(str(plain))
+        with (
+            zipfile.ZipFile(plain) as source,
+            zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
+        ):
+            for entry in source.infolist():
+                if not entry.filename.endswith(".debug_pkl"):
+                    info = zipfile.ZipInfo(entry.filename, date_time=(1980, 1, 1, 0, 0, 0))
+                    info.compress_type = zipfile.ZIP_DEFLATED
+                    target.writestr(info, source.read(entry))
+    return path.stat().st_size
+
+
+def load(path: Path) -> torch.jit.ScriptModule:
+    """Load a TorchScript file.
+
+    Raises:
+        ModelError: missing or not TorchScript.
+    """
+    try:
+        with silenced():
+            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-any-return]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"{path} is not a TorchScript file: {error}") from error
+
+
+_RELOAD = """
+import sys, torch
+path, inputs, outputs, engine = sys.argv[1:]
+if engine:
+    torch.backends.quantized.engine = engine
+torch.set_num_threads(1)
+model = torch.jit.load(path, map_location="cpu")
+batches = torch.load(inputs, weights_only=True)
+with torch.inference_mode():
+    torch.save([model(batch).clone() for batch in batches], outputs)
+"""
+
+
+def check_parity(
+    module: nn.Module,
+    path: Path,
+    inputs: Tensor,
+    *,
+    engine: str | None = None,
+    tolerance: float = 1e-3,
+    batch_sizes: tuple[int, ...] = (1, 2, 5, 8),
+) -> float:
+    """Reload `path` in a fresh process and compare its answers with `module`'s.
+
+    Args:
+        module: what was saved.
+        path: the file.
+        inputs: real inputs, at least max(batch_sizes).
+        engine: `torch.backends.quantized.engine` of the fresh process.
+        tolerance: largest accepted norm of the difference over the norm of the answer.
+        batch_sizes: each is tried, the traced one and others.
+
+    Returns:
+        The largest relative error over all batch sizes.
+
+    Raises:
+        ParityError: the file does not load, or answers otherwise.
+    """
+    pieces = [inputs[:size] for size in batch_sizes if size <= len(inputs)]
+    with torch.inference_mode():
+        expected = [module(piece) for piece in pieces]
+    with tempfile.TemporaryDirectory() as scratch:
+        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
+        torch.save(pieces, sent)
+        command = [sys.executable, "-W", "ignore", "-c", _RELOAD]
+        ran = subprocess.run(
+            [*command, str(path), str(sent), str(received), engine or ""],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode != 0:
+            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ParityError(f"{path.name} does not run in a fresh process: {last}")
+        answers = torch.load(received, weights_only=True)
+    worst = 0.0
+    for piece, answer, wanted in zip(pieces, answers, expected, strict=True):
+        error = ((answer - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()
+        if answer.shape != wanted.shape or not error <= tolerance:
+            raise ParityError(
+                f"{path.name} differs from the module it was saved from at batch {len(piece)}: "
+                f"relative error {error:.2g}, at most {tolerance:.2g} is accepted"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def operators(module: torch.jit.ScriptModule) -> dict[str, int]:
+    """How often each operator occurs in the graph, sub-blocks included."""
+    counts: dict[str, int] = {}
+    for line in str(module.inlined_graph).splitlines():
+        if " = " in line:
+            name = line.split(" = ", 1)[1].split("(")[0].split("[")[0].strip()
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def describe(path: Path) -> str:
+    """Operators and their counts as JSON, for people."""
+    return json.dumps(operators(load(path)), indent=2, sort_keys=True)
