@@ -208,7 +208,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("file")
     made.add_argument("--version")
     made.add_argument("--content-type", help="default: from the file's suffix")
-    made.add_argument("--param", action="append", default=[], metavar="KEY=VALUE")
+    made.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="such as top_k=3"
+    )
     made = verb("token", _token, "print a valid key, renewed if it is about to expire")
     made.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
     made = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")

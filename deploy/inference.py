@@ -31,12 +31,15 @@ class Inference:
     ) -> Any:
         """POST `body` to /predictions/`name` and return the decoded JSON (else text) answer.
 
+        `params` such as {"top_k": "3"} travel as headers (X-Top-K: 3), since TorchServe drops
+        the query string of /predictions.
         Raises Refused with the handler's own status, type and message, NoServer if none answers.
         """
         path = f"/predictions/{quote(name, safe='')}"
         if version is not None:
             path += f"/{quote(version, safe='')}"
-        reply = self._call("POST", path, body, {"Content-Type": content_type}, params)
+        headers = {f"X-{key.replace('_', '-')}": value for key, value in (params or {}).items()}
+        reply = self._call("POST", path, body, {"Content-Type": content_type, **headers})
         try:
             return reply.json()
         except ValueError:
@@ -57,7 +60,6 @@ class Inference:
         path: str,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
-        params: dict[str, str] | None = None,
     ) -> requests.Response:
         renewed = False
         while True:
@@ -66,7 +68,6 @@ class Inference:
                     method,
                     self._address + path,
                     data=body,
-                    params=params,
                     headers={**(headers or {}), **self._tokens.header("inference")},
                     timeout=TIMEOUT,
                 )

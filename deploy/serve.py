@@ -136,7 +136,8 @@ def next_steps(name: str, settings: configuration.Config, sample: Path | None) -
         f"  curl {bearer} -T {picture} \\",
         f"    {settings.inference}/predictions/{name}",
         f"  T={token} management)",
-        f'  curl {bearer} "{settings.management}/models/{name}?customized=true"',
+        f"  curl {bearer} \\",
+        f"    '{settings.management}/models/{name}?customized=true'",
         f"  curl {settings.metrics}/metrics",
         "  make stop",
     ]
@@ -159,9 +160,10 @@ def _ask(name: str, artifact: Path, inference: Inference, say: Say) -> Path | No
     reply = inference.predict(name, sample.read_bytes(), content_type(sample))
     verdict = ""
     if label is not None:
-        top = answered_label(reply)
-        verdict = f" (right: {label})" if top == label else f" (expected {label})"
-    say(f"answer    {_short(sample)} -> {_compact(reply)}{verdict}")
+        verdict = "right" if answered_label(reply) == label else "wrong"
+        verdict = f", which is {verdict}: it is labelled {label!r}"
+    say(f"sample    {_short(sample)}{verdict}")
+    say(f"answer    {_compact(reply)}")
     return sample
 
 

@@ -110,6 +110,15 @@ def answers(inference: Inference) -> bool:
     return True
 
 
+def all_ready(management: Management) -> bool:
+    """Tell whether every model has all its workers; /ping is content when they are starting."""
+    entries = [e for name in management.models() for e in management.describe(name, "all")]
+    return all(
+        sum(worker["status"] == "READY" for worker in entry["workers"]) >= entry["minWorkers"]
+        for entry in entries
+    )
+
+
 def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str]) -> State:
     runtime = java.find()
     log_dir = workdir / "logs"
@@ -186,15 +195,15 @@ def _launched(temp: Path, console: Path) -> psutil.Process:
 def _wait(
     process: psutil.Process, workdir: Path, settings: Config, console: Path, wait_for_workers: bool
 ) -> None:
-    _, inference = clients(workdir, settings)
+    management, inference = clients(workdir, settings)
     deadline = time.monotonic() + START_TIMEOUT
     with tqdm(desc="starting TorchServe", bar_format="{desc} {elapsed}", disable=None) as bar:
         while time.monotonic() < deadline:
             if not _alive(process):
                 raise NoServer(f"TorchServe stopped while starting:\n{logs.tail(console)}")
             try:
-                health = inference.ping()
-                if health == "Healthy" or not wait_for_workers:
+                inference.ping()
+                if not wait_for_workers or all_ready(management):
                     return
             except (NoServer, TokenRefused):
                 pass  # not listening yet, or an old key file that is about to be replaced

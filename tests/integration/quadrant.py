@@ -71,7 +71,7 @@ def make(folder: Path, name: str = "quadrant", passed: bool = True, **serving: i
         "serving": {
             "workers": 1,
             "batch_size": 8,
-            "max_batch_delay_ms": 50,
+            "max_batch_delay_ms": 20,
             "response_timeout_s": 30,
             **serving,
         },

@@ -26,7 +26,7 @@ FAILING = (
 
 def test_the_archive_says_how_it_is_run(served: Running) -> None:
     (entry,) = served.management.describe("quadrant")
-    wanted = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 8, "maxBatchDelay": 50}
+    wanted = {"minWorkers": 1, "maxWorkers": 1, "batchSize": 8, "maxBatchDelay": 20}
     assert {key: entry[key] for key in wanted} == wanted
     assert entry["responseTimeout"] == 30
     assert [worker["status"] for worker in entry["workers"]] == ["READY"]
@@ -85,8 +85,7 @@ def test_scale_up_and_down(served: Running) -> None:
     served.management.scale("quadrant", 2)
     assert len(served.pids("quadrant")) == 2
     served.management.scale("quadrant", 1)
-    (left,) = served.pids("quadrant")
-    assert left in before or left > 0
+    assert served.pids("quadrant") == before, "the first worker must outlive the second"
 
 
 @pytest.mark.parametrize("header", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "x"}])
