@@ -50,7 +50,7 @@ def load_torchscript(path: Path, card: Card) -> Predict:
         # PyTorch 2.13 announces the end of TorchScript at every call and ships it all the same.
         warnings.filterwarnings("ignore", r".*torch\.jit\.", DeprecationWarning)
         try:
-            module = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            module = torch.jit.load(str(path), map_location="cpu").eval()
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{path} is not a whole TorchScript file: {error}") from error
 

@@ -165,7 +165,7 @@ class BaseHandler:
             limit = int(self.card.input.get("max_bytes", DEFAULT_MAX_BYTES))
             request = read_request(row, headers, self.parameters, limit)
             return _Job(request=request, items=self.parse(request))
-        except Exception as error:  # noqa: BLE001  a request never takes its mates down
+        except Exception as error:
             return _Job(error=_explained(error))
 
     def _infer_jobs(self, jobs: list[_Job]) -> int:
@@ -192,7 +192,7 @@ class BaseHandler:
             if len(results) != len(items):
                 raise RuntimeError(f"infer gave {len(results)} results for {len(items)} items")
             return results
-        except Exception as error:  # noqa: BLE001  a request never takes its mates down
+        except Exception as error:
             if len(items) == 1:
                 return [_explained(error)]
             logger.warning("a batch of %d failed, retrying one by one: %s", len(items), error)
@@ -205,7 +205,7 @@ class BaseHandler:
                 if job.request is not None:
                     value = self.render(job.request, job.results or [])
                 return Reply(200, json.dumps(value, allow_nan=False).encode("ascii"))
-            except Exception as error:  # noqa: BLE001  a request never takes its mates down
+            except Exception as error:
                 job.error = _explained(error)
         self.metrics.error(job.error.status, job.error.type)
         return Reply(job.error.status, job.error.body())
@@ -222,7 +222,7 @@ def _explained(error: Exception) -> RequestError:
 def _headers(context: Any, index: int) -> Mapping[str, Any]:
     try:
         headers = context.get_all_request_header(index)
-    except Exception:  # noqa: BLE001  a caller without headers, or with fewer than requests
+    except Exception:  # a caller without headers, or with fewer than requests
         return {}
     return headers if isinstance(headers, Mapping) else {}
 

@@ -70,5 +70,5 @@ def as_request_error(error: Exception) -> RequestError:
     return RequestError(
         500,
         "internal_error",
-        f"the model failed on this input ({type(error).__name__}); the worker's log has the details",
+        f"the model failed on this input ({type(error).__name__}): see the worker's log",
     )

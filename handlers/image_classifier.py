@@ -42,8 +42,9 @@ class ImageClassifier(BaseHandler):
     def infer(self, items: list[torch.Tensor]) -> list[torch.Tensor]:
         logits = self.predict(torch.stack(items))
         if logits.ndim != 2 or logits.shape[1] != len(self.card.labels):
+            shape = list(logits.shape)
             raise ModelError(
-                f"the model returns {list(logits.shape)}, the card has {len(self.card.labels)} labels"
+                f"the model returns {shape}, the card has {len(self.card.labels)} labels"
             )
         return list(torch.softmax(logits.float(), dim=1))
 

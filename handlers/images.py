@@ -12,6 +12,7 @@ on white. EXIF orientation is applied.
 """
 
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ DEFAULT_MAX_BYTES = 10_485_760
 _DCT_HEADROOM = 2.0
 _MAX_ASPECT = 4
 _ORIENTATION = 0x0112
+
+# Clients' broken metadata is no news to the worker's log.
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ class ImageSpec:
     def from_card(cls, entry: Mapping[str, Any]) -> "ImageSpec":
         """Build from the `input` object of a model card; ModelError where it is wrong."""
         try:
-            height, width = (int(side) for side in entry["size"])
+            size = entry["size"]
+            if not isinstance(size, list | tuple) or len(size) != 2:
+                raise ValueError(f"size is {size!r}")
             return cls(
-                height=height,
-                width=width,
+                height=int(size[0]),
+                width=int(size[1]),
                 channels=int(entry.get("channels", 3)),
                 resize=int(entry.get("resize") or 0),
                 max_pixels=int(entry.get("max_pixels", DEFAULT_MAX_PIXELS)),
@@ -198,7 +204,7 @@ def _exif(block: bytes) -> int:
     try:
         exif.load(block)
         orientation = exif.get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001  any damage in metadata is no reason to refuse the picture
+    except Exception:  # any damage in metadata is no reason to refuse the picture
         return 1
     return orientation if isinstance(orientation, int) else 1
 

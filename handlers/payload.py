@@ -12,6 +12,7 @@ therefore travels as a header: top_k as `X-Top-K`.
 
 import base64
 import binascii
+import contextlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -52,10 +53,8 @@ class Request:
         """A whole-number parameter; RequestError 400 unless low <= value <= high."""
         value = self.parameters.get(name, default)
         if isinstance(value, str) and len(value) <= 20:
-            try:
+            with contextlib.suppress(ValueError):
                 value = int(value)
-            except ValueError:
-                pass
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise RequestError(
                 400, "bad_parameter", f"{name} must be a whole number from {low} to {high}"
@@ -127,12 +126,12 @@ class _Reader:
             parsed = self._json(data, name, content_type)
             if parsed is None:
                 self._add(_decoded_text(data, content_type), content_type, name)
-                return
-            value = parsed[0]
-        elif isinstance(value, str):
+            else:
+                self.value(parsed[0], name, 0)
+        elif isinstance(value, str) and content_type.startswith("text/"):
             self._add(value, content_type, name)
-            return
-        self.value(value, name, 0)
+        else:
+            self.value(value, name, 0)
 
     def _json(self, data: bytes, name: str, content_type: str) -> tuple[Any] | None:
         """JSON in a one-tuple, None if it is not JSON; 400 if it was said to be."""
@@ -179,7 +178,7 @@ class _Reader:
             raise RequestError(
                 400,
                 "empty_input",
-                f'{where} needs an input: {{"data": ...}}, {{"b64": ...}} or {{"instances": [...]}}',
+                f"{where} needs an input under data, b64 or instances",
             )
 
     def _instances(self, value: Any, depth: int) -> None:

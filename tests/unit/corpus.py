@@ -78,7 +78,9 @@ def png_claiming(width: int, height: int, *more: bytes) -> bytes:
 
 def jpeg_claiming(width: int, height: int, precision: int = 8) -> bytes:
     """A JPEG whose frame header claims a size, followed by nothing to decode."""
-    frame = struct.pack(">BHHB", precision, height, width, 3) + b"\x01\x22\x00\x02\x11\x01\x03\x11\x01"
+    frame = (
+        struct.pack(">BHHB", precision, height, width, 3) + b"\x01\x22\x00\x02\x11\x01\x03\x11\x01"
+    )
     return b"\xff\xd8\xff\xc0" + struct.pack(">H", len(frame) + 2) + frame + b"\xff\xd9"
 
 

@@ -1,8 +1,9 @@
-"""A small archive folder with real TorchScript in it, and TorchServe's own code around a handler."""
+"""A small archive folder with real TorchScript, and TorchServe's own code around a handler."""
 
 import io
 import json
 import struct
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ class MeanColour(nn.Module):
 def make(folder: Path, **changes: Any) -> Path:
     """Write model.pt, model.json and report.json; `changes` replace entries of the card."""
     folder.mkdir(parents=True, exist_ok=True)
-    torch.jit.script(MeanColour()).save(str(folder / "model.pt"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(MeanColour()).save(str(folder / "model.pt"))
     card = {
         "name": "colours",
         "task": "image_classification",
@@ -87,14 +90,21 @@ class Answer:
         return json.loads(self.body)
 
 
+def metrics_cache(config: Path) -> MetricsCacheYamlImpl:
+    """TorchServe's metrics cache, as a worker makes it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file open
+        cache = MetricsCacheYamlImpl(str(config))
+    cache.initialize_cache()
+    cache.model_name = "colours"
+    return cache
+
+
 class Worker:
     """A handler inside TorchServe's real service, metrics cache and wire protocol."""
 
     def __init__(self, handler: Any, folder: Path, batch_size: int = 8) -> None:
-        config = Path(ts.__file__).parent / "configs" / "metrics.yaml"
-        cache = MetricsCacheYamlImpl(str(config))
-        cache.initialize_cache()
-        cache.model_name = "colours"
+        cache = metrics_cache(Path(ts.__file__).parent / "configs" / "metrics.yaml")
         self.handler = handler
         self.service = Service(
             "colours", str(folder), None, handler.handle, None, batch_size, True, cache

@@ -97,7 +97,7 @@ def test_multipart_parts_become_several_inputs():
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "application/x-www-form-urlencoded"])
 def test_form_fields_are_text(kind):
-    row = {"data": bytearray("QUJD".encode())}
+    row = {"data": bytearray(b"QUJD")}
     assert values(read(row, {"Content-Type": kind, "data": part("")})) == ["QUJD"]
 
 

@@ -1,0 +1,36 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from handlers.worker import in_torchserve_worker, quiet_logs
+
+PROBE = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
+from handlers.worker import in_torchserve_worker, quiet_logs
+assert in_torchserve_worker()
+quiet_logs()
+logging.info("chatter")
+logging.warning("a warning")
+logging.getLogger("ts.metrics.caching_metric").info("[METRICS]kept")
+"""
+
+
+def test_a_torchserve_worker_logs_warnings_and_metrics(root: Path, tmp_path: Path):
+    script = tmp_path / "ts" / "model_service_worker.py"
+    script.parent.mkdir()
+    script.write_text(PROBE)
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n")[:-1] == ["a warning", "[METRICS]kept"]
+
+
+def test_any_other_process_keeps_its_logs():
+    before = logging.getLogger().level
+    quiet_logs()
+    assert not in_torchserve_worker()
+    assert logging.getLogger().level == before
