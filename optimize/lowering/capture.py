@@ -1,0 +1,145 @@
+"""The model as one flat graph of ATen operators, with batch normalisation folded away."""
+
+import operator
+import warnings
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, export
+
+from optimize.errors import ModelError
+
+aten = torch.ops.aten
+
+_BATCH_NORM = aten._native_batch_norm_legit_no_training.default
+_NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
+
+
+def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Capture `model` with `torch.export`: functional ATen operators, the batch size left free.
+
+    Args:
+        model: in eval mode, float32, taking one tensor and returning one.
+        example: one input `[N, ...]` with N of at least 2.
+
+    Raises:
+        ModelError: data-dependent control flow, a batch size written into the code, or an
+            operator that `torch.export` does not know.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            # torch.export's own calls, deprecated inside torch itself.
+            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+            program = export(model, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
+            module = program.run_decompositions({}).module(check_guards=False)
+    except Exception as error:  # export runs the user's code: anything can come out
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"the model's graph cannot be captured: {reason[0]}; "
+            "leave the quantize stage out, or take the control flow out of forward()"
+        ) from error
+    assert isinstance(module, fx.GraphModule)
+    _drop_no_ops(module)
+    _resolve_padding(module)
+    _fold_batch_norm(module)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def layer_name(node: fx.Node) -> str:
+    """The dotted name of the layer a node came from, as `named_modules()` spells it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [name for name, _ in stack.values() if name and not name.startswith("_empty_nn")]
+    return names[-1] if names else node.name
+
+
+def constant(module: fx.GraphModule, node: object) -> Tensor | None:
+    """The parameter or buffer that `node` reads, None when it is not one."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: object = module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    return value.detach() if isinstance(value, Tensor) else None
+
+
+def _drop_no_ops(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if node.target in _NO_OPS:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+
+
+def _resolve_padding(module: fx.GraphModule) -> None:
+    """Write padding "same" and "valid" of a stride-1 convolution as numbers where both sides
+    are alike."""
+    for node in list(module.graph.nodes):
+        if node.target is not aten.conv2d.padding:
+            continue
+        x, weight, bias, stride, word, dilation, groups = _arguments(node)
+        kernel = node.args[1].meta["val"].shape[2:]
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        if word == "same" and any(r % 2 for r in reach):
+            continue
+        padding = [r // 2 for r in reach] if word == "same" else [0, 0]
+        node.target = aten.conv2d.default
+        node.args = (x, weight, bias, stride, padding, dilation, groups)
+        node.kwargs = {}
+
+
+def _arguments(node: fx.Node) -> list:  # type: ignore[type-arg]
+    """All arguments of an operator call by position, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    filled = []
+    for index, argument in enumerate(schema.arguments):
+        if index < len(node.args):
+            filled.append(node.args[index])
+        else:
+            filled.append(node.kwargs.get(argument.name, argument.default_value))
+    for index, value in enumerate(filled):
+        width = 2 if "conv" in str(node.target) else 0
+        if width and isinstance(value, (list, tuple)) and len(value) == 1:
+            filled[index] = list(value) * width
+    return filled
+
+
+arguments = _arguments
+
+
+def _fold_batch_norm(module: fx.GraphModule) -> None:
+    """Fold `conv -> batch norm` into the convolution's weight and bias, in float64."""
+    graph = module.graph
+    for norm in [n for n in graph.nodes if n.target is _BATCH_NORM]:
+        conv, gamma, beta, mean, variance, _, eps = _arguments(norm)
+        if conv.target is not aten.conv2d.default or len(conv.users) != 1:
+            continue
+        if any(u.target is not operator.getitem or u.args[1] != 0 for u in norm.users if u.users):
+            continue
+        weight, bias = constant(module, conv.args[1]), constant(module, _arguments(conv)[2])
+        means, variances = constant(module, mean), constant(module, variance)
+        if weight is None or means is None or variances is None:
+            continue
+        scale = (variances.double() + eps).rsqrt()
+        if (g := constant(module, gamma)) is not None:
+            scale = scale * g.double()
+        shift = -means.double() * scale
+        if bias is not None:
+            shift = shift + bias.double() * scale
+        if (b := constant(module, beta)) is not None:
+            shift = shift + b.double()
+        shape = (-1,) + (1,) * (weight.dim() - 1)
+        tensors = {"weight": (weight.double() * scale.view(shape)).float(), "bias": shift.float()}
+        with graph.inserting_before(conv):
+            reads = {}
+            for kind, tensor in tensors.items():
+                name = f"folded_{conv.name}_{kind}"
+                module.register_buffer(name, tensor)
+                reads[kind] = graph.get_attr(name)
+                reads[kind].meta["val"] = tensor
+        conv.args = (conv.args[0], reads["weight"], reads["bias"], *_arguments(conv)[3:])
+        conv.kwargs = {}
+        for user in list(norm.users):
+            user.replace_all_uses_with(conv)
+            graph.erase_node(user)
+        graph.erase_node(norm)

@@ -1,0 +1,178 @@
+"""Which operators of a captured graph become which quantized kernels."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import fx
+
+from optimize.lowering.capture import arguments as all_arguments
+from optimize.lowering.capture import aten, constant, layer_name
+
+Kind = Literal["conv", "linear", "add", "cat"]
+
+# One uint8 tensor in, one out, scale and zero point unchanged.
+TRANSPARENT = (
+    aten.max_pool2d.default,
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.constant_pad_nd.default,
+    aten.relu.default,
+)
+
+
+@dataclass
+class Group:
+    """One quantized kernel: the operator it is named for and what is fused into it.
+
+    Attributes:
+        kind: the kernel.
+        node: the convolution, linear, add or cat.
+        last: the node whose value the kernel returns.
+        inputs: the activations it reads, at most one for conv and linear.
+        other: the tensor a fused convolution adds to (and overwrites).
+        relu: whether the kernel clamps below at zero.
+    """
+
+    kind: Kind
+    node: fx.Node
+    last: fx.Node
+    inputs: list[fx.Node]
+    other: fx.Node | None = None
+    relu: bool = False
+    fused: list[fx.Node] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """Groups by their last node, nodes that vanish into one, and what stays float and why."""
+
+    groups: dict[fx.Node, Group] = field(default_factory=dict)
+    inner: set[fx.Node] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def observed(self) -> list[fx.Node]:
+        """Every tensor that a quantized kernel reads or writes."""
+        nodes: dict[fx.Node, None] = {}
+        for group in self.groups.values():
+            for node in [*group.inputs, group.other, group.last]:
+                if node is not None:
+                    nodes[node] = None
+        return list(nodes)
+
+
+def _sole_user(node: fx.Node) -> fx.Node | None:
+    users = list(node.users)
+    return users[0] if len(users) == 1 else None
+
+
+def _clamps_at_zero(node: fx.Node | None) -> bool:
+    """ReLU, or a clamp to [0, m]: uint8 saturation does the upper half."""
+    if node is None:
+        return False
+    if node.target is aten.relu.default:
+        return True
+    if node.target in (aten.hardtanh.default, aten.clamp.default):
+        low, high = all_arguments(node)[1:3]
+        return low == 0 and (high is None or isinstance(high, (int, float)))
+    return False
+
+
+def _shape(node: fx.Node) -> tuple[object, ...]:
+    return tuple(str(s) for s in node.meta["val"].shape)
+
+
+def _same_shape(add: fx.Node) -> bool:
+    a, b = add.args[:2]
+    if not (isinstance(a, fx.Node) and isinstance(b, fx.Node)):
+        return False
+    if "val" not in a.meta or "val" not in b.meta or a.op == "get_attr" or b.op == "get_attr":
+        return False
+    return _shape(a) == _shape(b) and all_arguments(add)[2] == 1
+
+
+def make_plan(module: fx.GraphModule) -> Plan:
+    """Group the graph's operators into quantized kernels."""
+    plan = Plan()
+    order = {node: index for index, node in enumerate(module.graph.nodes)}
+    for node in module.graph.nodes:
+        if node in plan.inner or node in plan.groups:
+            continue
+        if node.target in (aten.conv2d.default, aten.linear.default):
+            _plan_weighted(module, node, plan, order)
+        elif node.target is aten.add.Tensor and _same_shape(node) and _worth_adding(node, plan):
+            _finish(Group("add", node, node, list(node.args[:2])), plan)
+        elif node.target is aten.cat.default and _worth_joining(node, plan):
+            _finish(Group("cat", node, node, list(node.args[0])), plan)
+        elif str(node.target).startswith("aten.conv"):
+            plan.refused[layer_name(node)] = f"{node.target} has no quantized kernel"
+    return plan
+
+
+def _plan_weighted(
+    module: fx.GraphModule, node: fx.Node, plan: Plan, order: dict[fx.Node, int]
+) -> None:
+    weight = constant(module, node.args[1])
+    given = all_arguments(node)[2]
+    if weight is None or (given is not None and constant(module, given) is None):
+        plan.refused[layer_name(node)] = "its weight is computed, not stored"
+        return
+    kind: Kind = "conv" if node.target is aten.conv2d.default else "linear"
+    group = Group(kind, node, node, node.all_input_nodes[:1])
+    if kind == "conv":
+        _fuse_add(group, plan, order)
+    _finish(group, plan)
+
+
+def _fuse_add(group: Group, plan: Plan, order: dict[fx.Node, int]) -> None:
+    """Add into `other` inside the kernel when the convolution is its last reader."""
+    add = _sole_user(group.node)
+    if add is None or add.target is not aten.add.Tensor or not _same_shape(add):
+        return
+    a, b = add.args[:2]
+    other = b if a is group.node else a
+    if not isinstance(other, fx.Node) or other is group.node or other is group.inputs[0]:
+        return
+    if other not in plan.groups or group.node.meta["val"].dim() != 4:
+        return
+    readers = [user for user in other.users if user is not add]
+    if any(order[_emitted_at(user, plan)] >= order[add] for user in readers):
+        return
+    group.other, group.last = other, add
+    group.fused.append(add)
+
+
+def _emitted_at(node: fx.Node, plan: Plan) -> fx.Node:
+    """The node in whose place `node` is computed; itself when it is not fused."""
+    for group in plan.groups.values():
+        if node is group.node or node in group.fused:
+            return group.last
+    follower = _sole_user(node)
+    return follower if follower is not None and _clamps_at_zero(follower) else node
+
+
+def _finish(group: Group, plan: Plan) -> None:
+    follower = _sole_user(group.last)
+    if follower is not None and group.kind != "cat" and _clamps_at_zero(follower):
+        group.last, group.relu = follower, True
+        group.fused.append(follower)
+    plan.groups[group.last] = group
+    plan.inner.update(n for n in [group.node, *group.fused] if n is not group.last)
+
+
+def is_quantized(node: fx.Node, plan: Plan) -> bool:
+    """Whether `node` is uint8 already when it is computed."""
+    while node.target in TRANSPARENT:
+        node = node.args[0]  # type: ignore[assignment]
+    return node in plan.groups
+
+
+def _worth_adding(node: fx.Node, plan: Plan) -> bool:
+    return all(isinstance(n, fx.Node) and is_quantized(n, plan) for n in node.args[:2])
+
+
+def _worth_joining(node: fx.Node, plan: Plan) -> bool:
+    parts = node.args[0]
+    return isinstance(parts, (list, tuple)) and all(
+        isinstance(n, fx.Node) and is_quantized(n, plan) for n in parts
+    )

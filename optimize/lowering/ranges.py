@@ -1,0 +1,94 @@
+"""Activation ranges from calibration data: the clip that loses least in squared error."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+_BINS = 2048
+_SAMPLE = 1 << 20
+_STEPS = 24
+
+
+@dataclass(frozen=True)
+class Affine:
+    """uint8 quantization: value = (stored - zero_point) * scale."""
+
+    scale: float
+    zero_point: int
+
+    @staticmethod
+    def covering(low: float, high: float) -> "Affine":
+        """The parameters that span [low, high] and hold zero exactly."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = max((high - low) / 255.0, 1e-9)
+        return Affine(scale, int(min(255, max(0, round(-low / scale)))))
+
+
+@dataclass
+class Histogram:
+    """Range of one tensor over all batches, then its histogram over that range."""
+
+    low: float = float("inf")
+    high: float = float("-inf")
+    counts: Tensor = field(default_factory=lambda: torch.zeros(_BINS))
+
+    def widen(self, x: Tensor) -> None:
+        low, high = torch.aminmax(x)
+        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+
+    def count(self, x: Tensor) -> None:
+        flat = x.detach().reshape(-1)
+        flat = flat[:: max(1, flat.numel() // _SAMPLE)]
+        self.counts += torch.histc(flat, _BINS, min=self.low, max=max(self.high, self.low + 1e-9))
+
+    def best(self) -> Affine:
+        """Search clipped ranges for the least mean squared error (rounding plus clipping).
+
+        Both ends are shrunk independently on a grid, so a one-sided tensor (after ReLU) keeps
+        its zero end and a clamped one never reaches beyond its clamp.
+        """
+        width = max(self.high - self.low, 1e-9) / _BINS
+        centres = self.low + (torch.arange(_BINS) + 0.5) * width
+        best, least = Affine.covering(self.low, self.high), float("inf")
+        shrink = [1.0 - 0.7 * (step / _STEPS) ** 1.5 for step in range(_STEPS)]
+        for low in [self.low * s for s in shrink] if self.low < 0 else [0.0]:
+            for high in [self.high * s for s in shrink] if self.high > 0 else [0.0]:
+                candidate = Affine.covering(low, high)
+                stored = (centres / candidate.scale).round() + candidate.zero_point
+                back = (stored.clamp(0, 255) - candidate.zero_point) * candidate.scale
+                # Inside the range the error is the rounding step's, whatever the bin width.
+                error = (back - centres).square()
+                inside = (stored >= 0) & (stored <= 255)
+                error = torch.where(inside, candidate.scale**2 / 12.0, error)
+                total = (error * self.counts).sum().item()
+                if total < least:
+                    best, least = candidate, total
+        return best
+
+
+class _Observing(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule, seen: dict[fx.Node, Histogram], first: bool) -> None:
+        super().__init__(module)
+        self.seen, self.first = seen, first
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        histogram = self.seen.get(n)
+        if histogram is not None:
+            (histogram.widen if self.first else histogram.count)(result)
+        return result
+
+
+def calibrate(
+    module: fx.GraphModule, nodes: Iterable[fx.Node], batches: Sequence[Tensor]
+) -> dict[fx.Node, Affine]:
+    """Run float `batches` through `module`; the uint8 parameters of each of `nodes`."""
+    seen = {node: Histogram() for node in nodes}
+    with torch.no_grad():
+        for first in (True, False):
+            for batch in batches:
+                _Observing(module, seen, first).run(batch)
+    return {node: histogram.best() for node, histogram in seen.items()}
