@@ -83,6 +83,4 @@ def distill(
         teacher = teacher_logits(teacher, split, options.flip)
     if teacher.ndim != 3 or teacher.shape[1] != len(split):
         raise ValueError(f"teacher logits {tuple(teacher.shape)} for {len(split)} images")
-    return fit(
-        student, split, options, distillation_loss(teacher, options), seed=seed, title=title
-    )
+    return fit(student, split, options, distillation_loss(teacher, options), seed=seed, title=title)

@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield aside
         if aside.is_dir() and path.exists():
             shutil.rmtree(path)
-        os.replace(aside, path)
+        aside.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left to write {path}; free some and run again") from error

@@ -47,9 +47,7 @@ class _Checkpoint:
                 torch.save(dataclasses.replace(state, training=None), aside / "state.pt")
             except RuntimeError as error:  # how torch reports a full disk
                 raise StorageError(f"cannot write {self.folder}: {error}") from error
-            files.write_json(
-                aside / "stage.json", {"digest": digest, "seconds": round(seconds, 1)}
-            )
+            files.write_json(aside / "stage.json", {"digest": digest, "seconds": round(seconds, 1)})
 
 
 def _digest(recipe: Recipe, count: int, fingerprint: str) -> str:

@@ -247,13 +247,21 @@ def node_text(node: yaml.Node) -> str:
     return repr(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
 
 
+def _compose(text: str) -> yaml.Node:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    assert node is not None  # only an empty document composes to nothing
+    return node
+
+
 def _override(root: yaml.Node, setting: str, reader: _Reader) -> None:
     """Apply `--set a.b=value` to the composed document; list items are addressed by number."""
     path, separator, text = setting.partition("=")
     if not separator or not path:
-        raise RecipeError(f"--set {setting}: write --set key=value, as in --set budget.max_drop=0.02")
+        raise RecipeError(
+            f"--set {setting}: write --set key=value, as in --set budget.max_drop=0.02"
+        )
     node, keys = root, path.split(".")
-    value = yaml.compose(text or "null", Loader=yaml.SafeLoader)
+    value = _compose(text or "null")
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
         if isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
@@ -271,13 +279,13 @@ def _override(root: yaml.Node, setting: str, reader: _Reader) -> None:
                 elif isinstance(child, yaml.MappingNode | yaml.SequenceNode):
                     node = child
                 else:
-                    replacement = yaml.compose("{}", Loader=yaml.SafeLoader)
+                    replacement = _compose("{}")
                     node.value[index] = (name, replacement)
                     node = replacement
                 break
         else:
             name = yaml.ScalarNode("tag:yaml.org,2002:str", key, root.start_mark)
-            child = value if last else yaml.compose("{}", Loader=yaml.SafeLoader)
+            child = value if last else _compose("{}")
             node.value.append((name, child))
             node = child
 

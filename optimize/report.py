@@ -107,7 +107,9 @@ def read(folder: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} has no report.json: run `python -m optimize run` first") from error
+        raise ModelError(
+            f"{folder} has no report.json: run `python -m optimize run` first"
+        ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
     return found
@@ -152,9 +154,7 @@ def summary(report: dict[str, Any]) -> list[str]:
                 f"{latency['p50']:.3f}" if latency else "",
             )
         )
-    table = [
-        f"{row[0]:<16}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows
-    ]
+    table = [f"{row[0]:<16}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
     return [*table, *ratios(report)]
 
 

@@ -96,7 +96,7 @@ def fit(
     """
     torch.manual_seed(seed)
     loss = loss or cross_entropy(options.label_smoothing)
-    model.train().to(memory_format=torch.channels_last)
+    model.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = max(1, round(options.epochs * len(split) / options.batch_size))
     optimizer = torch.optim.SGD(
         _decay_groups(model, options.weight_decay),
@@ -123,7 +123,7 @@ def fit(
             logits = model(images)
         value = loss(logits.float(), index, mirrored, split.targets[index])
         optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimizer.step()
         schedule.step()
         if averaged is not None:

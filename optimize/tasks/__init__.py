@@ -102,4 +102,4 @@ TASK_NAMES = {
 def load(task: str) -> Task:
     """The module of a task by its name, imported only now."""
     module = {v: k for k, v in TASK_NAMES.items()}.get(task, task)
-    return importlib.import_module(f"optimize.tasks.{module}")  # type: ignore[return-value]
+    return importlib.import_module(f"optimize.tasks.{module}")

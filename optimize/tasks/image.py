@@ -273,8 +273,9 @@ def controls(recipe: Recipe, dataset: Dataset, final: nn.Module) -> dict[str, nn
     scratch = copy.deepcopy(final)
     torch.manual_seed(recipe.seed)
     for module in scratch.modules():
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
     longer = dataclasses.replace(plain, epochs=plain.epochs + extra)
     found["scratch"] = fit(
         scratch, split, longer, seed=recipe.seed, title="control: final shape from scratch"
