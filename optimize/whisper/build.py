@@ -10,9 +10,7 @@ from optimize.whisper.layers import FloatVocabulary, Int8Linear, Int8Vocabulary
 from optimize.whisper.transcriber import Transcriber
 
 
-def _copy(
-    module: nn.Module, weights: dict[str, Tensor], *names: str, scale: float = 1.0
-) -> None:
+def _copy(module: nn.Module, weights: dict[str, Tensor], *names: str, scale: float = 1.0) -> None:
     """Copy one or more stacked projections; the first is multiplied by `scale`."""
     weight = [weights[f"{name}.weight"] for name in names]
     bias = [weights.get(f"{name}.bias", torch.zeros(len(weight[0]))) for name in names]
@@ -78,7 +76,7 @@ def _to_int8(module: nn.Module) -> None:
 
 
 def build(
-    checkpoint: Checkpoint, *, int8: bool = True, step: int = 64, margin: int = 16
+    checkpoint: Checkpoint, *, int8: bool = True, step: int = 32, margin: int = 8
 ) -> Transcriber:
     """An eager transcriber that pads to 30 s, in eval mode; nothing requires gradients."""
     spec, weights = checkpoint.spec, checkpoint.weights

@@ -54,9 +54,7 @@ def read_variables(path: Path) -> dict[str, Tensor]:
                 shape = [_number(stream, "I") for _ in range(_number(stream, "B"))]
                 dtype = _TYPES[_number(stream, "B")]
                 raw = stream.read(_number(stream, "I"))
-                found[name] = torch.from_numpy(
-                    np.frombuffer(raw, dtype).reshape(shape).copy()
-                )
+                found[name] = torch.from_numpy(np.frombuffer(raw, dtype).reshape(shape).copy())
     except (
         OSError,
         ValueError,
@@ -77,16 +75,12 @@ def read_variables(path: Path) -> dict[str, Tensor]:
     return {n: t.float() if t.is_floating_point() else t for n, t in found.items()}
 
 
-def _linear(
-    out: dict[str, Tensor], name: str, variables: dict[str, Tensor], source: str
-) -> None:
+def _linear(out: dict[str, Tensor], name: str, variables: dict[str, Tensor], source: str) -> None:
     out[f"{name}.weight"] = variables[f"{source}/weight"]
     out[f"{name}.bias"] = variables[f"{source}/bias"]
 
 
-def _norm(
-    out: dict[str, Tensor], name: str, variables: dict[str, Tensor], source: str
-) -> None:
+def _norm(out: dict[str, Tensor], name: str, variables: dict[str, Tensor], source: str) -> None:
     out[f"{name}.weight"] = variables[f"{source}/gamma"]
     out[f"{name}.bias"] = variables[f"{source}/beta"]
 
@@ -107,9 +101,7 @@ def _fused(
             out[f"{name}.{part}_proj.bias"] = bias
 
 
-def _state_dict(
-    variables: dict[str, Tensor], layers: dict[str, int]
-) -> dict[str, Tensor]:
+def _state_dict(variables: dict[str, Tensor], layers: dict[str, int]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for side, count in layers.items():
         for i in range(count):
@@ -141,9 +133,7 @@ def _state_dict(
                 _linear(out, f"{cross}.q_proj", variables, f"{of}/attention/linear_0")
                 _fused(out, cross, variables, f"{of}/attention/linear_1", "kv")
                 _linear(out, f"{cross}.out_proj", variables, f"{of}/attention/linear_2")
-                _norm(
-                    out, f"{cross}_layer_norm", variables, f"{of}/attention/layer_norm"
-                )
+                _norm(out, f"{cross}_layer_norm", variables, f"{of}/attention/layer_norm")
         _norm(out, f"model.{side}.layer_norm", variables, f"{side}/layer_norm")
         positions = variables[f"{side}/position_encodings/encodings"]
         out[f"model.{side}.embed_positions.weight"] = positions
@@ -216,6 +206,4 @@ def load(folder: Path, language: str = "en") -> Checkpoint:
         raise DataError(
             f"{folder} is not a whole CTranslate2 Whisper folder ({type(error).__name__}: {error})"
         ) from error
-    return Checkpoint(
-        spec, weights, folder / "tokenizer.json", f"CTranslate2 folder {folder.name}"
-    )
+    return Checkpoint(spec, weights, folder / "tokenizer.json", f"CTranslate2 folder {folder.name}")

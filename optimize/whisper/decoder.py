@@ -27,9 +27,7 @@ class DecoderLayer(nn.Module):
         self.fc1 = nn.Linear(spec.width, 4 * spec.width)
         self.fc2 = nn.Linear(4 * spec.width, spec.width)
 
-    def forward(
-        self, x: Tensor, cache: Tensor, past: int, audio: Tensor, bias: Tensor
-    ) -> Tensor:
+    def forward(self, x: Tensor, cache: Tensor, past: int, audio: Tensor, bias: Tensor) -> Tensor:
         """One step.
 
         Args:
@@ -51,11 +49,7 @@ class DecoderLayer(nn.Module):
             scale=1.0,
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(rows, tokens, width))
-        query = (
-            self.query(self.norm_cross(x))
-            .view(rows, tokens, self.heads, -1)
-            .transpose(1, 2)
-        )
+        query = self.query(self.norm_cross(x)).view(rows, tokens, self.heads, -1).transpose(1, 2)
         mixed = functional.scaled_dot_product_attention(
             query, audio[0], audio[1], attn_mask=bias, scale=1.0
         )
@@ -68,9 +62,7 @@ class Decoder(nn.Module):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(spec) for _ in range(spec.decoder_layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(spec) for _ in range(spec.decoder_layers))
         self.norm = nn.LayerNorm(spec.width)
         self.register_buffer("positions", torch.zeros(spec.text_positions, spec.width))
 

@@ -30,33 +30,43 @@ class EncoderLayer(nn.Module):
         self.fc1 = nn.Linear(spec.width, 4 * spec.width)
         self.fc2 = nn.Linear(4 * spec.width, spec.width)
 
-    def _attend(self, qkv: Tensor) -> Tensor:
-        """Attention of `[positions, 3 * width]`; queries are already scaled."""
+    def _attend(self, qkv: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
+        """Attention of `[positions, 3 * width]`, queries already scaled, and of the fill."""
         count, width = qkv.shape[0], qkv.shape[1] // 3
         split = qkv.view(count, 3, self.heads, width // self.heads).permute(1, 2, 0, 3)
-        if not self.bf16_attention:
-            q, k, v = split.unbind(0)
-            mixed = functional.scaled_dot_product_attention(
-                q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), scale=1.0
-            )
-            return mixed[0].transpose(0, 1).reshape(count, width)
+        if self.bf16_attention:
+            split = split.to(torch.bfloat16)
+        q, k, v = split.unbind(0)
+        if fill.shape[2] > 0:
+            k = torch.cat([k, fill[0].to(k.dtype)], dim=1)
+            v = torch.cat([v, fill[1].to(v.dtype)], dim=1)
+            bias = torch.cat([torch.zeros(count), bias]).to(q.dtype)
         # The fused kernel has no bf16 arithmetic without AMX; two products around a softmax
-        # have, and a head's scores stay in the cache.
-        q, k, v = split.to(torch.bfloat16).unbind(0)
+        # have, and one head's scores stay in the cache.
         if count <= self.whole_up_to:
-            mixed = torch.matmul(
-                torch.softmax(torch.matmul(q, k.transpose(1, 2)), -1), v
-            )
+            scores = torch.matmul(q, k.transpose(1, 2))
+            if fill.shape[2] > 0:
+                scores += bias
+            mixed = torch.matmul(torch.softmax(scores, -1), v)
         else:
             mixed = torch.empty_like(q)
             for head in range(self.heads):
-                scores = torch.softmax(torch.matmul(q[head], k[head].t()), -1)
-                mixed[head] = torch.matmul(scores, v[head])
+                scores = torch.matmul(q[head], k[head].t())
+                if fill.shape[2] > 0:
+                    scores += bias
+                mixed[head] = torch.matmul(torch.softmax(scores, -1), v[head])
         return mixed.transpose(0, 1).to(torch.float32).reshape(count, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`[positions, width]` to the same."""
-        x = x + self.out(self._attend(self.qkv(self.norm1(x))))
+    def forward(self, x: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
+        """One layer.
+
+        Args:
+            x: `[positions, width]`.
+            fill: keys and values of positions that are not computed, attended to as well:
+                `[2, heads, groups, head width]`.
+            bias: added to the scores of those, `[groups]`.
+        """
+        x = x + self.out(self._attend(self.qkv(self.norm1(x)), fill, bias))
         return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
 
 
@@ -72,9 +82,7 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(spec.width)
         self.cross = nn.Linear(spec.width, spec.decoder_layers * 2 * spec.width)
-        self.register_buffer(
-            "positions", torch.zeros(spec.audio_positions, spec.width).half()
-        )
+        self.register_buffer("positions", torch.zeros(spec.audio_positions, spec.width).half())
 
     def _windows(self, x: Tensor, stride: int) -> Tensor:
         """Every window of three frames, as rows: a convolution becomes a matrix product."""
@@ -85,16 +93,20 @@ class Encoder(nn.Module):
             [frames // stride, 3 * channels], [stride * channels, 1]
         ).contiguous()
 
-    @torch.jit.export
-    def hidden(self, features: Tensor) -> Tensor:
-        """Hidden states `[positions, width]` of log-mel features `[2 * positions, mels]`."""
+    def forward(self, features: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
+        """Keys and values of the audio for every decoder layer.
+
+        Args:
+            features: log-mel `[2 * positions, mels]`.
+            fill: per layer, see `EncoderLayer`: `[layers, 2, heads, groups, head width]`.
+            bias: see `EncoderLayer`.
+
+        Returns:
+            `[positions, decoder layers * 2 * width]`.
+        """
         x = functional.gelu(self.conv1(self._windows(features, 1)))
         x = functional.gelu(self.conv2(self._windows(x, 2)))
         x = x + self.positions[: x.shape[0]].float()
-        for layer in self.layers:
-            x = layer(x)
-        return self.norm(x)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Keys and values `[positions, layers * 2 * width]` of features `[frames, mels]`."""
-        return self.cross(self.hidden(features))
+        for i, layer in enumerate(self.layers):
+            x = layer(x, fill[i], bias)
+        return self.cross(self.norm(x))

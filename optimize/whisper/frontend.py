@@ -16,9 +16,7 @@ WINDOW = 400
 HOP = 160
 
 
-def mel_filters(
-    mels: int, bins: int = WINDOW // 2 + 1, rate: int = SAMPLE_RATE
-) -> Tensor:
+def mel_filters(mels: int, bins: int = WINDOW // 2 + 1, rate: int = SAMPLE_RATE) -> Tensor:
     """Slaney mel filter bank, float32 `[mels, bins]`."""
     knee, step = 1000.0, 200.0 / 3
     log_step = math.log(6.4) / 27
@@ -55,7 +53,7 @@ class LogMel(nn.Module):
         self.register_buffer("filters", mel_filters(mels))
         self.register_buffer("window", torch.hann_window(WINDOW))
 
-    def forward(self, samples: Tensor, frames: int) -> Tensor:
+    def forward(self, samples: Tensor, frames: int) -> tuple[Tensor, float]:
         """Features of one clip.
 
         Args:
@@ -63,13 +61,12 @@ class LogMel(nn.Module):
             frames: how many frames of 10 ms to return.
 
         Returns:
-            float32 `[frames, mels]`, clipped 8 decades below the loudest and scaled.
+            Features float32 `[frames, mels]`, clipped 8 decades below the loudest and scaled,
+            and the value that digital silence has on that scale.
         """
         # A window centred on frame i reaches 200 samples past it: frames later than
         # (n + 200) / 160 see zeros only.
-        heard = min(
-            frames, (samples.shape[0] + self.window_length // 2) // self.hop + 1
-        )
+        heard = min(frames, (samples.shape[0] + self.window_length // 2) // self.hop + 1)
         padded = torch.zeros(heard * self.hop + self.window_length // 2)
         count = min(samples.shape[0], padded.shape[0])
         padded[:count] = samples[:count]
@@ -94,8 +91,8 @@ class LogMel(nn.Module):
         decades = torch.matmul(self.filters, power).clamp(min=1e-10).log10()
         floor = decades.max() - 8.0
         features = (torch.maximum(decades, floor) + 4.0) / 4.0
+        silence = (max(-10.0, float(floor)) + 4.0) / 4.0
         if heard < frames:
-            silence = (max(-10.0, float(floor)) + 4.0) / 4.0
             rest = torch.full((features.shape[0], frames - heard), silence)
             features = torch.cat([features, rest], dim=1)
-        return features.t()
+        return features.t(), silence

@@ -47,10 +47,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             dtype, count = _TYPES[entry["dtype"]], 1
             for length in entry["shape"]:
                 count *= length
-            if (
-                not 0 <= begin <= end <= len(body)
-                or end - begin != count * dtype.itemsize
-            ):
+            if not 0 <= begin <= end <= len(body) or end - begin != count * dtype.itemsize:
                 raise ValueError(f"{name} lies outside the file")
             if count == 0:
                 tensor = torch.empty(entry["shape"], dtype=dtype)
@@ -67,17 +64,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         AttributeError,
         struct.error,
     ) as error:
-        raise DataError(
-            f"{path} is not a safetensors file that can be read: {error}"
-        ) from error
+        raise DataError(f"{path} is not a safetensors file that can be read: {error}") from error
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(
-            set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        )
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         merged: dict[str, Tensor] = {}
         for shard in shards:
             merged.update(read_safetensors(folder / shard))
@@ -86,9 +79,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
         return read_safetensors(folder / "model.safetensors")
     pickled = folder / "pytorch_model.bin"
     if not pickled.is_file():
-        raise DataError(
-            f"{folder} holds neither model.safetensors nor pytorch_model.bin"
-        )
+        raise DataError(f"{folder} holds neither model.safetensors nor pytorch_model.bin")
     state = torch.load(pickled, map_location="cpu", weights_only=True)
     return {name: tensor.float() for name, tensor in state.items()}
 
@@ -124,13 +115,8 @@ def load(folder: Path, language: str = "en") -> Checkpoint:
                 f"{folder} lacks tokenizer.json: save it with "
                 "transformers.WhisperTokenizerFast.from_pretrained(...).save_pretrained(...)"
             )
-        tokens = {
-            entry["content"]: entry["id"] for entry in _json(tokenizer)["added_tokens"]
-        }
-        languages = {
-            name.strip("<|>"): i
-            for name, i in (settings.get("lang_to_id") or {}).items()
-        }
+        tokens = {entry["content"]: entry["id"] for entry in _json(tokenizer)["added_tokens"]}
+        languages = {name.strip("<|>"): i for name, i in (settings.get("lang_to_id") or {}).items()}
         tasks = dict(settings.get("task_to_id") or {})
         start = [int(settings["decoder_start_token_id"])]
         if settings.get("is_multilingual", bool(languages)):
@@ -139,9 +125,7 @@ def load(folder: Path, language: str = "en") -> Checkpoint:
             start += [languages[language], tasks["transcribe"]]
         else:
             languages, tasks = {}, {}
-        no_timestamps = (
-            settings.get("no_timestamps_token_id") or tokens["<|notimestamps|>"]
-        )
+        no_timestamps = settings.get("no_timestamps_token_id") or tokens["<|notimestamps|>"]
         end = settings["eos_token_id"]
         spec = Spec(
             width=config["d_model"],

@@ -14,16 +14,18 @@ from optimize.whisper.frontend import HOP, LogMel
 class Transcriber(nn.Module):
     """Greedy Whisper over a batch of clips of up to 30 s.
 
-    The encoder runs over the real audio alone, rounded up to `step` positions; the positions
-    that padding to 30 s would have filled are taken from `fill`, the keys and values of encoded
-    silence. Without a fill (`[layers, 2, heads, 0, head width]`) every clip is padded to 30 s.
-    A fill of g groups stands for all positions: each group's bias is the logarithm of how many
-    positions were merged into it.
+    Without a fill every clip is padded to 30 s, as Whisper was trained. With one, the encoder
+    runs over the real audio alone, rounded up to `step` positions, and the positions that
+    padding would have added are stood in for by what the encoder makes of pure silence: its
+    self-attention sees the silence's keys and values in every layer, and so does the
+    cross-attention. Neighbouring silent positions are merged into groups whose scores are
+    raised by the logarithm of their count, so that they weigh as much as all their members.
     """
 
     hop: Final[int] = HOP
     longest: Final[int] = SAMPLE_RATE * CHUNK_SECONDS
     heads: Final[int]
+    encoder_layers: Final[int]
     decoder_layers: Final[int]
     audio_positions: Final[int]
     samples_per_position: Final[int]
@@ -39,11 +41,12 @@ class Transcriber(nn.Module):
         decoder: Decoder,
         vocabulary: nn.Module,
         *,
-        step: int = 64,
-        margin: int = 16,
+        step: int = 32,
+        margin: int = 8,
     ) -> None:
         super().__init__()
-        self.heads, self.decoder_layers = spec.heads, spec.decoder_layers
+        self.heads = spec.heads
+        self.encoder_layers, self.decoder_layers = spec.encoder_layers, spec.decoder_layers
         self.audio_positions = spec.audio_positions
         self.samples_per_position = spec.samples_per_position
         self.max_tokens, self.end = spec.text_positions // 2, spec.end
@@ -54,63 +57,54 @@ class Transcriber(nn.Module):
         first[spec.suppress_first] = -1e9
         self.register_buffer("first", first)
         self.register_buffer("start", torch.tensor(spec.start))
-        shape = (spec.decoder_layers, 2, spec.heads, 0, spec.head_width)
-        self.register_buffer("fill", torch.zeros(shape).half())
+        shape = (0, 2, spec.heads, 0, spec.head_width)
+        self.register_buffer("fill_levels", torch.zeros(0))
         self.register_buffer("fill_bias", torch.zeros(0))
+        self.register_buffer("fill_encoder", torch.zeros(0, spec.encoder_layers, *shape[1:]).half())
+        self.register_buffer("fill_cross", torch.zeros(0, spec.decoder_layers, *shape[1:]).half())
         self.group = 1
-
-    def set_fill(self, fill: Tensor, bias: Tensor, group: int) -> None:
-        """Encode only the real audio from now on; `step` must be a multiple of `group`."""
-        if self.step % group:
-            raise ValueError(
-                f"groups of {group} positions do not divide a step of {self.step}"
-            )
-        self.fill, self.fill_bias, self.group = fill.half(), bias, group
 
     def _positions(self, samples: int) -> int:
         """Encoder positions to compute for a clip of so many samples."""
-        if self.fill.shape[3] == 0:
+        if self.fill_levels.shape[0] == 0:
             return self.audio_positions
         real = (samples + self.samples_per_position - 1) // self.samples_per_position
         rounded = (real + self.margin + self.step - 1) // self.step * self.step
         return min(self.audio_positions, rounded)
 
-    def _listen(
-        self, samples: Tensor, lengths: list[int]
-    ) -> tuple[list[Tensor], Tensor]:
+    def _listen(self, samples: Tensor, lengths: list[int]) -> tuple[list[Tensor], Tensor]:
         """Cross-attention keys and values per layer, and the bias of their positions."""
+        groups = self.fill_bias.shape[0]
         real = [self._positions(length) for length in lengths]
-        filled = [self.fill.shape[3] - (t + self.group - 1) // self.group for t in real]
-        if self.fill.shape[3] == 0:
-            filled = [0 for _ in real]
+        filled = [max(0, groups - (t + self.group - 1) // self.group) for t in real]
         total = max([t + f for t, f in zip(real, filled)])
-        rows, width = len(lengths), self.fill.shape[4]
-        audio = [
-            torch.zeros(2, rows, self.heads, total, width)
-            for _ in range(self.decoder_layers)
-        ]
+        rows, width = len(lengths), self.fill_cross.shape[5]
+        audio = [torch.zeros(2, rows, self.heads, total, width) for _ in range(self.decoder_layers)]
         bias = torch.full([rows, 1, 1, total], -1e9)
+        nothing = torch.zeros(self.encoder_layers, 2, self.heads, 0, width)
         for row in range(rows):
             t, f = real[row], filled[row]
-            features = self.frontend(
+            features, silence = self.frontend(
                 samples[row, : lengths[row]], t * self.samples_per_position // self.hop
             )
-            heard = self.encoder(features).view(
-                t, self.decoder_layers, 2, self.heads, width
-            )
-            heard = heard.permute(1, 2, 3, 0, 4)
+            level = 0
+            if f > 0:
+                level = int((self.fill_levels - silence).abs().argmin())
+                fill = self.fill_encoder[level, :, :, :, groups - f :]
+                heard = self.encoder(features, fill, self.fill_bias[groups - f :])
+            else:
+                heard = self.encoder(features, nothing, self.fill_bias[:0])
+            heard = heard.view(t, self.decoder_layers, 2, self.heads, width).permute(1, 2, 3, 0, 4)
             bias[row, :, :, :t] = 0.0
+            bias[row, :, :, t : t + f] = self.fill_bias[groups - f :]
             for layer in range(self.decoder_layers):
                 audio[layer][:, row, :, :t] = heard[layer]
-            if f > 0:
-                bias[row, :, :, t : t + f] = self.fill_bias[-f:]
-                for layer in range(self.decoder_layers):
-                    audio[layer][:, row, :, t : t + f] = self.fill[layer, :, :, -f:]
+                if f > 0:
+                    fill = self.fill_cross[level, layer, :, :, groups - f :]
+                    audio[layer][:, row, :, t : t + f] = fill
         return audio, bias
 
-    def _decode(
-        self, audio: list[Tensor], bias: Tensor, start: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _decode(self, audio: list[Tensor], bias: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """Greedy decoding; rows that reach the end leave the batch."""
         rows, prompt = bias.shape[0], start.shape[0]
         ids = torch.full([rows, self.max_tokens], self.end)
@@ -163,12 +157,8 @@ class Transcriber(nn.Module):
             Token ids int64 `[batch, t]`, padded with the end token, and their counts int64
             `[batch]`. The start and end tokens are left out.
         """
-        assert samples.dim() == 2 and lengths.shape[0] == samples.shape[0], (
-            "one length per row"
-        )
-        assert samples.shape[1] <= self.longest, (
-            "a clip is at most 30 s: split it first"
-        )
+        assert samples.dim() == 2 and lengths.shape[0] == samples.shape[0], "one length per row"
+        assert samples.shape[1] <= self.longest, "a clip is at most 30 s: split it first"
         counted: list[int] = []
         for row in range(samples.shape[0]):
             counted.append(int(lengths[row]))
