@@ -137,7 +137,11 @@ class BaseHandler:
         """TorchServe's entry point: a batch of requests to encoded JSON, never raising."""
         rows = list(data or [])
         headers = [_headers(context, index) for index in range(len(rows))]
-        replies = self.answer(rows, headers)
+        try:
+            replies = self.answer(rows, headers)
+        except Exception as error:  # memory can run out anywhere
+            failure = _explained(error)
+            replies = [Reply(failure.status, failure.body())] * len(rows)
         for index, reply in enumerate(replies):
             context.set_response_content_type(index, "application/json")
             context.set_response_status(code=reply.status, phrase=reason(reply.status), idx=index)

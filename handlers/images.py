@@ -34,7 +34,7 @@ DEFAULT_MAX_BYTES = 10_485_760
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 only while its shorter side stays this many
 # times the resized one: the DCT's filter is sharper than ours and the rest hides it.
-_DCT_HEADROOM = 2.0
+_DCT_HEADROOM = 1.5
 _MAX_ASPECT = 4
 _ORIENTATION = 0x0112
 

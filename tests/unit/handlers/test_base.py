@@ -154,6 +154,21 @@ def test_handle_survives_a_context_without_headers(doubler):
     }
 
 
+def test_handle_survives_even_itself(doubler, monkeypatch):
+    def fails(rows, headers):
+        raise MemoryError
+
+    monkeypatch.setattr(doubler, "answer", fails)
+    statuses = []
+    context = SimpleNamespace(
+        set_response_content_type=lambda index, value: None,
+        set_response_status=lambda code, phrase, idx: statuses.append(code),
+    )
+    replies = doubler.handle([{"body": 3}, {"body": 4}], context)
+    assert statuses == [507, 507]
+    assert [json.loads(reply)["type"] for reply in replies] == ["out_of_memory"] * 2
+
+
 def test_every_batch_size_is_warmed_up(colours):
     class Counting(Doubler):
         def example(self):
