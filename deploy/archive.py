@@ -71,7 +71,7 @@ def seal(
             raw = _run_archiver(card, version, contents, Path(scratch))
             _rewrite(raw, aside)
         sealed = verify(aside)
-        os.replace(aside, final)
+        aside.replace(final)
     finally:
         aside.unlink(missing_ok=True)
     return Archive(final, sealed.name, sealed.version, sealed.bytes, sealed.sha256)

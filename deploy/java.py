@@ -69,11 +69,11 @@ def link(folder: Path | None = None) -> Path | None:
         return None
     target = (folder or Path(sys.prefix) / "bin") / "java"
     source = os.path.relpath(home / "bin" / "java", target.parent)
-    if target.is_symlink() and os.readlink(target) == source:
+    if target.is_symlink() and str(target.readlink()) == source:
         return target
     aside = target.with_name(f".java.{os.getpid()}")
     aside.symlink_to(source)
-    os.replace(aside, target)
+    aside.replace(target)
     return target
 
 

@@ -10,12 +10,11 @@ from deploy import archive, server
 from deploy import config as configuration
 from deploy.archive import Archive
 from deploy.card import read_card, read_report
-from deploy.errors import BadInput, ModelNotFound
+from deploy.errors import BadInput
 from deploy.inference import Inference, content_type
-from deploy.management import Management
+from deploy.rollout import ensure_registered
 
 Say = Callable[[str], None]
-REGISTERED = "registered.json"
 
 
 @dataclass(frozen=True)
@@ -62,37 +61,6 @@ def ensure_archive(artifact: Path, model_store: Path, force: bool, say: Say) -> 
         state = "up to date"
     say(f"archive   {_short(path)}, {size(sealed.bytes)}, {state}")
     return sealed
-
-
-def ensure_registered(sealed: Archive, management: Management, workdir: Path, say: Say) -> None:
-    """Make `sealed` the version that answers, starting its workers before the old ones go."""
-    versions = _versions(management, sealed.name)
-    label = f"{sealed.name} version {sealed.version}"
-    if sealed.version in versions and _loaded_digest(workdir, sealed) in {None, sealed.sha256}:
-        (entry,) = management.describe(sealed.name, sealed.version)
-        if any(worker["status"] == "READY" for worker in entry["workers"]):
-            say(f"model     {label}, registered already")
-        else:
-            workers = max(entry["minWorkers"], 1)
-            management.scale(sealed.name, workers, sealed.version)
-            say(f"model     {label}, registered already; {workers} worker(s) started again")
-    elif sealed.version in versions:
-        # The same version name over other content cannot stand beside itself.
-        _unregister_all(management, sealed.name, versions)
-        management.register(sealed.path.name)
-        say(f"model     {label}, replaced")
-        versions = [sealed.version]
-    else:
-        management.register(sealed.path.name)
-        say(f"model     {label}, registered through the management API")
-        versions.append(sealed.version)
-    if len(versions) > 1:
-        management.set_default(sealed.name, sealed.version)
-        for old in versions:
-            if old != sealed.version:
-                management.unregister(sealed.name, old)
-                say(f"          version {old} retired")
-    _remember(workdir, sealed)
 
 
 def headline(report: dict[str, Any]) -> list[str]:
@@ -160,10 +128,9 @@ def _ask(name: str, artifact: Path, inference: Inference, say: Say) -> Path | No
     reply = inference.predict(name, sample.read_bytes(), content_type(sample))
     verdict = ""
     if label is not None:
-        verdict = "right" if answered_label(reply) == label else "wrong"
-        verdict = f", which is {verdict}: it is labelled {label!r}"
-    say(f"sample    {_short(sample)}{verdict}")
-    say(f"answer    {_compact(reply)}")
+        verdict = " (right)" if answered_label(reply) == label else f" (wrong, it is {label})"
+    say(f"sample    {_short(sample)}")
+    say(f"answer    {_compact(reply)}{verdict}")
     return sample
 
 
@@ -183,13 +150,13 @@ def _compact(reply: Any) -> str:
     if isinstance(reply, dict) and isinstance(reply.get("predictions"), list):
         shown = [
             f"{p['label']} {p['probability']:.3f}"
-            for p in reply["predictions"][:3]
+            for p in reply["predictions"][:2]
             if isinstance(p, dict) and {"label", "probability"} <= p.keys()
         ]
         if shown:
             return ", ".join(shown)
     text = reply if isinstance(reply, str) else json.dumps(reply)
-    return text if len(text) <= 200 else text[:197] + "..."
+    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def _sample(folder: Path) -> tuple[Path | None, str | None]:
@@ -204,49 +171,6 @@ def _sample(folder: Path) -> tuple[Path | None, str | None]:
     if labelled:
         return labelled[0], str(labels[labelled[0].name])
     return (files[0], None) if files else (None, None)
-
-
-def _versions(management: Management, name: str) -> list[str]:
-    try:
-        return [str(entry["modelVersion"]) for entry in management.describe(name, "all")]
-    except ModelNotFound:
-        return []
-
-
-def _unregister_all(management: Management, name: str, versions: list[str]) -> None:
-    default = str(management.describe(name)[0]["modelVersion"])
-    for version in [v for v in versions if v != default] + [default]:
-        management.unregister(name, version)
-
-
-def _loaded_digest(workdir: Path, sealed: Archive) -> str | None:
-    """The digest of the archive that the running server loaded under this name and version.
-
-    None where it is not known, as on a server started by hand: then the version decides.
-    """
-    state = server.running(workdir)
-    try:
-        kept = json.loads((workdir / ".run" / REGISTERED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    if state is None or kept.get("pid") != state.pid:
-        return None
-    entry = kept.get("models", {}).get(sealed.name, {})
-    return entry.get("sha256") if entry.get("version") == sealed.version else None
-
-
-def _remember(workdir: Path, sealed: Archive) -> None:
-    state = server.running(workdir)
-    if state is None:
-        return
-    path = workdir / ".run" / REGISTERED
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        kept = {}
-    models = kept.get("models", {}) if kept.get("pid") == state.pid else {}
-    models[sealed.name] = {"version": sealed.version, "sha256": sealed.sha256}
-    path.write_text(json.dumps({"pid": state.pid, "models": models}) + "\n", encoding="utf-8")
 
 
 def _row(name: str, before: str, after: str, note: str) -> str:

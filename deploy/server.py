@@ -263,7 +263,7 @@ def _save(workdir: Path, state: State) -> None:
     path = _state_file(workdir)
     aside = path.with_suffix(f".{os.getpid()}")
     aside.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def _forget(workdir: Path) -> None:

