@@ -7,6 +7,7 @@ zlib builds), so that one artefact gives one SHA-256 on every machine and at eve
 
 import ast
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -92,7 +93,9 @@ def verify(archive: Path) -> Archive:
     """Check an archive's structure without loading any of it into Python.
 
     It must be an intact zip of plain relative paths, with a manifest that names a handler entry,
-    a model file and a config that are all inside, a card and a report. Raises BadInput.
+    a model file and a config that are all inside, a card and a report, and laid out exactly as
+    `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
+    so that a file made by hand could show each of them something else. Raises BadInput.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -115,9 +118,11 @@ def verify(archive: Path) -> Archive:
     for key in ("handler", "serializedFile", "configFile"):
         if model.get(key) not in names:
             raise BadInput(f"{archive}: {MANIFEST} names {key} {model.get(key)!r}, not inside")
-    if len(names) != len(set(names)):
-        raise BadInput(f"{archive} holds an entry twice")
     data = archive.read_bytes()
+    with zipfile.ZipFile(archive) as packed:
+        canonical = _pack({name: packed.read(name) for name in names})
+    if data != canonical:
+        raise BadInput(f"{archive} is not laid out as build_mar.sh does it: build it again")
     return Archive(
         path=archive,
         name=str(model["modelName"]),
@@ -145,13 +150,12 @@ def _contents(card: Card, handlers: Path) -> dict[str, bytes]:
         f"{card.handler}.py": _entry_point(card.handler, handlers),
         CONFIG: _model_config(card),
     }
+    for source in handlers.rglob("*.py"):
+        contents[f"handlers/{source.relative_to(handlers).as_posix()}"] = source.read_bytes()
     for name in {card.model_file, "model.json", "report.json", *card.files}:
-        if name in contents:
+        if name in contents or name == MANIFEST:
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
-    for source in sorted(handlers.rglob("*.py")):
-        relative = source.relative_to(handlers).as_posix()
-        contents[f"handlers/{relative}"] = source.read_bytes()
     return contents
 
 
@@ -238,17 +242,24 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
 
 
 def _rewrite(raw: Path, target: Path) -> None:
-    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(target, "w") as sink:
+    with zipfile.ZipFile(raw) as source:
+        entries = {name: source.read(name) for name in source.namelist()}
+    manifest = {**json.loads(entries[MANIFEST]), "createdOn": CREATED_ON}
+    entries[MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
+    target.write_bytes(_pack(entries))
+
+
+def _pack(entries: dict[str, bytes]) -> bytes:
+    """The one zip that stands for these entries."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as sink:
         # The manifest comes first, so that a reader finds it without scanning the model.
-        for name in sorted(source.namelist(), key=lambda n: (n != MANIFEST, n)):
-            data = source.read(name)
-            if name == MANIFEST:
-                manifest = {**json.loads(data), "createdOn": CREATED_ON}
-                data = (json.dumps(manifest, indent=2) + "\n").encode()
+        for name in sorted(entries, key=lambda n: (n != MANIFEST, n)):
             info = zipfile.ZipInfo(name, ZIP_DATE)
             info.create_system = 3
             info.external_attr = 0o100644 << 16
-            sink.writestr(info, data, zipfile.ZIP_STORED)
+            sink.writestr(info, entries[name], zipfile.ZIP_STORED)
+    return buffer.getvalue()
 
 
 def _check_entry(archive: Path, name: str) -> None:

@@ -1,0 +1,140 @@
+"""The command line and build_mar.sh: messages and exit codes, without a server."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.__main__ import main
+from tests.integration import quadrant
+
+
+def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for code in "01234":
+        assert f"  {code}  " in text
+
+
+def test_archive_prints_path_size_and_digest(
+    artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--artifacts", str(artifact.parent), "--model-store", str(tmp_path / "store")]
+    assert main(["archive", "quadrant", *options]) == 0
+    first = capsys.readouterr().out
+    made = tmp_path / "store" / "quadrant.mar"
+    assert f"path     {made}" in first
+    assert f"size     {made.stat().st_size} bytes" in first
+    assert main(["archive", "--verify", str(made)]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_a_missing_artefact_is_2_and_a_failed_gate_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quadrant.make(tmp_path, "failed", passed=False)
+    options = ["--artifacts", str(tmp_path), "--model-store", str(tmp_path / "store")]
+    assert main(["archive", "nobody", *options]) == 2
+    assert capsys.readouterr().err.startswith("deploy archive: no artefact at")
+    assert main(["archive", "failed", *options]) == 3
+    assert "--force" in capsys.readouterr().err
+    assert main(["archive", "failed", "--force", *options]) == 0
+
+
+def test_no_server_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str], root: Path) -> None:
+    options = ["--workdir", str(tmp_path), "--config", str(root / "config.properties")]
+    for words in (["status"], ["list"], ["register", "x.mar"], ["token"]):
+        assert main([*words, *options]) == 4, words
+        assert "deploy start" in capsys.readouterr().err
+    assert main(["stop", "--workdir", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["java"], ["scale", "x", "many"]])
+def test_a_wrong_command_line_is_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+def test_a_parameter_without_a_value_is_2(
+    artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(artifact / "samples" / "0.png")
+    assert main(["predict", "x", picture, "--param", "top_k"]) == 2
+    assert "KEY=VALUE" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error(artifact: Path, tmp_path: Path, root: Path) -> None:
+    """`python -m deploy ... | head -1`."""
+    command = f"{sys.executable} -m deploy --help | true"
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestBuildMar:
+    """The shell script, in a copy of the repository's layout."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path, root: Path) -> Path:
+        """A folder with the script, the packages and a passed and a failed artefact."""
+        for name in ("deploy", "handlers"):
+            shutil.copytree(
+                root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        shutil.copy2(root / "build_mar.sh", tmp_path)
+        quadrant.make(tmp_path / "artifacts")
+        quadrant.make(tmp_path / "artifacts", "failed", passed=False)
+        return tmp_path
+
+    def run(self, place: Path, *words: str, path: str = "") -> subprocess.CompletedProcess[str]:
+        # Called from elsewhere by its path, with the tests' interpreter as the system's python3.
+        return subprocess.run(
+            [str(place / "build_mar.sh"), *words],
+            cwd="/",
+            env={"PATH": path or f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def with_python(self, place: Path, name: str) -> None:
+        launcher = place / name
+        launcher.parent.mkdir(parents=True)
+        launcher.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        launcher.chmod(0o755)
+
+    @pytest.mark.parametrize("python", ["bin/python3", ".venv/bin/python"])
+    def test_it_builds_with_either_python(self, place: Path, python: str) -> None:
+        self.with_python(place, python)
+        done = self.run(place, "quadrant", "--version", "1.0")
+        assert done.returncode == 0, done.stderr
+        assert "model    quadrant version 1.0" in done.stdout
+        assert (place / "model_store" / "quadrant.mar").is_file()
+
+    def test_refusals_keep_their_exit_codes(self, place: Path) -> None:
+        self.with_python(place, ".venv/bin/python")
+        assert self.run(place, "nobody").returncode == 2
+        assert self.run(place, "failed").returncode == 3
+        assert self.run(place, "failed", "--force").returncode == 0
+
+    def test_without_an_environment_it_says_so(self, place: Path) -> None:
+        (place / "bin").mkdir()
+        for tool in ("sh", "dirname"):
+            found = shutil.which(tool)
+            assert found is not None
+            (place / "bin" / tool).symlink_to(found)
+        done = self.run(place, "quadrant", path=str(place / "bin"))
+        assert done.returncode == 2
+        assert "make setup" in done.stderr
+
+    def test_usage(self, place: Path) -> None:
+        assert self.run(place).returncode == 2
+        done = self.run(place, "--help")
+        assert (done.returncode, done.stdout.startswith("usage: ./build_mar.sh NAME")) == (0, True)

@@ -1,0 +1,72 @@
+"""The words that `serve` prints."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy import serve
+from deploy.errors import BadInput
+from tests.integration import quadrant
+
+
+def test_the_headline_shows_accuracy_size_and_latency() -> None:
+    assert serve.headline(quadrant.report()) == [
+        "               before       after",
+        "accuracy     100.00 %     99.25 %   -0.75 points on 4 samples",
+        "size           400 kB       10 kB   40.0x smaller",
+        "latency          2 ms      0.1 ms   20.0x faster (batch 1, 1 thread)",
+    ]
+
+
+def test_a_word_error_rate_is_named_so() -> None:
+    report = {"original": {"wer": 0.05}, "final": {"wer": 0.06, "samples": 1234}}
+    assert serve.headline(report)[1] == (
+        "wer            5.00 %      6.00 %   +1.00 points on 1,234 samples"
+    )
+
+
+@pytest.mark.parametrize("report", [{}, {"original": {}, "final": {}}, {"final": {"bytes": 3}}])
+def test_a_report_without_figures_has_no_headline(report: dict[str, Any]) -> None:
+    assert serve.headline(report) == []
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (70_500, "70.5 kB"),
+        (4_650_000, "4.65 MB"),
+        (3e9, "3 GB"),
+    ],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert serve.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("reply", "label"),
+    [
+        ({"predictions": [{"label": "a"}, {"label": "b"}]}, "a"),
+        ({"text": "hello"}, "hello"),
+        ({"label": "good"}, "good"),
+        ({"predictions": []}, None),
+        ("plain", None),
+        ([1], None),
+    ],
+)
+def test_the_label_of_an_answer(reply: Any, label: str | None) -> None:
+    assert serve.answered_label(reply) == label
+
+
+def test_a_labelled_sample_is_preferred(tmp_path: Path) -> None:
+    assert serve._sample(tmp_path) == (None, None)
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
+    assert serve._sample(tmp_path) == (tmp_path / "a.png", None)
+    quadrant.write(tmp_path / "labels.json", {"b.png": "cat"})
+    assert serve._sample(tmp_path) == (tmp_path / "b.png", "cat")
+    (tmp_path / "labels.json").write_text("{")
+    with pytest.raises(BadInput, match=r"labels\.json"):
+        serve._sample(tmp_path)
