@@ -169,6 +169,13 @@ def test_dialects_of_base64(text):
     assert decode_base64(text, LIMIT) == b"\xfb\xff\xbfAB"
 
 
+def test_base64_is_refused_by_its_length_before_it_is_decoded():
+    assert len(decode_base64("A" * 1332, LIMIT)) == 999
+    with pytest.raises(RequestError) as caught:
+        decode_base64("!" * 1400, LIMIT)
+    assert (caught.value.status, caught.value.type) == (413, "too_many_bytes")
+
+
 @given(st.binary(max_size=300))
 def test_base64_returns_what_was_encoded(data):
     assert decode_base64(base64.b64encode(data).decode(), LIMIT) == data
