@@ -74,8 +74,14 @@ def _start(args: argparse.Namespace) -> None:
 
 
 def _stop(args: argparse.Namespace) -> None:
-    pid = server.stop(Path(args.workdir))
-    print("no TorchServe to stop here" if pid is None else f"TorchServe stopped, process {pid}")
+    workdir, path, _ = _place(args)
+    pid = server.stop(workdir)
+    if pid is not None:
+        print(f"TorchServe stopped, process {pid}")
+        return
+    print("no TorchServe to stop here")
+    if path.is_file() and server.answers(_clients(args)[1]):
+        print("one that was started by hand is running: `torchserve --stop` ends it")
 
 
 def _status(args: argparse.Namespace) -> None:

@@ -41,17 +41,22 @@ class Management:
     ) -> str:
         """Register an archive: the file name of one in the model store, or an allowed URL.
 
-        Without `initial_workers` the archive's own model-config decides. Returns TorchServe's
-        message. Raises UrlRefused, Conflict, WorkerDied.
+        Without `initial_workers` the archive's own model-config decides. With it the model is
+        scaled afterwards, since TorchServe lets the archive win. Returns TorchServe's message.
+        Raises UrlRefused, Conflict, WorkerDied.
         """
         params: dict[str, Any] = {"url": url, "synchronous": _flag(synchronous)}
         if initial_workers is not None:
             params["initial_workers"] = initial_workers
         try:
-            return self._start_workers("POST", "/models", params)
+            message = self._start_workers("POST", "/models", params)
         except WorkerDied as error:
             self._remove_husk(error.detail)
             raise
+        done = re.fullmatch(r'Model "(.+)" Version: (.+) registered with (\d+) .*', message)
+        if done and initial_workers is not None and int(done[3]) != initial_workers:
+            return self.scale(done[1], initial_workers, done[2])
+        return message
 
     def describe(
         self, name: str, version: str | None = None, customized: bool = False

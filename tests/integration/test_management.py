@@ -32,6 +32,18 @@ def test_the_archive_says_how_it_is_run(served: Running) -> None:
     assert [worker["status"] for worker in entry["workers"]] == ["READY"]
 
 
+def test_the_archives_number_of_workers_wins_unless_another_is_asked_for(
+    served: Running, store: Path, tmp_path: Path
+) -> None:
+    archive.seal(quadrant.make(tmp_path, "pair", workers=2), store)
+    served.management.register("pair.mar")
+    assert len(served.pids("pair")) == 2
+    served.management.unregister("pair")
+    served.management.register("pair.mar", initial_workers=1)
+    assert len(served.pids("pair")) == 1
+    served.management.unregister("pair")
+
+
 def test_describe_customized_returns_labels_schemas_and_report(served: Running) -> None:
     (entry,) = served.management.describe("quadrant", customized=True)
     told = entry["customizedMetadata"]

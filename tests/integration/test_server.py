@@ -51,14 +51,18 @@ def test_stop_spares_a_process_that_only_has_the_pid(tmp_path: Path) -> None:
 def test_a_killed_server_is_noticed_and_started_anew() -> None:
     with workplace() as workdir:
         place = (workdir, workdir / "config.properties", workdir / "model_store")
-        with torchserve(workdir):
+        archive.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
+        with torchserve(workdir, ["all"]) as running:
             first = server.running(workdir)
             assert first is not None
+            family = [psutil.Process(pid) for pid in [first.pid, *running.pids("quadrant")]]
             os.kill(first.pid, signal.SIGKILL)
-            psutil.wait_procs([psutil.Process(first.pid)] if psutil.pid_exists(first.pid) else [])
+            _, left = psutil.wait_procs(family, timeout=20)
+            assert left == [], "a worker outlived its server"
             assert server.running(workdir) is None
             second = server.start(*place)
             assert second.pid != first.pid
+            assert not Path(first.temp).exists()
             assert connect(workdir).inference.ping() == "Healthy"
 
 
