@@ -27,15 +27,17 @@ class DecoderLayer(nn.Module):
         self.fc1 = nn.Linear(spec.width, 4 * spec.width)
         self.fc2 = nn.Linear(4 * spec.width, spec.width)
 
-    def forward(self, x: Tensor, cache: Tensor, past: int, audio: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, cache: Tensor, past: int, audio: list[Tensor], bias: list[Tensor]
+    ) -> Tensor:
         """One step.
 
         Args:
             x: `[rows, tokens, width]`.
             cache: `[2, rows, heads, capacity, head width]`, written at `past`.
             past: tokens already in the cache.
-            audio: keys and values `[2, rows, heads, positions, head width]`.
-            bias: added to the cross-attention scores, `[rows, 1, 1, positions]`.
+            audio: each row's keys and values `[2, heads, positions, head width]`.
+            bias: added to each row's cross-attention scores, `[positions]`.
         """
         rows, tokens, width = x.shape
         shape = [rows, tokens, 3, self.heads, width // self.heads]
@@ -50,10 +52,19 @@ class DecoderLayer(nn.Module):
         )
         x = x + self.out(mixed.transpose(1, 2).reshape(rows, tokens, width))
         query = self.query(self.norm_cross(x)).view(rows, tokens, self.heads, -1).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(
-            query, audio[0], audio[1], attn_mask=bias, scale=1.0
-        )
-        x = x + self.out_cross(mixed.transpose(1, 2).reshape(rows, tokens, width))
+        # Rows differ in length: one by one, none is padded to the longest.
+        heard = [
+            functional.scaled_dot_product_attention(
+                query[i : i + 1],
+                audio[i][0].unsqueeze(0),
+                audio[i][1].unsqueeze(0),
+                attn_mask=bias[i].view(1, 1, 1, -1),
+                scale=1.0,
+            )
+            for i in range(rows)
+        ]
+        mixed = torch.cat(heard).transpose(1, 2).reshape(rows, tokens, width)
+        x = x + self.out_cross(mixed)
         return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
 
 
@@ -71,8 +82,8 @@ class Decoder(nn.Module):
         x: Tensor,
         cache: list[Tensor],
         past: int,
-        audio: list[Tensor],
-        bias: Tensor,
+        audio: list[list[Tensor]],
+        bias: list[Tensor],
     ) -> Tensor:
         """Hidden states `[rows, width]` after the last of the embedded tokens `x`.
 

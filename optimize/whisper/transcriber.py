@@ -72,73 +72,75 @@ class Transcriber(nn.Module):
         rounded = (real + self.margin + self.step - 1) // self.step * self.step
         return min(self.audio_positions, rounded)
 
-    def _listen(self, samples: Tensor, lengths: list[int]) -> tuple[list[Tensor], Tensor]:
-        """Cross-attention keys and values per layer, and the bias of their positions."""
-        groups = self.fill_bias.shape[0]
-        real = [self._positions(length) for length in lengths]
-        filled = [max(0, groups - (t + self.group - 1) // self.group) for t in real]
-        total = max([t + f for t, f in zip(real, filled)])
-        rows, width = len(lengths), self.fill_cross.shape[5]
-        audio = [torch.zeros(2, rows, self.heads, total, width) for _ in range(self.decoder_layers)]
-        bias = torch.full([rows, 1, 1, total], -1e9)
-        nothing = torch.zeros(self.encoder_layers, 2, self.heads, 0, width)
-        for row in range(rows):
-            t, f = real[row], filled[row]
-            features, silence = self.frontend(
-                samples[row, : lengths[row]], t * self.samples_per_position // self.hop
-            )
-            level = 0
-            if f > 0:
-                level = int((self.fill_levels - silence).abs().argmin())
-                fill = self.fill_encoder[level, :, :, :, groups - f :]
-                heard = self.encoder(features, fill, self.fill_bias[groups - f :])
-            else:
-                heard = self.encoder(features, nothing, self.fill_bias[:0])
-            heard = heard.view(t, self.decoder_layers, 2, self.heads, width).permute(1, 2, 3, 0, 4)
-            bias[row, :, :, :t] = 0.0
-            bias[row, :, :, t : t + f] = self.fill_bias[groups - f :]
-            for layer in range(self.decoder_layers):
-                audio[layer][:, row, :, :t] = heard[layer]
-                if f > 0:
-                    fill = self.fill_cross[level, layer, :, :, groups - f :]
-                    audio[layer][:, row, :, t : t + f] = fill
-        return audio, bias
+    def _listen(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-attention keys and values of one clip, and the bias of their positions.
 
-    def _decode(self, audio: list[Tensor], bias: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """Greedy decoding; rows that reach the end leave the batch."""
-        rows, prompt = bias.shape[0], start.shape[0]
+        Returns:
+            `[layers, 2, heads, positions, head width]` and `[positions]`.
+        """
+        groups, width = self.fill_bias.shape[0], self.fill_cross.shape[5]
+        real = self._positions(samples.shape[0])
+        filled = max(0, groups - (real + self.group - 1) // self.group)
+        features, silence = self.frontend(samples, real * self.samples_per_position // self.hop)
+        if filled == 0:
+            own = torch.zeros(self.encoder_layers, 2, self.heads, 0, width)
+            cross = torch.zeros(self.decoder_layers, 2, self.heads, 0, width)
+        else:
+            level = int((self.fill_levels - silence).abs().argmin())
+            own = self.fill_encoder[level, :, :, :, groups - filled :]
+            cross = self.fill_cross[level, :, :, :, groups - filled :].float()
+        bias = self.fill_bias[groups - filled :]
+        heard = self.encoder(features, own, bias)
+        heard = heard.view(real, self.decoder_layers, 2, self.heads, width).permute(1, 2, 3, 0, 4)
+        return torch.cat([heard, cross], dim=3), torch.cat([torch.zeros(real), bias])
+
+    def _decode(
+        self, audio: list[list[Tensor]], bias: list[Tensor], start: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Greedy decoding; rows that reach the end leave the batch.
+
+        Args:
+            audio: per layer and row, see `_listen`.
+            bias: per row.
+            start: int64 `[k]`.
+        """
+        rows, prompt = len(bias), start.shape[0]
         ids = torch.full([rows, self.max_tokens], self.end)
         counts = torch.zeros(rows, dtype=torch.long)
         alive = [row for row in range(rows)]
-        capacity = prompt + self.max_tokens
-        shape = [2, rows, self.heads, capacity, audio[0].shape[4]]
+        shape = [2, rows, self.heads, prompt + self.max_tokens, audio[0][0].shape[3]]
         cache = [torch.empty(shape) for _ in range(self.decoder_layers)]
         tokens = start.unsqueeze(0).expand(rows, prompt)
         past = 0
         for produced in range(self.max_tokens):
             embedded = self.vocabulary.embed(tokens)
-            hidden = self.decoder(embedded, cache, past, audio, bias)
-            logits = self.vocabulary(hidden)
+            logits = self.vocabulary(self.decoder(embedded, cache, past, audio, bias))
             if produced == 0:
                 logits = logits + self.first
             best = logits.argmax(-1)
             past += tokens.shape[1]
-            kept: list[int] = []
+            ended: list[int] = []
             for i in range(len(alive)):
                 token = int(best[i])
-                if token != self.end:
+                if token == self.end:
+                    ended.append(i)
+                else:
                     ids[alive[i], produced] = token
                     counts[alive[i]] += 1
-                    kept.append(i)
-            if len(kept) == 0:
+            if len(ended) == len(alive):
                 break
-            if len(kept) < len(alive):
-                alive = [alive[i] for i in kept]
-                index = torch.tensor(kept)
-                cache = [c.index_select(1, index) for c in cache]
-                audio = [a.index_select(1, index) for a in audio]
-                bias = bias.index_select(0, index)
-                best = best.index_select(0, index)
+            for i in ended[::-1]:  # the last row takes the place of one that ended
+                last = len(alive) - 1
+                best[i] = best[last]
+                alive[i] = alive[last]
+                bias[i] = bias[last]
+                for layer in range(self.decoder_layers):
+                    audio[layer][i] = audio[layer][last]
+                    if i < last:
+                        cache[layer][:, i, :, :past] = cache[layer][:, last, :, :past]
+                    cache[layer] = cache[layer][:, :last]
+                    audio[layer] = audio[layer][:last]
+                alive, bias, best = alive[:last], bias[:last], best[:last]
             tokens = best.unsqueeze(1)
         return ids[:, : int(counts.max())], counts
 
@@ -159,8 +161,14 @@ class Transcriber(nn.Module):
         """
         assert samples.dim() == 2 and lengths.shape[0] == samples.shape[0], "one length per row"
         assert samples.shape[1] <= self.longest, "a clip is at most 30 s: split it first"
-        counted: list[int] = []
+        audio: list[list[Tensor]] = []
+        for _ in range(self.decoder_layers):
+            rows: list[Tensor] = []
+            audio.append(rows)
+        biases: list[Tensor] = []
         for row in range(samples.shape[0]):
-            counted.append(int(lengths[row]))
-        audio, bias = self._listen(samples, counted)
-        return self._decode(audio, bias, self.start if start is None else start)
+            heard, bias = self._listen(samples[row, : int(lengths[row])])
+            for layer in range(self.decoder_layers):
+                audio[layer].append(heard[layer])
+            biases.append(bias)
+        return self._decode(audio, biases, self.start if start is None else start)
