@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from optimize import checkpoint
 from optimize.errors import ModelError
 
 ROUNDS = 10
@@ -75,13 +76,12 @@ class _Runner:
         return times
 
     def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
+        """End of input is the child's sign to leave."""
         try:
-            self.process.wait(timeout=10)
+            self.process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
+            self.process.communicate()
 
 
 def measure(
@@ -138,7 +138,7 @@ def _serve(job: dict[str, Any]) -> None:
         torch.backends.quantized.engine = job["engine"]
     torch.set_num_threads(job["threads"])
     if job["eager"]:
-        model = torch.load(job["path"], weights_only=False).eval()
+        model = checkpoint.load(Path(job["path"])).eval()
     else:
         model = torch.jit.load(job["path"])
     inputs = torch.load(job["inputs"], weights_only=True)

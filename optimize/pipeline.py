@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from optimize import files, latency, report, tasks, torchscript
+from optimize import checkpoint, files, latency, report, tasks, torchscript
 from optimize.data import Dataset
-from optimize.errors import BudgetMissed, StorageError
+from optimize.errors import BudgetMissed
 from optimize.models import macs, parameters
 from optimize.recipe import Recipe, StageSpec
 from optimize.tasks import Context, State, Task
@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class _Checkpoint:
+class _Finished:
     """One finished stage on disk: `state.pt`, and `stage.json` with the digest it belongs to."""
 
     folder: Path
@@ -35,18 +35,13 @@ class _Checkpoint:
             return False
         return bool(found.get("digest") == digest)
 
-    def load(self) -> State:
-        # The checkpoint is this machine's own, never received: whole modules may be pickled.
-        state: State = torch.load(self.folder / "state.pt", weights_only=False)
-        return state
+    def load(self) -> Any:
+        return checkpoint.load(self.folder / "state.pt")
 
-    def save(self, state: State, digest: str, seconds: float) -> None:
+    def save(self, value: Any, digest: str, seconds: float) -> None:
         with files.replacing(self.folder) as aside:
             aside.mkdir(parents=True)
-            try:
-                torch.save(dataclasses.replace(state, training=None), aside / "state.pt")
-            except RuntimeError as error:  # how torch reports a full disk
-                raise StorageError(f"cannot write {self.folder}: {error}") from error
+            checkpoint.save(value, aside / "state.pt")
             files.write_json(aside / "stage.json", {"digest": digest, "seconds": round(seconds, 1)})
 
 
@@ -72,16 +67,16 @@ def run_stages(
     if not resume and folder.exists():
         shutil.rmtree(folder)
     for number, spec in enumerate(recipe.stages):
-        checkpoint = _Checkpoint(folder / f"{number:02d}-{spec.name}")
+        kept = _Finished(folder / f"{number:02d}-{spec.name}")
         digest = _digest(recipe, number + 1, fingerprint)
-        if resume and checkpoint.matches(digest):
-            states.append(dataclasses.replace(checkpoint.load(), training=states[-1].training))
+        if resume and kept.matches(digest):
+            states.append(dataclasses.replace(kept.load(), training=states[-1].training))
             say(f"  {spec.name}: finished before, kept")
             continue
         start = time.monotonic()
         state = _run_stage(recipe, task, dataset, spec, number, states[-1])
         seconds = time.monotonic() - start
-        checkpoint.save(state, digest, seconds)
+        kept.save(dataclasses.replace(state, training=None), digest, seconds)
         states.append(state)
         say(f"  {spec.name}: {seconds:.0f} s")
     return states
@@ -106,17 +101,13 @@ def _controls(
     recipe: Recipe, task: Task, dataset: Dataset, final: State, folder: Path, resume: bool
 ) -> dict[str, nn.Module]:
     """The report's controls, trained once and kept like a stage."""
-    checkpoint = _Checkpoint(folder / "controls")
+    kept = _Finished(folder / "controls")
     digest = _digest(recipe, len(recipe.stages), dataset.fingerprint())
-    if resume and checkpoint.matches(digest):
-        return torch.load(checkpoint.folder / "state.pt", weights_only=False)  # type: ignore[no-any-return]
+    if resume and kept.matches(digest):
+        return kept.load()  # type: ignore[no-any-return]
     start = time.monotonic()
     found = task.controls(recipe, dataset, final.float_model)
-    with files.replacing(checkpoint.folder) as aside:
-        aside.mkdir(parents=True)
-        torch.save(found, aside / "state.pt")
-        seconds = round(time.monotonic() - start, 1)
-        files.write_json(aside / "stage.json", {"digest": digest, "seconds": seconds})
+    kept.save(found, digest, time.monotonic() - start)
     return found
 
 
@@ -181,15 +172,17 @@ def _publish(
     split = "test" if dataset.agreement is None else "agreement"
     reference = task.predict(named["original"].model, dataset, split, "original")
     measured = {
-        name: _measure(task, dataset, state, split, reference, scratch / "size.pt", name)
+        name: _measure(task, dataset, state, split, reference, scratch, name)
         for name, state in named.items()
     }
+    # The last stage is the final model; latency is measured for the original and the final.
+    measured["final"] = dict(list(measured.values())[-1])
     control_rows = [
         {"name": name, **task.score(task.predict(model, dataset, "test", name), dataset, "test")}
         for name, model in controls.items()
     ]
     eager_file, inputs_file = scratch / "original.eager.pt", scratch / "inputs.pt"
-    torch.save(states[-1].original, eager_file)
+    checkpoint.save(states[-1].original, eager_file)
     torch.save(inputs, inputs_file)
     say("  measuring latency, original (eager fp32) and final by turns")
     latencies = latency.measure(
@@ -230,14 +223,13 @@ def _publish(
 
 
 def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
-    """The original, every stage after it, and the final one, in the report's order."""
+    """The original and every stage after it, in the report's order."""
     trained = [i for i, spec in enumerate(recipe.stages, 1) if spec.kind == "train"]
     original = trained[0] if trained else 0
     named = {"original": states[original]}
     for number, spec in enumerate(recipe.stages, 1):
         if number > original:
             named[f"stage:{spec.name}"] = states[number]
-    named["final"] = states[-1]
     return named
 
 
@@ -255,8 +247,9 @@ def _measure(
     scripted = _script(state, example)
     answers = task.predict(state.model, dataset, "test", title)
     compared = answers if split == "test" else task.predict(state.model, dataset, split, title)
-    size = torchscript.save(scripted, scratch)
-    scratch.unlink()
+    file = scratch / "size" / "model.pt"  # a record's name holds the file's
+    size = torchscript.save(scripted, file)
+    shutil.rmtree(file.parent)
     return {
         **task.score(answers, dataset, "test"),
         "parameters": parameters(state.float_model),

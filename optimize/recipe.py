@@ -25,12 +25,13 @@ from optimize.errors import RecipeError
 class Named:
     """Something chosen by name, with options of its own: a data set or an architecture.
 
-    `name` is a module of ours (`fashion_mnist`, `resnet`) or the user's `path/to/file.py:function`.
+    `name` is a module of ours (`fashion_mnist`, `resnet`) or the user's `path/to/file.py:function`;
+    `where` is the recipe's file and line, for messages.
     """
 
     name: str
     options: dict[str, Any] = field(default_factory=dict)
-    line: int = 0
+    where: tuple[str, int | None] = ("", None)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,6 @@ class StageSpec:
     kind: str
     name: str
     options: Any
-    line: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,16 @@ class Recipe:
                 dataclasses.asdict(self.budget),
                 dataclasses.asdict(self.serving),
             ]
-        text = json.dumps(_without_lines(parts), sort_keys=True, default=str)
+        text = json.dumps(_without_where(parts), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_lines(value: Any) -> Any:
+def _without_where(value: Any) -> Any:
     """Drop line numbers: moving a stage down a line changes nothing about it."""
     if isinstance(value, dict):
-        return {k: _without_lines(v) for k, v in value.items() if k != "line"}
+        return {k: _without_where(v) for k, v in value.items() if k != "where"}
     if isinstance(value, list | tuple):
-        return [_without_lines(v) for v in value]
+        return [_without_where(v) for v in value]
     return value
 
 
@@ -190,14 +190,14 @@ class _Reader:
 
     def named(self, node: yaml.Node, what: str) -> Named:
         """`resnet`, or `{resnet: {width: 16}}`."""
-        line = node.start_mark.line + 1
+        where = (self.file, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode) and node.value:
-            return Named(node.value, {}, line)
+            return Named(node.value, {}, where)
         entries = self.mapping(node, what)
         if len(entries) != 1:
             raise self.fail(node, f"{what} must be one name, as in `resnet: {{width: 16}}`")
         name, (_, options) = next(iter(entries.items()))
-        return Named(name, self.plain(options, what) or {}, line)
+        return Named(name, self.plain(options, what) or {}, where)
 
     def plain(self, node: yaml.Node, what: str) -> Any:
         try:
@@ -357,7 +357,7 @@ def read(path: Path, overrides: list[str] | None = None) -> Recipe:
         options = reader.dataclass(options_node, kinds[spec.name].options, spec.name)
         count = sum(s.kind == spec.name for s in stages)
         unique = spec.name if not count else f"{spec.name}-{count + 1}"
-        stages.append(StageSpec(spec.name, unique, options, spec.line))
+        stages.append(StageSpec(spec.name, unique, options))
     optional = {
         key: get(key, hint)
         for key, hint in (

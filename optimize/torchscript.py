@@ -5,6 +5,7 @@ and names the warnings it silences.
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,7 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
 
     `torch.jit.save` stores tensors uncompressed and adds debug tables of source ranges. The
     records are deflated and the debug tables left out: `torch.jit.load` reads both alike.
-    Entry times are constant, so the same module gives the same bytes.
+    Entry times and class names are made constant, so the same model gives the same bytes.
     """
     with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / path.name
@@ -67,12 +68,38 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
             zipfile.ZipFile(plain) as source,
             zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
         ):
-            for entry in source.infolist():
-                if not entry.filename.endswith(".debug_pkl"):
-                    info = zipfile.ZipInfo(entry.filename, date_time=(1980, 1, 1, 0, 0, 0))
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    target.writestr(info, source.read(entry))
+            renumber = _Renumber()
+            for name in source.namelist():
+                if name.endswith((".debug_pkl", ".data/serialization_id")):
+                    continue
+                info = zipfile.ZipInfo(renumber(name), date_time=(1980, 1, 1, 0, 0, 0))
+                info.compress_type = zipfile.ZIP_DEFLATED
+                target.writestr(info, renumber.record(name, source.read(name)))
     return path.stat().st_size
+
+
+class _Renumber:
+    """Class names counted from 0: torch numbers them by what the process traced before."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def __call__(self, text: str) -> str:
+        def number(found: re.Match[str]) -> str:
+            return f"___torch_mangle_{self.numbers.setdefault(found[1], len(self.numbers))}"
+
+        return re.sub(r"___torch_mangle_(\d+)", number, text)
+
+    def record(self, name: str, content: bytes) -> bytes:
+        if name.endswith(".py"):
+            return self(content.decode()).encode()
+        if name.endswith(".pkl"):  # protocol 2: a class is the opcode c and a line of text
+
+            def line(found: re.Match[bytes]) -> bytes:
+                return self(found[0].decode()).encode()
+
+            return re.sub(rb"c__torch__[\w.]*\n", line, content)
+        return content
 
 
 def load(path: Path) -> torch.jit.ScriptModule:

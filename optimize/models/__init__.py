@@ -6,10 +6,12 @@ logits `[N, classes]`: `Normalized` puts the normalisation inside.
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 from torch import Tensor, nn
 
@@ -64,6 +66,8 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
     if spec is None or spec.loader is None:
         raise ModelError(f"{reference}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    cloudpickle.register_pickle_by_value(module)
     try:
         spec.loader.exec_module(module)
     except Exception as error:

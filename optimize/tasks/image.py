@@ -40,20 +40,21 @@ class PruneStage(PruneOptions):
     recover: DistillOptions | None = None
 
 
-def _call(function: Any, options: dict[str, Any], what: str, line: int, **given: Any) -> Any:
+def _call(function: Any, spec: Named, **given: Any) -> Any:
     """Call a user-named function with the recipe's options, checked against its signature."""
     signature = inspect.signature(function)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
     if not open_ended:
-        for name in options:
+        for name in spec.options:
             if name not in signature.parameters:
                 known = ", ".join(k for k in signature.parameters if k not in given)
-                raise RecipeError(f"{what} has no option {name!r}; it takes {known}", "", line)
+                message = f"{spec.name} has no option {name!r}; it takes {known}"
+                raise RecipeError(message, *spec.where)
         given = {k: v for k, v in given.items() if k in signature.parameters}
     try:
-        return function(**given, **options)
+        return function(**{**given, **spec.options})
     except (TypeError, ValueError) as error:
-        raise RecipeError(f"{what}: {error}", "", line) from error
+        raise RecipeError(f"{spec.name}: {error}", *spec.where) from error
 
 
 def _modules(package: Any) -> list[str]:
@@ -72,13 +73,13 @@ def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
     """
     if ":" in spec.name:
         function = models.load_function(spec.name, folder)
-        found = _call(function, spec.options, spec.name, spec.line)
+        found = _call(function, spec)
         return found if isinstance(found, Dataset) else _from_mapping(spec.name, found)
     if spec.name not in _modules(data):
         known = ", ".join(_modules(data))
-        raise RecipeError(f"no data set {spec.name!r}; there are {known}", "", spec.line)
+        raise RecipeError(f"no data set {spec.name!r}; there are {known}", *spec.where)
     loader = importlib.import_module(f"optimize.data.{spec.name}").load
-    loaded: Dataset = _call(loader, spec.options, spec.name, spec.line, seed=seed)
+    loaded: Dataset = _call(loader, spec, seed=seed)
     return loaded
 
 
@@ -132,8 +133,8 @@ def build_model(
         function = importlib.import_module(f"optimize.models.{spec.name}").build
     else:
         known = ", ".join(_modules(models))
-        raise RecipeError(f"no architecture {spec.name!r}; there are {known}", "", spec.line)
-    model = _call(function, spec.options, spec.name, spec.line, **given)
+        raise RecipeError(f"no architecture {spec.name!r}; there are {known}", *spec.where)
+    model = _call(function, spec, **given)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
     if checkpoint is not None:
