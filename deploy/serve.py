@@ -101,7 +101,8 @@ def next_steps(name: str, settings: configuration.Config, sample: Path | None) -
     return [
         "Try next (keys last an hour; `deploy token` prints the current one):",
         f"  T={token})",
-        f"  curl {bearer} -T {picture} \\",
+        f"  curl {bearer} \\",
+        f"    -T {picture} \\",
         f"    {settings.inference}/predictions/{name}",
         f"  T={token} management)",
         f"  curl {bearer} \\",
