@@ -107,7 +107,7 @@ class Transcriber(nn.Module):
         rows, prompt = len(bias), start.shape[0]
         ids = torch.full([rows, self.max_tokens], self.end)
         counts = torch.zeros(rows, dtype=torch.long)
-        alive = [row for row in range(rows)]
+        alive = list(range(rows))
         shape = [2, rows, self.heads, prompt + self.max_tokens, audio[0][0].shape[3]]
         cache = [torch.empty(shape) for _ in range(self.decoder_layers)]
         tokens = start.unsqueeze(0).expand(rows, prompt)

@@ -1,0 +1,184 @@
+"""Transcribed speech: short recordings with what was said in them.
+
+Looked for in this order: the recipe's own path; the prompts of the Debian packages
+`asterisk-core-sounds-en` and `asterisk-core-sounds-en-wav` (one speaker, telephone band) and
+the LibriVox sentences of `pocketsphinx-testdata`. There is no training split: compression
+here is post-training. The development split decides everything, the test split is only
+measured.
+"""
+
+import gzip
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from handlers.audio import AudioSpec, decode
+from handlers.errors import RequestError
+from optimize.errors import DataError
+
+PROMPTS_TEXT = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
+PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
+LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
+LONGEST_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording: name, reference text, its file and which collection it is from."""
+
+    name: str
+    text: str
+    path: Path
+    collection: str
+
+    def samples(self) -> npt.NDArray[np.float32]:
+        """Mono float32 at 16 kHz, decoded as the handler decodes.
+
+        Raises:
+            DataError: the file cannot be decoded.
+        """
+        try:
+            return decode(self.path.read_bytes(), AudioSpec(max_seconds=LONGEST_SECONDS))
+        except (OSError, RequestError) as error:
+            raise DataError(f"{self.path} cannot be used: {error}") from error
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Utterances split once by a hash of their text, so that no sentence is in both splits."""
+
+    name: str
+    source: str
+    development: list[Utterance]
+    test: list[Utterance]
+    notes: list[str] = field(default_factory=list)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over names, texts and bytes of every recording."""
+        digest = hashlib.sha256()
+        for split in (self.development, self.test):
+            for utterance in split:
+                digest.update(f"{utterance.name}\t{utterance.text}\n".encode())
+                digest.update(hashlib.sha256(utterance.path.read_bytes()).digest())
+        return digest.hexdigest()
+
+
+def _share(text: str) -> float:
+    """A number from 0 to 1 that depends on the text alone."""
+    return int(hashlib.sha256(text.lower().encode()).hexdigest()[:8], 16) / 2**32
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
+def read_prompts(least_words: int = 2) -> list[Utterance]:
+    """The Asterisk prompts of at least so many words and at most 30 s; [] if not installed.
+
+    Lone words and letters are left out: on them a score says more about the spelling of
+    the reference than about the model.
+    """
+    import soundfile
+
+    if not PROMPTS_TEXT.is_file() or not PROMPTS.is_dir():
+        return []
+    found = []
+    with gzip.open(PROMPTS_TEXT, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            name, colon, text = line.strip().partition(": ")
+            path = PROMPTS / f"{name}.wav"
+            # Comments, sounds without words, and notes on how a prompt is pronounced.
+            if not colon or ";" in line or "[" in line or text.startswith("("):
+                continue
+            if len(text.split()) < least_words or not path.is_file():
+                continue
+            if soundfile.info(path).duration <= LONGEST_SECONDS:
+                found.append(Utterance(name, text.strip(), path, "prompts"))
+    return found
+
+
+def read_librivox() -> list[Utterance]:
+    """The five LibriVox sentences of pocketsphinx-testdata; [] if not installed."""
+    listing = LIBRIVOX / "transcription"
+    if not listing.is_file():
+        return []
+    found = []
+    for line in listing.read_text(encoding="utf-8").splitlines():
+        matched = re.fullmatch(r"<s>\s*(.*?)\s*</s>\s*\((.+)\)", line.strip())
+        if matched and (LIBRIVOX / f"{matched[2]}.wav").is_file():
+            path = LIBRIVOX / f"{matched[2]}.wav"
+            found.append(Utterance(matched[2], matched[1], path, "librivox"))
+    return found
+
+
+def read_listing(path: Path) -> list[Utterance]:
+    """A user's own data: lines of `FILE<TAB>TEXT`, files relative to the listing.
+
+    Raises:
+        DataError: the listing is absent, malformed, empty, or names a missing file.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, tab, text = line.partition("\t")
+        audio = path.parent / name
+        if not tab or not text.strip():
+            raise DataError(f"{path}:{number}: expected FILE, a tab, and what is said in it")
+        if not audio.is_file():
+            raise DataError(f"{path}:{number}: there is no file {audio}")
+        found.append(Utterance(name, text.strip(), audio, "own"))
+    if len(found) < 2:
+        raise DataError(f"{path} lists {len(found)} recordings; at least two are needed")
+    return found
+
+
+def load(path: str | None = None, development: float = 0.25, limit: int | None = None) -> Speech:
+    """Load transcribed speech.
+
+    Args:
+        path: a listing, see `read_listing`; None looks in the usual places.
+        development: share of the sentences that decisions are made on.
+        limit: use only so many utterances of each split (for tests).
+
+    Raises:
+        DataError: there is none, or one split would be empty.
+    """
+    notes: list[str] = []
+    if path is not None:
+        listing = Path(path).expanduser()
+        found, name, source = read_listing(listing), listing.stem, f"own listing {listing}"
+        always: list[Utterance] = []
+    else:
+        found, always = read_prompts(), read_librivox()
+        name, source = "asterisk_prompts", "Debian packages asterisk-core-sounds-en(-wav)"
+        if always:
+            source += ", pocketsphinx-testdata"
+        if not found:
+            raise DataError(
+                "no transcribed speech here: as root `apt-get install asterisk-core-sounds-en "
+                "asterisk-core-sounds-en-wav pocketsphinx-testdata`, or set data.path in the "
+                "recipe to a file of lines FILE<TAB>TEXT"
+            )
+    # pocketsphinx's sentences were read by someone else: they test, and decide nothing.
+    held = [u for u in found if _share(u.text) < development]
+    decided = {_words(u.text) for u in held}  # the same words with other punctuation
+    test = [u for u in found if _share(u.text) >= development and _words(u.text) not in decided]
+    test += always
+    if limit is not None:
+        held, test = held[:limit], test[:limit]
+        notes.append(f"cut to {limit} utterances of each split")
+    if not held or not test:
+        raise DataError(
+            f"{len(held)} sentences to decide on and {len(test)} to test on: "
+            "list more, or change data.development"
+        )
+    return Speech(name, source, held, test, notes)
