@@ -91,3 +91,13 @@ def interval(errors: np.ndarray, lengths: np.ndarray, resamples: int = 2000) -> 
     rates = errors[picks].sum(1) / lengths[picks].sum(1)
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
+
+
+def difference(
+    references: list[str], before: list[str], after: list[str], *, resamples: int = 2000
+) -> tuple[float, float, float]:
+    """Word error rate of `after` minus that of `before`, with its paired 95% interval."""
+    first, second = measure(references, before), measure(references, after)
+    delta = np.array(second.errors) - np.array(first.errors)
+    low, high = interval(delta, np.array(first.lengths), resamples)
+    return second.rate - first.rate, low, high

@@ -76,7 +76,7 @@ def _to_int8(module: nn.Module) -> None:
 
 
 def build(
-    checkpoint: Checkpoint, *, int8: bool = True, step: int = 32, margin: int = 8
+    checkpoint: Checkpoint, *, int8: bool = True, step: int = 16, margin: int = 4
 ) -> Transcriber:
     """An eager transcriber that pads to 30 s, in eval mode; nothing requires gradients."""
     spec, weights = checkpoint.spec, checkpoint.weights

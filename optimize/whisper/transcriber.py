@@ -41,8 +41,8 @@ class Transcriber(nn.Module):
         decoder: Decoder,
         vocabulary: nn.Module,
         *,
-        step: int = 32,
-        margin: int = 8,
+        step: int = 16,
+        margin: int = 4,
     ) -> None:
         super().__init__()
         self.heads = spec.heads
