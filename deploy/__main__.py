@@ -14,6 +14,7 @@ from deploy.errors import BadInput, DeployError
 from deploy.inference import Inference, content_type
 from deploy.management import Management
 from deploy.serve import Place, serve, size
+from deploy.service import command as service
 from deploy.tokens import KEY_FILE, Tokens
 
 EPILOG = """\
@@ -222,6 +223,8 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")
     made.add_argument("name")
     made.add_argument("--force", action="store_true", help="serve although the gate failed")
+    made = verb("flask", service.run, "serve archives in this process, without TorchServe")
+    service.add_arguments(made)
     return parser
 
 

@@ -1,0 +1,99 @@
+"""The Flask application, and its factory for WSGI servers.
+
+gunicorn --threads 8 'deploy.service.app:create("model_store/fashion.mar")'
+"""
+
+import atexit
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from deploy.service import kserve, openapi, tensorflow, torchserve
+from deploy.service.failure import Failure, internal, no_method, no_resource, too_large
+from deploy.service.models import Models
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY = 33_554_432  # config.properties: max_request_size
+
+
+def create(*archives: str, workers: int = 1) -> Flask:
+    """An application that serves these archives, with `workers` threads for each.
+
+    Raises BadInput for an archive that cannot be served.
+    """
+    models = Models()
+    for path in archives:
+        models.register(Path(path), workers, at_startup=True)
+    atexit.register(models.close)
+    return build(models)
+
+
+def build(models: Models) -> Flask:
+    """The application over models that are loaded, or will be."""
+    app = bare("marpress", models)
+    app.register_blueprint(tensorflow.blueprint(models))
+    app.register_blueprint(kserve.blueprint(models))
+    openapi.add_route(app, models)
+    torchserve.add_routes(app, models)
+    return app
+
+
+def bare(name: str, models: Models) -> Flask:
+    """An application without routes, with the conventions of all of ours."""
+    app = Flask(name, static_folder=None)
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = False
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    add_conventions(app, models)
+    return app
+
+
+def add_conventions(app: Flask, models: Models) -> None:
+    """Error bodies and headers in TorchServe's form; requests counted by their status."""
+
+    @app.errorhandler(Failure)
+    def failed(error: Failure) -> Response:
+        return Response(error.body(), error.status, content_type=torchserve.JSON)
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        failure = _translated(error)
+        if request.path.startswith("/v1/") and error.code in {404, 405}:
+            message = f"Malformed request: {request.method} {request.path}"
+            return tensorflow.error(failure.status, message)
+        if request.path.startswith(("/v1/", "/v2")):
+            return tensorflow.error(failure.status, failure.message)
+        return failed(failure)
+
+    @app.errorhandler(Exception)
+    def broken(error: Exception) -> Response:
+        logger.error("%s %s failed", request.method, request.path, exc_info=error)
+        return failed(internal(500, f"the service failed ({type(error).__name__}): see its log"))
+
+    @app.after_request
+    def finish(response: Response) -> Response:
+        if 200 <= response.status_code < 300:
+            models.metrics.add("Requests2XX", Level="Host")
+        elif 400 <= response.status_code < 500:
+            models.metrics.add("Requests4XX", Level="Host")
+        else:
+            models.metrics.add("Requests5XX", Level="Host")
+        response.headers["x-request-id"] = str(uuid.uuid4())
+        response.headers["Cache-Control"] = "no-cache; no-store, must-revalidate, private"
+        return response
+
+
+def _translated(error: HTTPException) -> Failure:
+    known: dict[Any, Any] = {404: no_resource, 405: no_method}
+    if isinstance(error, RequestEntityTooLarge):
+        return too_large(MAX_BODY)
+    if error.code in known:
+        made: Failure = known[error.code]()
+        return made
+    return Failure(error.code or 500, "BadRequestException", error.description or error.name)

@@ -1,0 +1,116 @@
+"""An archive unpacked into a private folder, checked first and never unpickled."""
+
+import json
+import shutil
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deploy import archive
+from deploy.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Settings:
+    """model-config.yaml as TorchServe reads it; delay in milliseconds, timeouts in seconds."""
+
+    workers: int = 1
+    batch_size: int = 1
+    max_batch_delay_ms: int = 100
+    response_timeout_s: int = 120
+    startup_timeout_s: int = 120
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An unpacked archive: `folder` is only the owner's, `entry` the handler's module in it."""
+
+    folder: Path
+    name: str
+    version: str
+    url: str
+    sha256: str
+    entry: str
+    settings: Settings
+    card: dict[str, Any]
+
+    def remove(self) -> None:
+        """Delete the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def unpack(path: Path, source: Path | None = None) -> Bundle:
+    """Check the archive and unpack it. Raises BadInput and leaves nothing behind.
+
+    `source` is a handlers folder to use in place of the archive's own: to debug, not to serve.
+    The archive is copied first, so that what is checked is what is unpacked.
+    """
+    if not path.is_file():
+        archive.verify(path)  # says what is wrong
+    folder = Path(tempfile.mkdtemp(prefix="marpress-service-"))  # mode 0700
+    try:
+        copy = folder / path.name
+        shutil.copyfile(path, copy)
+        try:
+            sealed = archive.verify(copy)
+        except BadInput as error:
+            raise BadInput(str(error).replace(str(copy), str(path))) from error
+        content = folder / "archive"
+        with zipfile.ZipFile(copy) as packed:
+            packed.extractall(content)
+        copy.unlink()
+        if source is not None:
+            _replace_handlers(content, source)
+        manifest = json.loads((content / archive.MANIFEST).read_text("utf-8"))
+        return Bundle(
+            folder=folder,
+            name=sealed.name,
+            version=sealed.version,
+            url=path.name,
+            sha256=sealed.sha256,
+            entry=str(manifest["model"]["handler"]),
+            settings=_settings(content / str(manifest["model"]["configFile"])),
+            card=json.loads((content / "model.json").read_text("utf-8")),
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def content(bundle: Bundle) -> Path:
+    """The folder that TorchServe would call model_dir."""
+    return bundle.folder / "archive"
+
+
+def _replace_handlers(folder: Path, source: Path) -> None:
+    if not (source / "base.py").is_file():
+        raise BadInput(f"{source} is no handlers folder: it holds no base.py")
+    shutil.rmtree(folder / "handlers")
+    (folder / "handlers").symlink_to(source.resolve(), target_is_directory=True)
+
+
+def _settings(path: Path) -> Settings:
+    try:
+        values = yaml.safe_load(path.read_text("utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BadInput(f"{path.name} in the archive cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise BadInput(f"{path.name} in the archive must hold key: value lines")
+
+    def whole(key: str, default: int) -> int:
+        value = values.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise BadInput(f"{path.name} in the archive: {key} must be a whole number of 1 or more")
+        return value
+
+    return Settings(
+        workers=whole("minWorkers", 1),
+        batch_size=whole("batchSize", 1),
+        max_batch_delay_ms=whole("maxBatchDelay", 100),
+        response_timeout_s=whole("responseTimeout", 120),
+        startup_timeout_s=whole("startupTimeout", 120),
+    )

@@ -1,0 +1,124 @@
+"""The verb `python -m deploy flask`: serve archives in this process, without TorchServe."""
+
+import argparse
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy import ports
+from deploy import server as torchserve
+from deploy.errors import BadInput, Refused
+from deploy.inference import content_type
+from deploy.tokens import KEY_FILE
+
+if TYPE_CHECKING:
+    from deploy.service.models import Models
+
+HOST = "127.0.0.1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own arguments; --workdir and --model-store are shared with the other verbs."""
+    parser.add_argument("archives", nargs="+", metavar="ARCHIVE", help="model_store/NAME.mar")
+    parser.add_argument("--host", default=HOST, help="address to listen at (default: loopback)")
+    parser.add_argument("--port", type=int, default=8080, help="inference (default: 8080)")
+    parser.add_argument(
+        "--management-port", type=int, default=8081, help="always on loopback (default: 8081)"
+    )
+    parser.add_argument("--workers", type=int, help="threads per model (default: the archive's)")
+    parser.add_argument("--once", metavar="FILE", help="answer one file in-process and exit")
+    parser.add_argument("--content-type", help="of FILE (default: from its suffix)")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="KEY=VALUE", help="such as top_k=3"
+    )
+    parser.add_argument(
+        "--handlers", metavar="DIR", help="use this folder instead of the archives' own handlers/"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT, or answer --once. Raises DeployError."""
+    try:
+        import flask  # noqa: F401
+        import waitress  # noqa: F401
+    except ImportError as error:
+        raise BadInput(f"{error}: `pip install flask waitress`, or run `make setup`") from error
+    if args.workers is not None and not 1 <= args.workers <= 64:
+        raise BadInput("--workers must be a whole number from 1 to 64")
+    source = Path(args.handlers) if args.handlers else None
+    if args.once is not None:
+        _once(args, source)
+    else:
+        _serve(args, source)
+
+
+def _once(args: argparse.Namespace, source: Path | None) -> None:
+    from deploy.service import once
+
+    if len(args.archives) != 1:
+        raise BadInput("--once takes one archive")
+    headers = {"Content-Type": args.content_type or content_type(Path(args.once))}
+    for pair in args.param:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise BadInput(f"--param {pair!r} must be KEY=VALUE")
+        headers[f"X-{key.replace('_', '-')}"] = value
+    given = once.ask(Path(args.archives[0]), Path(args.once), headers, source)
+    text = given.body.decode("utf-8", "replace")
+    print(f"{given.status} {given.content_type}\n{text}")
+    if given.status >= 400:
+        raise Refused("the handler refused the request", given.status)
+
+
+def _serve(args: argparse.Namespace, source: Path | None) -> None:
+    from deploy.service import app, control, keys
+    from deploy.service.models import Models
+    from deploy.service.server import Server, stop_on_signals
+
+    workdir = Path(args.workdir)
+    if torchserve.running(workdir) is not None:
+        raise BadInput(f"a TorchServe runs in {workdir}: stop it, or choose another --workdir")
+    for port, host in ((args.port, args.host), (args.management_port, HOST)):
+        if port and not ports.is_free(port, host):
+            raise BadInput(f"port {port} is taken by {ports.owner(port)}: choose another")
+    models = Models(source=source)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # while loading: clean up and go
+    try:
+        for path in args.archives:
+            _load(models, Path(path), args.workers)
+        inference = Server(app.build(models), args.host, args.port, _threads(models))
+        key = keys.write(workdir)
+        try:
+            manage = control.build(models, Path(args.model_store), key)
+            management = Server(manage, HOST, args.management_port, threads=2)
+            stop_on_signals(inference, management)
+            print(f"inference   {inference.address}")
+            print(f"management  {management.address} (key in {workdir / KEY_FILE})", flush=True)
+            beside = threading.Thread(target=management.run, name="management")
+            beside.start()
+            finished = inference.run()
+            management.stop()
+            beside.join()
+        finally:
+            keys.remove(workdir, key)
+    finally:
+        finished = models.close()
+    print("stopped" if finished else "stopped; some requests were not answered")
+
+
+def _load(models: "Models", path: Path, workers: int | None) -> None:
+    from deploy.service.failure import Failure
+
+    try:
+        model = models.register(path, workers, at_startup=True)
+    except Failure as error:
+        raise BadInput(f"{path}: {error.message}") from error
+    print(f"loaded      {model.bundle.name} version {model.bundle.version}", flush=True)
+
+
+def _threads(models: "Models") -> int:
+    """Connections that may wait for an answer: enough to fill every worker's batch twice."""
+    loaded = [m for name in models.names() for m in models.versions(name)]
+    wanted = sum(2 * m.bundle.settings.batch_size * m.wanted for m in loaded)
+    return max(16, min(64, wanted))

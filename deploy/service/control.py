@@ -1,0 +1,116 @@
+"""TorchServe's management routes, for the service's second, loopback-only address.
+
+Every call needs the key that `keys` wrote. `url` is the plain name of an archive in the model
+store; nothing is ever downloaded.
+"""
+
+import hmac
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, Response, request
+
+from deploy.errors import BadInput
+from deploy.service.app import bare
+from deploy.service.failure import (
+    Failure,
+    bad_request,
+    bad_token,
+    no_resource,
+    pretty,
+)
+from deploy.service.models import Models
+from deploy.service.torchserve import JSON, add_describe, segments
+
+UNREACHABLE = "does not match any allowed URL(s)"
+
+
+def build(models: Models, store: Path, key: str) -> Flask:
+    """The management application for `models`; `store` holds the archives."""
+    app = bare("marpress-management", models)
+    add_describe(app, models)
+
+    @app.before_request
+    def authorize() -> None:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), key.encode()):
+            raise bad_token()
+
+    @app.post("/models")
+    def register() -> Response:
+        return _status(_register(models, store))
+
+    @app.put("/models/<path:rest>")
+    def change(rest: str) -> Response:
+        parts = segments(request)
+        if len(parts) == 3 and parts[2] == "set-default":
+            models.set_default(parts[0], parts[1])
+            which = f'model "{parts[0]}" to "{parts[1]}"'
+            return _status(f"Default version successfully updated for {which}")
+        if len(parts) not in {1, 2}:
+            raise no_resource()
+        return _status(_scale(models, parts[0], parts[1] if len(parts) == 2 else None))
+
+    @app.delete("/models/<path:rest>")
+    def unregister(rest: str) -> Response:
+        parts = segments(request)
+        if len(parts) not in {1, 2}:
+            raise no_resource()
+        models.unregister(parts[0], parts[1] if len(parts) == 2 else None)
+        return _status(f'Model "{parts[0]}" unregistered')
+
+    return app
+
+
+def archive_path(store: Path, url: str | None) -> Path:
+    """The archive that a register call means. Raises Failure in TorchServe's words."""
+    if not url:
+        raise bad_request("Parameter url is required.")
+    if ".." in url:
+        raise _missing(f"Relative path is not allowed in url: {url}")
+    if "/" in url or "\\" in url or ":" in url:
+        raise _missing(f"Given URL {url} {UNREACHABLE}")
+    path = store / url
+    if not path.is_file():
+        raise _missing(f"Model not found at: {url}")
+    return path
+
+
+def _register(models: Models, store: Path) -> str:
+    path = archive_path(store, request.values.get("url"))
+    try:
+        model = models.register(path, _workers("initial_workers"))
+    except BadInput as error:
+        raise Failure(400, "InvalidModelException", str(error)) from error
+    which = f'Model "{model.bundle.name}" Version: {model.bundle.version}'
+    return f"{which} registered with {model.wanted} initial workers"
+
+
+def _scale(models: Models, name: str, version: str | None) -> str:
+    model = models.get(name, version)
+    workers = _workers("min_worker")
+    most = _workers("max_worker")
+    wanted = 1 if workers is None else workers
+    if most is not None and most < wanted:
+        raise bad_request("max_worker cannot be less than min_worker.")
+    models.scale(model, wanted)
+    which = name if version is None else f"{name}, version: {version}"
+    return f"Workers scaled to {wanted} for model: {which}"
+
+
+def _workers(name: str) -> int | None:
+    text = request.values.get(name)
+    if text is None:
+        return None
+    if not text.isdecimal() or int(text) > 64:
+        raise bad_request(f"{name} must be a whole number from 0 to 64")
+    return int(text)
+
+
+def _missing(message: str) -> Failure:
+    return Failure(404, "ModelNotFoundException", message)
+
+
+def _status(message: str) -> Response:
+    value: dict[str, Any] = {"status": message}
+    return Response(pretty(value), content_type=JSON)

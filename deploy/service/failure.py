@@ -1,0 +1,96 @@
+"""Failures of the service itself, spelled as TorchServe spells them.
+
+What a handler refuses carries the handler's own words (`RequestError`); these are the
+failures that in TorchServe the Java front end answers: their `type` is its exception's name.
+"""
+
+import json
+from typing import Any
+
+UNAVAILABLE = "Please use scale workers API to add workers."
+
+
+class Failure(Exception):
+    """An HTTP status, TorchServe's exception name and its message."""
+
+    def __init__(self, status: int, type: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.type = type
+        self.message = message
+
+    def body(self) -> bytes:
+        """`{"code", "type", "message"}` as TorchServe lays it out."""
+        return pretty({"code": self.status, "type": self.type, "message": self.message})
+
+
+class ModelMissing(Failure):
+    """No such model is loaded."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(404, "ModelNotFoundException", f"Model not found: {name}")
+        self.name = name
+
+
+class VersionMissing(Failure):
+    """The model is loaded, but not in that version."""
+
+    def __init__(self, name: str, version: str) -> None:
+        message = f"Model version: {version} does not exist for model: {name}"
+        super().__init__(404, "ModelVersionNotFoundException", message)
+        self.name = name
+        self.version = version
+
+
+def no_resource() -> Failure:
+    """No such path."""
+    message = "Requested resource is not found, please refer to API document."
+    return Failure(404, "ResourceNotFoundException", message)
+
+
+def no_method() -> Failure:
+    """The path exists, the method does not."""
+    message = "Requested method is not allowed, please refer to API document."
+    return Failure(405, "MethodNotAllowedException", message)
+
+
+def bad_request(message: str) -> Failure:
+    """The request cannot be read."""
+    return Failure(400, "BadRequestException", message)
+
+
+def bad_form(message: str) -> Failure:
+    """A form that cannot be parsed. TorchServe says 500 with a Java message for the same."""
+    return Failure(400, "ErrorDataDecoderException", message)
+
+
+def too_large(limit: int) -> Failure:
+    """The body is over the service's limit. TorchServe answers 413 with an empty body."""
+    message = f"the request body is over the limit of {limit} bytes"
+    return Failure(413, "TooLongHttpContentException", message)
+
+
+def unavailable(name: str, version: str | None) -> Failure:
+    """Nothing serves the model now: no workers, or too many requests waiting already."""
+    which = f'Model "{name}"' + (f" Version {version}" if version is not None else "")
+    message = f"{which} has no worker to serve inference request. {UNAVAILABLE}"
+    return Failure(503, "ServiceUnavailableException", message)
+
+
+def bad_token() -> Failure:
+    """The management key is missing or wrong."""
+    message = (
+        "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+    )
+    return Failure(400, "InvalidKeyException", message)
+
+
+def internal(status: int, message: str) -> Failure:
+    """The service's or the model's fault."""
+    return Failure(status, "InternalServerException", message)
+
+
+def pretty(value: Any) -> bytes:
+    """JSON as TorchServe's front end writes it: indented by two, UTF-8, a newline at the end."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return (text + "\n").encode("utf-8", "replace")

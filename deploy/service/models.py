@@ -1,0 +1,177 @@
+"""The models that one process serves: several archives, several versions of each."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import BadInput
+from deploy.service.bundle import Bundle, unpack
+from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
+from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, Metrics
+from deploy.service.pool import Pool
+from deploy.service.row import Row
+from deploy.service.worker import Answer, Worker
+
+CLOSE_TIMEOUT = 30.0
+
+
+@dataclass
+class Model:
+    """One version of a model, its workers running."""
+
+    bundle: Bundle
+    pool: Pool
+    at_startup: bool = False
+    wanted: int = 1
+    described: Any = None
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+        """Finish what waits, stop the workers and delete the unpacked archive."""
+        done = self.pool.close(timeout)
+        self.bundle.remove()
+        return done
+
+
+@dataclass
+class _Versions:
+    default: str
+    models: dict[str, Model]
+
+
+class Models:
+    """Loads, unloads and finds models; safe to use from many threads."""
+
+    def __init__(self, metrics: Metrics | None = None, source: Path | None = None) -> None:
+        self.metrics = metrics or Metrics()
+        self._source = source
+        self._all: dict[str, _Versions] = {}
+        self._lock = threading.RLock()
+
+    def register(self, path: Path, workers: int | None = None, at_startup: bool = False) -> Model:
+        """Load an archive; its workers are ready when this returns.
+
+        The first version of a name becomes its default. Raises BadInput for an archive that is
+        not whole, Failure 409 for a version that is loaded already, 500 for one that does not
+        start.
+        """
+        bundle = unpack(path, self._source)
+        try:
+            self._refuse_known(bundle)
+            model = self._started(bundle, workers, at_startup)
+        except BaseException:
+            bundle.remove()
+            raise
+        with self._lock:
+            try:
+                self._refuse_known(bundle)
+            except Failure:
+                model.close()
+                raise
+            versions = self._all.setdefault(bundle.name, _Versions(bundle.version, {}))
+            versions.models[bundle.version] = model
+        return model
+
+    def get(self, name: str, version: str | None = None) -> Model:
+        """A model, in its default version if none is given. Raises Failure 404."""
+        with self._lock:
+            if name not in self._all:
+                raise ModelMissing(name)
+            versions = self._all[name]
+            wanted = versions.default if version is None else version
+            if wanted not in versions.models:
+                raise VersionMissing(name, wanted)
+            return versions.models[wanted]
+
+    def names(self) -> list[str]:
+        """The names of the models, in order."""
+        with self._lock:
+            return sorted(self._all)
+
+    def versions(self, name: str) -> list[Model]:
+        """All versions of a model, the default first. Raises Failure 404."""
+        default = self.get(name)
+        with self._lock:
+            return [default, *(m for m in self._all[name].models.values() if m is not default)]
+
+    def set_default(self, name: str, version: str) -> None:
+        """Make `version` the one that answers requests that name none. Raises Failure 404."""
+        with self._lock:
+            self.get(name)
+            if version not in self._all[name].models:
+                message = f"Model version {version} does not exist for model {name}"
+                raise Failure(404, "ModelVersionNotFoundException", message)
+            self._all[name].default = version
+
+    def unregister(self, name: str, version: str | None = None) -> None:
+        """Unload a version, after it has answered what waits for it. Raises Failure."""
+        with self._lock:
+            model = self.get(name, version)
+            versions = self._all[name]
+            if model.bundle.version == versions.default and len(versions.models) > 1:
+                message = f"Cannot remove default version for model {name}"
+                raise Failure(403, "InvalidModelVersionException", message)
+            del versions.models[model.bundle.version]
+            if not versions.models:
+                del self._all[name]
+        model.close()
+
+    def scale(self, model: Model, workers: int) -> None:
+        """Run that many workers of a model. Raises Failure 500."""
+        bundle = model.bundle
+        try:
+            model.pool.scale(workers, bundle.settings.startup_timeout_s)
+        except BadInput as error:
+            which = f"Failed to start workers for model {bundle.name} version: {bundle.version}"
+            raise internal(500, f"{error}. {which}") from error
+        model.wanted = workers
+
+    def ask(self, name: str, version: str | None, row: Row, headers: Mapping[str, Any]) -> Answer:
+        """One request's answer. Raises Failure: 404, 503 when too many wait, 500 for no answer."""
+        model = self.get(name, version)
+        labels = {"model_name": name, "model_version": version or "default"}
+        self.metrics.add(REQUESTS, 1, **labels)
+        job = model.pool.submit(row, headers)
+        if job is None:
+            raise unavailable(name, version)
+        timeout = model.bundle.settings.response_timeout_s
+        answer = job.wait(timeout)
+        if answer is None or job.started is None:
+            raise internal(500, f"the model gave no answer within {timeout} s")
+        self.metrics.add(QUEUE, 1e6 * (job.started - job.queued), **labels)
+        self.metrics.add(INFERENCE, 1e6 * (job.finished - job.started), **labels)
+        return answer
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+        """Unload everything. Whether all that waited was answered within `timeout` seconds."""
+        with self._lock:
+            loaded = [m for versions in self._all.values() for m in versions.models.values()]
+            self._all.clear()
+        closed = [model.close(timeout) for model in loaded]
+        return all(closed)
+
+    def _refuse_known(self, bundle: Bundle) -> None:
+        with self._lock:
+            known = self._all.get(bundle.name)
+            if known is not None and bundle.version in known.models:
+                message = (
+                    f"Model version {bundle.version} is already registered for model {bundle.name}"
+                )
+                raise Failure(409, "ConflictStatusException", message)
+
+    def _started(self, bundle: Bundle, workers: int | None, at_startup: bool) -> Model:
+        settings = bundle.settings
+        pool = Pool(
+            lambda: Worker(bundle, self.metrics),
+            f"W-{bundle.name}_{bundle.version}",
+            settings.batch_size,
+            settings.max_batch_delay_ms / 1000,
+        )
+        model = Model(bundle, pool, at_startup)
+        try:
+            self.scale(model, settings.workers if workers is None else workers)
+        except BaseException:
+            pool.close(CLOSE_TIMEOUT)
+            raise
+        return model

@@ -1,0 +1,31 @@
+"""One request in this very process and thread, so that a breakpoint in a handler works."""
+
+from pathlib import Path
+
+from deploy.errors import BadInput
+from deploy.service import row
+from deploy.service.bundle import unpack
+from deploy.service.metrics import Metrics
+from deploy.service.worker import Answer, Worker
+
+
+def ask(path: Path, file: Path, headers: dict[str, str], source: Path | None = None) -> Answer:
+    """Load the archive, send it the file as a raw body and return the handler's answer.
+
+    `source` is a handlers folder to use in place of the archive's: an edit there counts at the
+    next call, without a new archive. Raises BadInput.
+    """
+    try:
+        body = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file} cannot be read: {error.strerror}") from error
+    bundle = unpack(path, source)
+    try:
+        worker = Worker(bundle, Metrics())
+        try:
+            fields, described = row.read(body, headers.items())
+            return worker.answer([fields], [described])[0]
+        finally:
+            worker.close()
+    finally:
+        bundle.remove()

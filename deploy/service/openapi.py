@@ -1,0 +1,251 @@
+"""The OpenAPI 3.1 document of everything that the service's inference address answers."""
+
+from typing import Any
+
+from flask import Flask, Response
+
+from deploy.service import binary
+from deploy.service.failure import pretty
+from deploy.service.kserve import INPUT_NAMES, LENGTH_HEADER
+from deploy.service.models import Models
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+_ERROR = {
+    "type": "object",
+    "required": ["code", "type", "message"],
+    "properties": {
+        "code": {"type": "integer"},
+        "type": {"type": "string"},
+        "message": {"type": "string"},
+    },
+}
+_SHORT_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {"error": {"type": "string"}},
+}
+_PREDICT = {"400", "404", "405", "413", "415", "422", "500", "503", "507"}
+
+
+def add_route(app: Flask, models: Models) -> None:
+    """GET /openapi.json, and OPTIONS / where TorchServe has its own."""
+
+    @app.get("/openapi.json")
+    @app.route("/", methods=["OPTIONS"])
+    def openapi() -> Response:
+        return Response(pretty(document(models)), content_type=JSON)
+
+
+def document(models: Models) -> dict[str, Any]:
+    """The document for the models that are loaded now."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Marpress", "version": "1"},
+        "paths": {**_torchserve(), **_tensorflow(), **_kserve(), **_about()},
+        "components": {
+            "schemas": {"Error": _ERROR, "ShortError": _SHORT_ERROR},
+            "parameters": _parameters(models),
+        },
+    }
+
+
+def _parameters(models: Models) -> dict[str, Any]:
+    names = models.names()
+    versions = sorted({m.bundle.version for name in names for m in models.versions(name)})
+    return {
+        "name": _path_parameter("name", names),
+        "version": _path_parameter("version", versions),
+        "describedVersion": _path_parameter("version", [*versions, "all"]),
+    }
+
+
+def _path_parameter(name: str, values: list[str]) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string", "minLength": 1}
+    if values:
+        schema["enum"] = values
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _torchserve() -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for verb in ("predictions", "explanations"):
+        for tail, also in (("", []), ("/{version}", ["version"])):
+            entry = {
+                method: _operation(
+                    f"{verb} by {method}{' of a version' if also else ''}",
+                    {"description": "the model's answer", "content": {JSON: {"schema": {}}}},
+                    _PREDICT,
+                    body=_any_body(),
+                )
+                for method in ("post", "put")
+            }
+            entry["get"] = _operation(
+                f"{verb} by get{' of a version' if also else ''}",
+                {"description": "the model's answer", "content": {JSON: {"schema": {}}}},
+                _PREDICT,
+            )
+            paths[f"/{verb}/{{name}}{tail}"] = _item(["name", *also], entry)
+    listing = _answer({"type": "object", "required": ["models"]})
+    paths["/models"] = {"get": _operation("list the models", listing, {"405"})}
+    described = _answer({"type": "array", "minItems": 1, "items": {"type": "object"}})
+    for tail, also in (("", []), ("/{version}", ["describedVersion"])):
+        about = _operation("describe a model" + " version" * bool(also), described, {"404", "500"})
+        about["parameters"] = [_query("customized", {"type": "boolean"})]
+        paths[f"/models/{{name}}{tail}"] = _item(["name", *also], {"get": about})
+    return paths
+
+
+def _about() -> dict[str, Any]:
+    status = _answer({"type": "object", "required": ["status"]})
+    text = {"description": "Prometheus text", "content": {"text/plain": {"schema": {}}}}
+    return {
+        "/ping": {"get": _operation("health", status, set())},
+        "/metrics": {"get": _operation("metrics", text, set())},
+        "/openapi.json": {"get": _operation("this document", _answer({"type": "object"}), set())},
+    }
+
+
+def _tensorflow() -> dict[str, Any]:
+    rows = {"type": "array", "minItems": 1, "maxItems": 64}
+    signature = {"signature_name": {"enum": ["", "serving_default"]}}
+    request = {
+        "oneOf": [
+            {
+                "type": "object",
+                "required": ["instances"],
+                "properties": {"instances": rows, **signature},
+                "not": {"required": ["inputs"]},
+            },
+            {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {"inputs": {"type": ["array", "object"]}, **signature},
+                "not": {"required": ["instances"]},
+            },
+        ]
+    }
+    kind = {"type": "object", "minProperties": 1, "maxProperties": 1}
+    states = _answer({"type": "object", "required": ["model_version_status"]})
+    metadata = _answer({"type": "object", "required": ["model_spec", "metadata"]})
+    paths: dict[str, Any] = {}
+    for tail, also in (("", []), ("/versions/{version}", ["version"])):
+        base, what = f"/v1/models/{{name}}{tail}", " of a version" * bool(also)
+        status = _operation(f"TensorFlow Serving status{what}", states, {"404"}, short=True)
+        paths[base] = _item(["name", *also], {"get": status})
+        about = _operation(
+            f"TensorFlow Serving metadata{what}", metadata, {"404", "500"}, short=True
+        )
+        paths[f"{base}/metadata"] = _item(["name", *also], {"get": about})
+        predict = _operation(
+            f"TensorFlow Serving predict{what}",
+            _answer(kind),
+            _PREDICT,
+            body={"required": True, "content": {JSON: {"schema": request}}},
+            short=True,
+        )
+        paths[f"{base}:predict"] = _item(["name", *also], {"post": predict})
+    return paths
+
+
+def _kserve() -> dict[str, Any]:
+    whole = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"enum": sorted(INPUT_NAMES)},
+            "shape": {"type": "array", "items": whole, "minItems": 1, "maxItems": 8},
+            "datatype": {"enum": list(binary.KINDS)},
+            "parameters": {"type": "object"},
+            "data": {"type": "array"},
+        },
+    }
+    output = {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}, "parameters": {"type": "object"}},
+    }
+    request = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string"},
+            "parameters": {"type": "object"},
+            "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": tensor},
+            "outputs": {"type": "array", "items": output},
+        },
+    }
+    answer = _answer({"type": "object", "required": ["model_name", "model_version", "outputs"]})
+    answer["content"][OCTETS] = {"schema": {}}
+    answer["headers"] = {LENGTH_HEADER: {"schema": {"type": "string"}, "required": False}}
+    flag = {"type": "object"}
+    paths: dict[str, Any] = {
+        "/v2": {"get": _operation("server metadata", _answer(flag), set(), short=True)},
+    }
+    for word in ("live", "ready"):
+        health = _operation(f"server {word}", _answer(flag), set(), short=True)
+        health["responses"]["503"] = {"description": "not ready", **_json(flag)}
+        paths[f"/v2/health/{word}"] = {"get": health}
+    for tail, also in (("", []), ("/versions/{version}", ["version"])):
+        base, what = f"/v2/models/{{name}}{tail}", " version" * bool(also)
+        about = _operation(f"model{what} metadata", _answer(flag), {"404", "500"}, short=True)
+        paths[base] = _item(["name", *also], {"get": about})
+        ready = _operation(f"model{what} ready", _answer(flag), {"404"}, short=True)
+        ready["responses"]["503"] = {"description": "not ready", **_json(flag)}
+        paths[f"{base}/ready"] = _item(["name", *also], {"get": ready})
+        infer = _operation(
+            f"infer by a model{what}",
+            answer,
+            _PREDICT,
+            body={"required": True, "content": {JSON: {"schema": request}}},
+            short=True,
+        )
+        paths[f"{base}/infer"] = _item(["name", *also], {"post": infer})
+    return paths
+
+
+def _item(parameters: list[str], operations: dict[str, Any]) -> dict[str, Any]:
+    named = [{"$ref": f"#/components/parameters/{name}"} for name in parameters]
+    return {"parameters": named, **operations}
+
+
+def _operation(
+    summary: str,
+    answer: dict[str, Any],
+    errors: set[str],
+    body: dict[str, Any] | None = None,
+    short: bool = False,
+) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{'ShortError' if short else 'Error'}"}
+    responses = {"200": answer}
+    for status in sorted(errors):
+        responses[status] = {"description": f"refused with {status}", **_json(schema)}
+    operation: dict[str, Any] = {"summary": summary, "responses": responses}
+    if body is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def _answer(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": "done", **_json(schema)}
+
+
+def _json(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"content": {JSON: {"schema": schema}}}
+
+
+def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": schema}
+
+
+def _any_body() -> dict[str, Any]:
+    """Raw bytes, a form or JSON: the handler says what it takes (`describe?customized=true`)."""
+    part = {"type": "object", "properties": {"data": {"type": "string", "format": "binary"}}}
+    return {
+        "content": {
+            OCTETS: {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {"schema": part},
+            JSON: {"schema": {}},
+        }
+    }

@@ -1,0 +1,187 @@
+"""Workers of one model version around one queue, with dynamic batching.
+
+A worker takes the first request that waits, then up to batch_size - 1 more for as long as
+max_batch_delay allows, as TorchServe's batch aggregator does. Each worker is a thread with a
+handler of its own; PyTorch and the image libraries release the interpreter while they work.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from deploy.errors import BadInput
+from deploy.service.row import Row
+from deploy.service.worker import Answer
+
+QUEUE_SIZE = 100
+
+
+class Serves(Protocol):
+    """What the threads run: a Worker."""
+
+    def answer(self, rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[Answer]: ...
+
+    def close(self) -> None: ...
+
+
+class Job:
+    """One request on its way; times are of time.monotonic, in seconds."""
+
+    def __init__(self, row: Row, headers: Mapping[str, Any]) -> None:
+        self.row = row
+        self.headers = headers
+        self.queued = time.monotonic()
+        self.started: float | None = None
+        self.finished = 0.0
+        self.answer: Answer | None = None
+        self._done = threading.Event()
+
+    def finish(self, answer: Answer) -> None:
+        """Give the answer to whoever waits."""
+        self.answer = answer
+        self.finished = time.monotonic()
+        self._done.set()
+
+    def wait(self, timeout: float) -> Answer | None:
+        """The answer; None when a worker has been at it for `timeout` seconds."""
+        while not self._done.wait(0.25 if self.started is None else self._left(timeout)):
+            if self.started is not None and self._left(timeout) <= 0:
+                return None
+        return self.answer
+
+    def _left(self, timeout: float) -> float:
+        assert self.started is not None
+        return max(0.0, self.started + timeout - time.monotonic())
+
+
+class Thread:
+    """One worker thread; `failure` says why it could not start."""
+
+    def __init__(self, number: int, name: str, run: Callable[["Thread"], None]) -> None:
+        self.number = number
+        self.started = datetime.now(UTC)
+        self.ready = threading.Event()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Whether it has ended within `timeout` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+class Pool:
+    """The threads and the queue. `make` loads a worker, in the thread that will use it."""
+
+    def __init__(
+        self, make: Callable[[], Serves], name: str, batch_size: int, delay_s: float
+    ) -> None:
+        self._make = make
+        self._name = name
+        self._batch_size = batch_size
+        self._delay = delay_s
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._wanted = 0
+        self._closed = False
+        self._numbers = 0
+        self.threads: list[Thread] = []
+
+    @property
+    def pending(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    def scale(self, workers: int, timeout: float) -> None:
+        """Run that many workers, and return when they are ready. Raises BadInput."""
+        with self._changed:
+            self._wanted = workers
+            fresh = [self._start() for _ in range(workers - len(self.threads))]
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
+        for thread in fresh:
+            thread.ready.wait(max(0.0, deadline - time.monotonic()))
+        failed = [t for t in fresh if t.failure is not None or not t.ready.is_set()]
+        if failed:
+            with self._changed:
+                self._wanted = max(0, self._wanted - len(failed))
+                self.threads = [t for t in self.threads if t not in failed]
+                self._changed.notify_all()
+            reason = failed[0].failure or f"not ready after {timeout:.0f} s"
+            raise BadInput(str(reason))
+
+    def submit(self, row: Row, headers: Mapping[str, Any]) -> Job | None:
+        """Queue a request; None when nothing serves it or QUEUE_SIZE wait already."""
+        job = Job(row, headers)
+        with self._changed:
+            if self._closed or not self._wanted or len(self._waiting) >= QUEUE_SIZE:
+                return None
+            self._waiting.append(job)
+            self._changed.notify_all()
+        return job
+
+    def close(self, timeout: float) -> bool:
+        """Answer what waits, then stop. Whether that was done within `timeout` seconds."""
+        with self._changed:
+            self._closed = True
+            threads = list(self.threads)
+            self._changed.notify_all()
+        deadline = time.monotonic() + timeout
+        joined = [t.join(max(0.0, deadline - time.monotonic())) for t in threads]
+        return all(joined)
+
+    def _start(self) -> Thread:
+        self._numbers += 1
+        name = f"{self._name}-{self._numbers}"
+        thread = Thread(9000 + self._numbers, name, self._run)
+        self.threads.append(thread)
+        return thread
+
+    def _run(self, thread: Thread) -> None:
+        try:
+            worker = self._make()
+        except BaseException as error:
+            thread.failure = error
+            thread.ready.set()
+            return
+        thread.ready.set()
+        try:
+            while batch := self._batch(thread):
+                now = time.monotonic()
+                for job in batch:
+                    job.started = now
+                answers = worker.answer([j.row for j in batch], [j.headers for j in batch])
+                for job, answer in zip(batch, answers, strict=True):
+                    job.finish(answer)
+        finally:
+            worker.close()
+
+    def _batch(self, thread: Thread) -> list[Job]:
+        """The next requests to answer together; empty when this thread is to end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._surplus(thread))
+            # Nobody leaves while requests wait and no other thread would take them.
+            others = len(self.threads) > 1 and not self._closed
+            if self._surplus(thread) and (others or not self._waiting):
+                if thread in self.threads:
+                    self.threads.remove(thread)
+                return []
+            batch = [self._waiting.popleft()]
+            deadline = time.monotonic() + self._delay
+            while len(batch) < self._batch_size:
+                left = deadline - time.monotonic()
+                if not self._waiting and (self._closed or left <= 0):
+                    break
+                if self._waiting:
+                    batch.append(self._waiting.popleft())
+                else:
+                    self._changed.wait(left)
+            return batch
+
+    def _surplus(self, thread: Thread) -> bool:
+        """Whether this thread is one too many; the youngest go first."""
+        return self._closed or thread not in self.threads[: self._wanted]

@@ -1,0 +1,137 @@
+"""Between handlers' JSON and named tensors, which TensorFlow Serving and KServe clients speak.
+
+A handler's answer for one input becomes one value per output name: an object's entries are its
+outputs, a list of alike objects (the top labels of a classifier) becomes one list per key, and
+whatever is no number, string or even list of them travels as JSON text.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Scalar = bool | int | float | str
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """`data` is flat and row by row; `kind` BOOL, INT64, FP32 or BYTES (of str)."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    data: list[Any]
+
+
+def outputs(answer: Any) -> dict[str, Any]:
+    """One input's answer as output name -> value."""
+    if isinstance(answer, dict) and list(answer) == ["predictions"]:
+        answer = answer["predictions"]
+    if _is_table(answer):
+        return {key: [_plain(entry[key]) for entry in answer] for key in answer[0]}
+    if isinstance(answer, dict) and answer:
+        return {str(key): _plain(value) for key, value in answer.items()}
+    return {"output": _plain(answer)}
+
+
+def per_input(answer: Any) -> list[Any]:
+    """The handler's answers to several inputs, one each."""
+    return answer if isinstance(answer, list) else [answer]
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The outputs of several inputs, name -> one value per input; absent ones are None."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def stacked(name: str, values: list[Any]) -> Tensor:
+    """One tensor of all values, one per input; JSON text if they have no common shape."""
+    shape, flat = shape_of(values)
+    if shape is None:
+        texts = [v if isinstance(v, str) else json.dumps(v) for v in values]
+        return Tensor(name, "BYTES", (len(texts),), texts)
+    kind = _kind(flat)
+    if kind == "BYTES":
+        flat = [v if isinstance(v, str) else json.dumps(v) for v in flat]
+    return Tensor(name, kind, shape, [float(v) for v in flat] if kind == "FP32" else flat)
+
+
+def shape_of(value: Any) -> tuple[tuple[int, ...] | None, list[Any]]:
+    """Shape and flat content of nested lists; shape None where they are ragged."""
+    if not isinstance(value, list):
+        return (), [value]
+    shapes, flat = set(), []
+    for entry in value:
+        shape, content = shape_of(entry)
+        shapes.add(shape)
+        flat += content
+    if len(shapes) > 1 or None in shapes:
+        return None, flat
+    inner = shapes.pop() if shapes else ()
+    return (len(value), *(inner or ())), flat
+
+
+def _is_table(answer: Any) -> bool:
+    return (
+        isinstance(answer, list)
+        and bool(answer)
+        and all(isinstance(entry, dict) and entry for entry in answer)
+        and len({tuple(entry) for entry in answer}) == 1
+    )
+
+
+def _plain(value: Any) -> Any:
+    """The value if it fits a tensor, else its JSON text."""
+    if isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list):
+        shape, flat = shape_of(value)
+        if shape is not None and all(isinstance(v, bool | int | float | str) for v in flat):
+            return value
+    return json.dumps(value)
+
+
+def _kind(flat: list[Any]) -> str:
+    if flat and all(isinstance(v, bool) for v in flat):
+        return "BOOL"
+    if all(isinstance(v, int) and not isinstance(v, bool) for v in flat):
+        return "INT64"
+    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in flat):
+        return "FP32"
+    return "BYTES"
+
+
+def signature(metadata: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs and outputs as the handler's own JSON Schemas tell; -1 for sizes that vary."""
+    described = metadata if isinstance(metadata, dict) else {}
+    name = next((n for n in _properties(described.get("input")) if n not in _NO_INPUTS), "data")
+    schema = described.get("output") or {}
+    one = (schema.get("oneOf") or [schema])[0] if isinstance(schema, dict) else {}
+    produced = _properties(one)
+    if list(produced) == ["predictions"]:
+        items = produced["predictions"].get("items", {})
+        outs = [_declared(key, entry, (-1, -1)) for key, entry in _properties(items).items()]
+    else:
+        outs = [_declared(key, entry, (-1,)) for key, entry in produced.items()]
+    return [Tensor(name, "BYTES", (-1,), [])], outs or [Tensor("output", "BYTES", (-1,), [])]
+
+
+def takes_text(metadata: Any) -> bool:
+    """Whether the model reads text, so that bytes sent to it are UTF-8."""
+    described = metadata if isinstance(metadata, dict) else {}
+    return bool({"text", "texts"} & set(_properties(described.get("input"))))
+
+
+_NO_INPUTS = frozenset({"b64", "instances", "parameters"})
+_KINDS = {"integer": "INT64", "number": "FP32", "boolean": "BOOL"}
+
+
+def _properties(schema: Any) -> dict[str, Any]:
+    found = schema.get("properties") if isinstance(schema, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def _declared(name: str, schema: Any, shape: tuple[int, ...]) -> Tensor:
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    return Tensor(name, _KINDS.get(kind, "BYTES") if isinstance(kind, str) else "BYTES", shape, [])
