@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data artifact serve stop test check format clean
+.PHONY: help setup data artifact serve stop test check format clean bench-preprocess figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos]  compress, archive, serve and ask a real question"
@@ -16,6 +16,7 @@ help:
 	@echo "make test                           all tests, against a real TorchServe"
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
+	@echo "make figures                        the README's tables, from the reports"
 	@echo "make clean                          remove artefacts, archives and logs"
 
 setup: $(VENV)/.installed
@@ -62,7 +63,10 @@ format: setup
 	$(BIN)/ruff format .
 
 bench-preprocess: setup
-	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python -m benchmarks.preprocess
+
+figures: setup
+	$(BIN)/python -m benchmarks.figures
 
 clean: stop
 	rm -rf artifacts logs .run model_store/*.mar

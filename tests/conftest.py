@@ -1,6 +1,10 @@
 """Fixtures that unit and integration tests share."""
 
+import os
 from pathlib import Path
+
+# One thread per process, before torch is imported: on a busy machine a second one mostly waits.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

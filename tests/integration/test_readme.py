@@ -100,7 +100,8 @@ def test_the_steps_work_as_written(copy: Path) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            pytest.fail("hangs after: " + (copy / "console.log").read_text(errors="replace")[-3000:])
+            said = (copy / "console.log").read_text(errors="replace")
+            pytest.fail(f"hangs after: {said[-3000:]}")
         finally:
             _end(temp / ".model_server.pid")
     output = (copy / "console.log").read_text(errors="replace")

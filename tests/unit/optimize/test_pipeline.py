@@ -41,7 +41,7 @@ def test_the_artefact_is_complete(artifact: Path) -> None:
     assert card["input"]["size"] == [28, 28] and len(card["labels"]) == 10
     labels = json.loads((artifact / "samples" / "labels.json").read_text())
     assert len(labels) == 8 and all((artifact / "samples" / name).is_file() for name in labels)
-    assert not [p for p in artifact.rglob("*.tmp")]
+    assert not list(artifact.rglob("*.tmp"))
 
 
 def test_the_report_fits_its_schema(artifact: Path) -> None:

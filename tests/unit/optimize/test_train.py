@@ -85,7 +85,10 @@ def test_a_student_comes_to_agree_with_its_teacher(trained: nn.Module, dataset: 
     distill(student, teacher, dataset.train, options)
     after = evaluate.agreement(evaluate.predict(student, dataset.test.inputs), reference)
     assert after > max(0.6, before + 0.3)
-    changed = [not torch.equal(a, b) for a, b in zip(teacher.parameters(), trained.parameters())]
+    changed = [
+        not torch.equal(a, b)
+        for a, b in zip(teacher.parameters(), trained.parameters(), strict=True)
+    ]
     assert not any(changed)
 
 
