@@ -8,8 +8,8 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, export
 
 from optimize.errors import ModelError
-
-aten = torch.ops.aten
+from optimize.lowering.graphs import arguments, aten, constant, replace_constant
+from optimize.lowering.padding import settle_padding
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
@@ -42,26 +42,10 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     _drop_no_ops(module)
     _resolve_padding(module)
     _fold_batch_norm(module)
+    settle_padding(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
-
-
-def layer_name(node: fx.Node) -> str:
-    """The dotted name of the layer a node came from, as `named_modules()` spells it."""
-    stack = node.meta.get("nn_module_stack") or {}
-    names = [name for name, _ in stack.values() if name and not name.startswith("_empty_nn")]
-    return names[-1] if names else node.name
-
-
-def constant(module: fx.GraphModule, node: object) -> Tensor | None:
-    """The parameter or buffer that `node` reads, None when it is not one."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    value: object = module
-    for name in str(node.target).split("."):
-        value = getattr(value, name)
-    return value.detach() if isinstance(value, Tensor) else None
 
 
 def _drop_no_ops(module: fx.GraphModule) -> None:
@@ -77,7 +61,7 @@ def _resolve_padding(module: fx.GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.target is not aten.conv2d.padding:
             continue
-        x, weight, bias, stride, word, dilation, groups = _arguments(node)
+        x, weight, bias, stride, word, dilation, groups = arguments(node)
         kernel = node.args[1].meta["val"].shape[2:]
         reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
         if word == "same" and any(r % 2 for r in reach):
@@ -88,35 +72,16 @@ def _resolve_padding(module: fx.GraphModule) -> None:
         node.kwargs = {}
 
 
-def _arguments(node: fx.Node) -> list:  # type: ignore[type-arg]
-    """All arguments of an operator call by position, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    filled = []
-    for index, argument in enumerate(schema.arguments):
-        if index < len(node.args):
-            filled.append(node.args[index])
-        else:
-            filled.append(node.kwargs.get(argument.name, argument.default_value))
-    for index, value in enumerate(filled):
-        width = 2 if "conv" in str(node.target) else 0
-        if width and isinstance(value, (list, tuple)) and len(value) == 1:
-            filled[index] = list(value) * width
-    return filled
-
-
-arguments = _arguments
-
-
 def _fold_batch_norm(module: fx.GraphModule) -> None:
     """Fold `conv -> batch norm` into the convolution's weight and bias, in float64."""
     graph = module.graph
     for norm in [n for n in graph.nodes if n.target is _BATCH_NORM]:
-        conv, gamma, beta, mean, variance, _, eps = _arguments(norm)
+        conv, gamma, beta, mean, variance, _, eps = arguments(norm)
         if conv.target is not aten.conv2d.default or len(conv.users) != 1:
             continue
         if any(u.target is not operator.getitem or u.args[1] != 0 for u in norm.users if u.users):
             continue
-        weight, bias = constant(module, conv.args[1]), constant(module, _arguments(conv)[2])
+        weight, bias = constant(module, conv.args[1]), constant(module, arguments(conv)[2])
         means, variances = constant(module, mean), constant(module, variance)
         if weight is None or means is None or variances is None:
             continue
@@ -130,14 +95,8 @@ def _fold_batch_norm(module: fx.GraphModule) -> None:
             shift = shift + b.double()
         shape = (-1,) + (1,) * (weight.dim() - 1)
         tensors = {"weight": (weight.double() * scale.view(shape)).float(), "bias": shift.float()}
-        with graph.inserting_before(conv):
-            reads = {}
-            for kind, tensor in tensors.items():
-                name = f"folded_{conv.name}_{kind}"
-                module.register_buffer(name, tensor)
-                reads[kind] = graph.get_attr(name)
-                reads[kind].meta["val"] = tensor
-        conv.args = (conv.args[0], reads["weight"], reads["bias"], *_arguments(conv)[3:])
+        reads = {k: replace_constant(module, conv, k, t) for k, t in tensors.items()}
+        conv.args = (conv.args[0], reads["weight"], reads["bias"], *arguments(conv)[3:])
         conv.kwargs = {}
         for user in list(norm.users):
             user.replace_all_uses_with(conv)

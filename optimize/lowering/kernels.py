@@ -50,8 +50,11 @@ class Dequantize(nn.Module):
 
 
 class Convolution(nn.Module):
-    """uint8 convolution; bias, ReLU and the upper clamp happen inside the kernel, the clamp
-    because the output's range ends there and uint8 saturates."""
+    """uint8 convolution, with bias inside the kernel.
+
+    ReLU and clamps need no operation: an output that starts at zero (zero point 0) and whose
+    range ends at the clamp is clamped by the saturation of uint8.
+    """
 
     def __init__(
         self,
@@ -61,54 +64,47 @@ class Convolution(nn.Module):
         padding: list[int],
         dilation: list[int],
         groups: int,
-        relu: bool,
         output: Affine,
     ) -> None:
         super().__init__()
-        self.packed = quantized.conv2d_prepack(
-            quantize_weight(weight), bias, stride, padding, dilation, groups
-        )
-        self.relu, self.scale, self.zero_point = relu, output.scale, output.zero_point
+        self.packed = quantized.conv2d_prepack(weight, bias, stride, padding, dilation, groups)
+        self.scale, self.zero_point = output.scale, output.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
-        run = quantized.conv2d_relu if self.relu else quantized.conv2d
-        result: Tensor = run(x, self.packed, self.scale, self.zero_point)
+        result: Tensor = quantized.conv2d(x, self.packed, self.scale, self.zero_point)
         return result
 
 
 class ConvolutionAdd(Convolution):
-    """The same, added to `other` inside the kernel. Overwrites `other`."""
+    """The same, added to `other` inside the kernel. Overwrites `other`; oneDNN only."""
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
-        run = quantized.conv2d_add_relu if self.relu else quantized.conv2d_add
-        result: Tensor = run(x, other, self.packed, self.scale, self.zero_point)
+        result: Tensor = quantized.conv2d_add(x, other, self.packed, self.scale, self.zero_point)
         return result
 
 
 class Linear(nn.Module):
     """uint8 fully connected layer over the last dimension."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, relu: bool, output: Affine) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, output: Affine) -> None:
         super().__init__()
-        self.packed = quantized.linear_prepack(quantize_weight(weight), bias)
-        self.relu, self.scale, self.zero_point = relu, output.scale, output.zero_point
+        self.packed = quantized.linear_prepack(weight, bias)
+        self.scale, self.zero_point = output.scale, output.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
-        run = quantized.linear_relu if self.relu else quantized.linear
-        result: Tensor = run(x, self.packed, self.scale, self.zero_point)
+        result: Tensor = quantized.linear(x, self.packed, self.scale, self.zero_point)
         return result
 
 
 class Add(nn.Module):
     """uint8 + uint8, each with its own scale."""
 
-    def __init__(self, relu: bool, output: Affine) -> None:
+    def __init__(self, output: Affine) -> None:
         super().__init__()
-        self.relu, self.scale, self.zero_point = relu, output.scale, output.zero_point
+        self.scale, self.zero_point = output.scale, output.zero_point
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        run = quantized.add_relu if self.relu else quantized.add
-        result: Tensor = run(x, y, self.scale, self.zero_point)
+        result: Tensor = quantized.add(x, y, self.scale, self.zero_point)
         return result
 
 

@@ -5,8 +5,7 @@ from typing import Literal
 
 from torch import fx
 
-from optimize.lowering.capture import arguments as all_arguments
-from optimize.lowering.capture import aten, constant, layer_name
+from optimize.lowering.graphs import arguments, aten, constant, layer_name
 
 Kind = Literal["conv", "linear", "add", "cat"]
 
@@ -17,6 +16,7 @@ TRANSPARENT = (
     aten.reshape.default,
     aten.flatten.using_ints,
     aten.constant_pad_nd.default,
+    aten.flip.default,
     aten.relu.default,
 )
 
@@ -50,6 +50,7 @@ class Plan:
     groups: dict[fx.Node, Group] = field(default_factory=dict)
     inner: set[fx.Node] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
+    fuse_adds: bool = True
 
     def observed(self) -> list[fx.Node]:
         """Every tensor that a quantized kernel reads or writes."""
@@ -73,7 +74,7 @@ def _clamps_at_zero(node: fx.Node | None) -> bool:
     if node.target is aten.relu.default:
         return True
     if node.target in (aten.hardtanh.default, aten.clamp.default):
-        low, high = all_arguments(node)[1:3]
+        low, high = arguments(node)[1:3]
         return low == 0 and (high is None or isinstance(high, (int, float)))
     return False
 
@@ -88,12 +89,12 @@ def _same_shape(add: fx.Node) -> bool:
         return False
     if "val" not in a.meta or "val" not in b.meta or a.op == "get_attr" or b.op == "get_attr":
         return False
-    return _shape(a) == _shape(b) and all_arguments(add)[2] == 1
+    return _shape(a) == _shape(b) and arguments(add)[2] == 1
 
 
-def make_plan(module: fx.GraphModule) -> Plan:
-    """Group the graph's operators into quantized kernels."""
-    plan = Plan()
+def make_plan(module: fx.GraphModule, *, fuse_adds: bool = True) -> Plan:
+    """Group the graph's operators into quantized kernels; `fuse_adds` as the engine allows."""
+    plan = Plan(fuse_adds=fuse_adds)
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if node in plan.inner or node in plan.groups:
@@ -113,13 +114,13 @@ def _plan_weighted(
     module: fx.GraphModule, node: fx.Node, plan: Plan, order: dict[fx.Node, int]
 ) -> None:
     weight = constant(module, node.args[1])
-    given = all_arguments(node)[2]
+    given = arguments(node)[2]
     if weight is None or (given is not None and constant(module, given) is None):
         plan.refused[layer_name(node)] = "its weight is computed, not stored"
         return
     kind: Kind = "conv" if node.target is aten.conv2d.default else "linear"
     group = Group(kind, node, node, node.all_input_nodes[:1])
-    if kind == "conv":
+    if kind == "conv" and plan.fuse_adds:
         _fuse_add(group, plan, order)
     _finish(group, plan)
 

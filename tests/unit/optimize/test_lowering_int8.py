@@ -85,11 +85,65 @@ def test_saved_file_gives_the_same_answers_at_any_batch(
 
 
 def test_clamp_is_left_to_saturation(network: nn.Module, pixels: Tensor) -> None:
-    lowered = lower_int8(network, [pixels], input_scale=1 / 90, input_zero_point=73)
+    pixel_input = {"input_scale": 1 / 90, "input_zero_point": 73}
+    lowered = lower_int8(network, [pixels], **pixel_input)
     traced = torch.jit.trace(lowered, pixels[:2], check_trace=False)
     graph = str(traced.inlined_graph)
     assert "hardtanh" not in graph and "clamp" not in graph and "quantize_per_tensor" not in graph
-    assert graph.count("quantized::conv2d_add_relu") == 1
+    assert graph.count("quantized::conv2d_add(") == 1
+
+
+def saved(module: nn.Module, example: Tensor, path: Path) -> int:
+    with torch.no_grad():
+        torch.jit.freeze(torch.jit.trace(module, example, check_trace=False)).save(str(path))
+    return path.stat().st_size
+
+
+def test_copies_for_a_hot_batch_share_their_weights_in_the_file(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(*[nn.Conv2d(128, 128, 3, padding=1) for _ in range(4)]).eval()
+    x = torch.randn(4, 128, 8, 8)
+    one = lower_int8(model, [x], engine="onednn")
+    several = lower_int8(model, [x], engine="onednn", hot_batch=4)
+    size = saved(one, x, tmp_path / "one.pt")
+    several.scripted().save(str(tmp_path / "several.pt"))
+    assert (tmp_path / "several.pt").stat().st_size < 1.2 * size
+    loaded = torch.jit.load(str(tmp_path / "several.pt"))
+    with torch.no_grad():
+        for batch in (1, 3, 4):
+            assert torch.equal(loaded(x[:batch]), one(x[:batch]))
+
+
+def test_small_dense_networks_run_on_fbgemm(pixels: Tensor) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 49, 10)).eval()
+    x = pixels.float() / 255
+    lowered = lower_int8(model, [x])
+    assert lowered.engine == "fbgemm"
+    with torch.no_grad():
+        assert relative_error(lowered(x), model(x)) < 0.03
+
+
+def same_padding(channels: int, stride: int, kernel: int = 3) -> nn.Sequential:
+    before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+    pad = nn.ZeroPad2d((before, after, before, after))
+    return nn.Sequential(pad, nn.Conv2d(channels, channels, kernel, stride), nn.ReLU())
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_padding_of_one_side_costs_no_operator(pooled: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(same_padding(8, 2), same_padding(8, 2, 5), same_padding(8, 1)).eval()
+    if pooled:
+        model.append(nn.AdaptiveAvgPool2d(1))
+    x = torch.randn(4, 8, 32, 32)
+    lowered = lower_int8(model, [x])
+    with torch.no_grad():
+        assert relative_error(lowered(x), model(x)) < 0.05
+    graph = str(torch.jit.trace(lowered, x, check_trace=False).inlined_graph)
+    assert "pad" not in graph.replace("padding", "")
+    assert ("aten::flip" in graph) == pooled
 
 
 def test_a_skip_that_is_read_again_is_not_overwritten(pixels: Tensor) -> None:

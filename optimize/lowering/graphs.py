@@ -1,0 +1,49 @@
+"""Small questions about nodes of a captured graph."""
+
+import torch
+from torch import Tensor, fx
+
+aten = torch.ops.aten
+
+
+def layer_name(node: fx.Node) -> str:
+    """The dotted name of the layer a node came from, as `named_modules()` spells it."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [name for name, _ in stack.values() if name and not name.startswith("_empty_nn")]
+    return names[-1] if names else node.name
+
+
+def constant(module: fx.GraphModule, node: object) -> Tensor | None:
+    """The parameter or buffer that `node` reads, None when it is not one."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value: object = module
+    for name in str(node.target).split("."):
+        value = getattr(value, name)
+    return value.detach() if isinstance(value, Tensor) else None
+
+
+def arguments(node: fx.Node) -> list:  # type: ignore[type-arg]
+    """All arguments of an operator call by position, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    filled = []
+    for index, argument in enumerate(schema.arguments):
+        if index < len(node.args):
+            filled.append(node.args[index])
+        else:
+            filled.append(node.kwargs.get(argument.name, argument.default_value))
+    for index, value in enumerate(filled):
+        width = 2 if "conv" in str(node.target) else 0
+        if width and isinstance(value, (list, tuple)) and len(value) == 1:
+            filled[index] = list(value) * width
+    return filled
+
+
+def replace_constant(module: fx.GraphModule, node: fx.Node, kind: str, tensor: Tensor) -> fx.Node:
+    """Store `tensor` as a buffer of `module` and read it just before `node`."""
+    name = f"settled_{node.name}_{kind}"
+    module.register_buffer(name, tensor)
+    with module.graph.inserting_before(node):
+        read = module.graph.get_attr(name)
+    read.meta["val"] = tensor
+    return read
