@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from optimize.whisper.checkpoint import Checkpoint, Spec
 from optimize.whisper.decoder import Decoder
 from optimize.whisper.encoder import Encoder
-from optimize.whisper.layers import FloatVocabulary, Int8Linear, Int8Vocabulary
+from optimize.whisper.layers import FloatVocabulary, Int8Linear, Int8Vocabulary, ScreenedVocabulary
 from optimize.whisper.transcriber import Transcriber
 
 
@@ -76,14 +76,26 @@ def _to_int8(module: nn.Module) -> None:
 
 
 def build(
-    checkpoint: Checkpoint, *, int8: bool = True, step: int = 16, margin: int = 4
+    checkpoint: Checkpoint,
+    *,
+    int8: bool = True,
+    screen: tuple[Tensor, Tensor] | None = None,
+    step: int = 16,
+    margin: int = 4,
 ) -> Transcriber:
-    """An eager transcriber that pads to 30 s, in eval mode; nothing requires gradients."""
+    """An eager transcriber that pads to 30 s, in eval mode; nothing requires gradients.
+
+    Args:
+        checkpoint: the weights.
+        int8: linear layers and the vocabulary in int8, encoder attention in bf16; float32
+            otherwise.
+        screen: bases from `screen.fit`, for the int8 vocabulary.
+        step: the encoder's length is rounded up to this, once there is a fill.
+        margin: positions encoded past the end of the audio, once there is a fill.
+    """
     spec, weights = checkpoint.spec, checkpoint.weights
-    encoder, decoder = (
-        _encoder(spec, weights, bf16_attention=int8),
-        _decoder(spec, weights),
-    )
+    encoder = _encoder(spec, weights, bf16_attention=int8)
+    decoder = _decoder(spec, weights)
     table = weights["model.decoder.embed_tokens.weight"]
     # The suppress list is a bias of the output head: it costs nothing per token.
     bias = torch.zeros(spec.vocabulary)
@@ -93,5 +105,7 @@ def build(
         _to_int8(encoder)
         _to_int8(decoder)
         vocabulary = Int8Vocabulary(table, bias)
+        if screen is not None:
+            vocabulary = ScreenedVocabulary(table, bias, *screen)
     model = Transcriber(spec, encoder, decoder, vocabulary, step=step, margin=margin)
     return model.eval().requires_grad_(False)

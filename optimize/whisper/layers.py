@@ -5,6 +5,8 @@ quantize activations at every call from their own range, so nothing needs calibr
 recording is too loud.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
@@ -49,9 +51,15 @@ class FloatVocabulary(nn.Module):
         self.register_buffer("table", table)
         self.register_buffer("bias", bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Logits `[rows, tokens]` of hidden states `[rows, width]`."""
-        return torch.nn.functional.linear(hidden, self.table, self.bias)
+    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
+        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
+
+        Args:
+            hidden: the decoder's.
+            penalty: added to the logits, `[tokens]`.
+        """
+        logits = torch.nn.functional.linear(hidden, self.table, self.bias)
+        return (logits if penalty is None else logits + penalty).argmax(-1)
 
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:
@@ -81,10 +89,78 @@ class Int8Vocabulary(nn.Module):
         )
         self.packed = torch.ops.quantized.linear_prepack(quantized, self.bias)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Logits `[rows, tokens]` of hidden states `[rows, width]`."""
+    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
+        """See `FloatVocabulary`."""
         logits: Tensor = torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
-        return logits
+        return (logits if penalty is None else logits + penalty).argmax(-1)
+
+    @torch.jit.export
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Embeddings `[..., width]` of int64 tokens `[...]`."""
+        return self.table[tokens].float() * self.scale[tokens].unsqueeze(-1)
+
+
+class ScreenedVocabulary(nn.Module):
+    """`Int8Vocabulary` whose head first looks through a narrow projection of the table.
+
+    Logits of all tokens are estimated at `rank` of `width` columns; the likeliest few are then
+    computed exactly, the rest are ruled out (SVD-softmax, Shim et al. 2017). The narrow table
+    is made from the full one when the file is loaded, so it costs nothing on disk, and the full
+    one needs no packed copy for the kernel.
+    """
+
+    candidates: Final[int] = 64
+    rows_at_once: Final[int] = 4096
+
+    def __init__(self, table: Tensor, bias: Tensor, hidden_basis: Tensor, basis: Tensor) -> None:
+        """
+        Args:
+            table: float32 `[tokens, width]`.
+            bias: `[tokens]`.
+            hidden_basis, basis: `[width, rank]`; `table @ basis @ hidden_basis.T` approximates
+                the table, see `screen.fit`.
+        """
+        super().__init__()
+        self.table, self.scale = quantize_rows(table.detach())
+        self.bias, self.hidden_basis, self.basis = bias, hidden_basis, basis
+        self.packed = pack(*self._narrow(), bias)
+
+    def _narrow(self) -> tuple[Tensor, Tensor]:
+        """The narrow table, int8, and its scales."""
+        values = torch.empty([self.table.shape[0], self.basis.shape[1]], dtype=torch.int8)
+        scale = torch.empty(self.table.shape[0])
+        for start in range(0, self.table.shape[0], self.rows_at_once):
+            end = min(start + self.rows_at_once, self.table.shape[0])
+            rows = self.table[start:end].float() * self.scale[start:end].unsqueeze(1)
+            narrow = torch.matmul(rows, self.basis)
+            scale[start:end] = narrow.abs().amax(1).clamp(min=1e-8) / 127
+            values[start:end] = torch.round(narrow / scale[start:end].unsqueeze(1)).to(torch.int8)
+        return values, scale
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
+        return self.table, self.scale, self.bias, self.hidden_basis, self.basis, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]) -> None:
+        self.table, self.scale, self.bias = state[0], state[1], state[2]
+        self.hidden_basis, self.basis, self.training = state[3], state[4], state[5]
+        values, scale = self._narrow()
+        zeros = torch.zeros(scale.shape[0], dtype=torch.long)
+        quantized = torch._make_per_channel_quantized_tensor(values, scale.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(quantized, self.bias)
+
+    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
+        """See `FloatVocabulary`."""
+        narrow = torch.matmul(hidden, self.hidden_basis)
+        estimates: Tensor = torch.ops.quantized.linear_dynamic(narrow, self.packed, False)
+        likely = torch.topk(estimates, self.candidates, 1).indices
+        rows = self.table[likely].float()
+        exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely]
+        exact = exact + self.bias[likely]
+        if penalty is not None:
+            exact = exact + penalty[likely]
+        return likely.gather(1, exact.argmax(1, keepdim=True)).squeeze(1)
 
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:

@@ -114,10 +114,8 @@ class Transcriber(nn.Module):
         past = 0
         for produced in range(self.max_tokens):
             embedded = self.vocabulary.embed(tokens)
-            logits = self.vocabulary(self.decoder(embedded, cache, past, audio, bias))
-            if produced == 0:
-                logits = logits + self.first
-            best = logits.argmax(-1)
+            hidden = self.decoder(embedded, cache, past, audio, bias)
+            best = self.vocabulary(hidden, self.first if produced == 0 else None)
             past += tokens.shape[1]
             ended: list[int] = []
             for i in range(len(alive)):
