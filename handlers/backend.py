@@ -7,10 +7,11 @@ more entry of LOADERS.
 """
 
 import ctypes
+import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,95 @@ def load_torchscript(path: Path, card: Card) -> Predict:
     return predict
 
 
-LOADERS: dict[str, Callable[[Path, Card], Predict]] = {".pt": load_torchscript}
+def load_onnx(path: Path, card: Card) -> Predict:
+    """An ONNX file in ONNX Runtime, on the card's threads; inputs in the file's own order."""
+    runtime = _extra("onnxruntime", path)
+    torch.set_num_threads(card.threads)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = card.threads
+    options.inter_op_num_threads = 1
+    # Threads that spin between requests take the cores from the other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = runtime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no base of their own
+        raise ModelError(f"{path} does not load in ONNX Runtime: {error}") from error
+    names = [entry.name for entry in session.get_inputs()]
+
+    def predict(*tensors: torch.Tensor) -> Any:
+        feeds = {name: t.numpy() for name, t in zip(names, tensors, strict=True)}
+        return _tensors(session.run(None, feeds))
+
+    return predict
+
+
+def load_aotinductor(path: Path, card: Card) -> Predict:
+    """A package of AOTInductor: native code for one kind of processor, on the card's threads."""
+    torch.set_num_threads(card.threads)
+    from torch._inductor import aoti_load_package
+
+    try:
+        # Its own threads would share one model; workers are processes, so one is enough.
+        module = aoti_load_package(str(path), run_single_threaded=True)
+    except Exception as error:
+        raise ModelError(f"{path} is no AOTInductor package for this machine: {error}") from error
+
+    def predict(*tensors: torch.Tensor) -> Any:
+        with torch.inference_mode():
+            return module(*tensors)
+
+    return predict
+
+
+def load_openvino(path: Path, card: Card) -> Predict:
+    """An OpenVINO IR (.xml, its .bin beside it) on the card's threads.
+
+    OpenVINO would run float models in bfloat16 where the processor can, and give other answers
+    than the report's: it is told float32, or what the card says under `model.precision`.
+    """
+    runtime = _extra("openvino", path)
+    torch.set_num_threads(card.threads)
+    if not path.with_suffix(".bin").is_file():
+        name = path.with_suffix(".bin").name
+        raise ModelError(f"{name} is missing beside {path.name}: the card must list it in files")
+    settings = {
+        "INFERENCE_NUM_THREADS": card.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": str(card.model.get("precision", "f32")),
+    }
+    try:
+        compiled = runtime.Core().compile_model(str(path), "CPU", settings)
+    except Exception as error:
+        raise ModelError(f"{path} does not load in OpenVINO: {error}") from error
+
+    def predict(*tensors: torch.Tensor) -> Any:
+        results = compiled([t.numpy() for t in tensors])
+        return _tensors([results[output] for output in compiled.outputs])
+
+    return predict
+
+
+LOADERS: dict[str, Callable[[Path, Card], Predict]] = {
+    ".pt": load_torchscript,
+    ".onnx": load_onnx,
+    ".pt2": load_aotinductor,
+    ".xml": load_openvino,
+}
+
+
+def _extra(name: str, path: Path) -> Any:
+    """An engine's package, which only models of that engine need."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(f"{path.name} needs {name}: pip install {name} ({error})") from error
+
+
+def _tensors(arrays: Sequence[Any]) -> Any:
+    """Outputs as the TorchScript file would give them: one tensor, or a tuple of several."""
+    made = tuple(torch.from_numpy(array) for array in arrays)
+    return made[0] if len(made) == 1 else made
 
 
 def use_quantized_engine(name: str | None) -> None:

@@ -100,7 +100,7 @@ def _about() -> dict[str, Any]:
     status = _answer({"type": "object", "required": ["status"]})
     text = {"description": "Prometheus text", "content": {"text/plain": {"schema": {}}}}
     return {
-        "/ping": {"get": _operation("health", status, set())},
+        "/ping": {m: _operation(f"health by {m}", status, set()) for m in ("get", "post")},
         "/metrics": {"get": _operation("metrics", text, set())},
         "/openapi.json": {"get": _operation("this document", _answer({"type": "object"}), set())},
     }

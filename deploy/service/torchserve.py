@@ -30,8 +30,9 @@ def add_routes(app: Flask, models: Models) -> None:
     def predictions(rest: str) -> Response:
         return predict(models, segments(request))
 
-    @app.get("/ping")
-    def ping() -> Response:
+    @app.route("/ping", methods=["GET", "POST"])
+    @app.route("/ping/<path:rest>", methods=["GET", "POST"])
+    def ping(rest: str = "") -> Response:
         return Response(pretty({"status": health(models)}), content_type=JSON)
 
     @app.get("/metrics")
