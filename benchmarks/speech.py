@@ -12,6 +12,7 @@ import argparse
 import gc
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,12 +33,12 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from optimize import machine, torchscript, wer  # noqa: E402
-from optimize.data import speech  # noqa: E402
-from optimize.whisper import build, checkpoint, silence  # noqa: E402
+from optimize.data import package_folder, speech  # noqa: E402
+from optimize.whisper import checkpoint, compress  # noqa: E402
 
 warnings.filterwarnings("ignore")
 CONTESTANTS = ("original", "faster_whisper_int8", "ours_padded", "ours")
-ENGINE = "fbgemm"
+ENGINE = compress.ENGINE
 Transcribe = Callable[[np.ndarray], str]
 
 
@@ -143,64 +144,67 @@ def _contestant(name: str, found: checkpoint.Checkpoint, threads: int, folder: P
         return _original(found, threads)
     if name == "faster_whisper_int8":
         return _faster_whisper(found, threads)
-    return _ours(found, threads, folder / f"{name}.pt")
+    return _ours(found, threads, folder / name / "model.pt")
 
 
-def _save(found: checkpoint.Checkpoint, folder: Path) -> dict[str, int]:
-    """Both files of ours; their sizes in bytes."""
+def _save(found: checkpoint.Checkpoint, data: speech.Speech, folder: Path) -> dict[str, int]:
+    """Both artefacts of ours, as the handler takes them; the sizes of their model files."""
     torch.backends.quantized.engine = ENGINE
+    clips = [torch.from_numpy(u.samples()) for u in data.development]
+    bases = compress.fit_screen(found, clips)
     sizes = {}
-    encoder = build.build(found, int8=False).encoder
-    for name in ("ours_padded", "ours"):
-        model = build.build(found)
-        if name == "ours":
-            silence.fill(model, encoder)
-        sizes[name] = torchscript.save(torch.jit.script(model), folder / f"{name}.pt")
+    for name, context in (("ours_padded", "padded"), ("ours", "real")):
+        (folder / name).mkdir()
+        model = compress.compress(found, bases, compress.CompressOptions(context=context))
+        path = folder / name / "model.pt"
+        sizes[name] = torchscript.save(torch.jit.script(model), path)
+        shutil.copyfile(found.tokenizer, folder / name / "tokenizer.json")
+        shutil.copyfile(
+            package_folder("silero_vad") / "data/silero_vad.jit", folder / name / "vad.jit"
+        )
+        card = {
+            "name": name,
+            "task": "speech_recognition",
+            "model": {"file": "model.pt", "quantized_engine": ENGINE, "threads": 1},
+            "input": {},
+        }
+        (folder / name / "model.json").write_text(json.dumps(card))
     return sizes
 
 
-def _resident(pid: str = "self") -> tuple[float, float]:
-    """Resident memory and its peak, MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = dict(line.split(":", 1) for line in status.splitlines())
-    return tuple(int(found[key].split()[0]) / 1024 for key in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+def _memory(name: str, folder: Path, utterances: list[speech.Utterance]) -> dict[str, float]:
+    """Resident memory of a fresh process after it transcribed ten utterances.
 
-
-def _memory(name: str, folder: Path) -> dict[str, float]:
-    """Resident memory of a fresh process after it transcribed five utterances."""
-    command = [sys.executable, "-W", "ignore", __file__, "--memory", name, str(folder)]
+    Ours is the whole handler as TorchServe's worker runs it, with the voice detector; the
+    others are the bare library.
+    """
+    if name.startswith("ours"):
+        script = Path(__file__).with_name("speech_memory.py")
+        command = [str(script), str(folder / name), *[str(u.path) for u in utterances[:10]]]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    else:
+        command, environment = [__file__, "--memory", name], dict(os.environ)
     ran = subprocess.run(
-        command,
+        [sys.executable, "-W", "ignore", *command],
         capture_output=True,
         text=True,
         check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**environment, "OMP_NUM_THREADS": "1"},
     )
     return json.loads(ran.stdout.strip().splitlines()[-1])
 
 
-def _memory_child(name: str, folder: Path) -> None:
-    torch.set_num_threads(1)
-    if name.startswith("ours"):  # as a worker: no checkpoint in memory, only the file
-        from tokenizers import Tokenizer
-
-        torch.backends.quantized.engine = ENGINE
-        model = torch.jit.load(str(folder / f"{name}.pt"))
-        tokenizer = Tokenizer.from_file((folder / "tokenizer").read_text())
-
-        def transcribe(samples: np.ndarray) -> str:
-            with torch.inference_mode():
-                ids, _ = model(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
-            return str(tokenizer.decode(ids[0].tolist()))
-    else:
-        found = checkpoint.find()
-        transcribe = _contestant(name, found, 1, folder)
-        del found
-        gc.collect()
-    for utterance in speech.load().test[:5]:
+def _memory_child(name: str) -> None:
+    found = checkpoint.find()
+    transcribe = _contestant(name, found, 1, Path())
+    del found
+    gc.collect()
+    for utterance in speech.load().test[:10]:
         transcribe(utterance.samples())
-    now, peak = _resident()
-    print(json.dumps({"rss_mb": round(now, 1), "peak_rss_mb": round(peak, 1)}))
+    status = Path("/proc/self/status").read_text()
+    lines = dict(line.split(":", 1) for line in status.splitlines())
+    now, peak = (round(int(lines[key].split()[0]) / 1024, 1) for key in ("VmRSS", "VmHWM"))
+    print(json.dumps({"rss_mb": now, "peak_rss_mb": peak}))
 
 
 def _batches(path: Path, clips: list[np.ndarray], rounds: int = 3) -> dict[str, float]:
@@ -279,8 +283,7 @@ def run(limit: int | None, threads: list[int], second: int) -> dict[str, Any]:
     utterances = data.test[::step][:limit] if limit else data.test
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        sizes = _save(found, folder)
-        (folder / "tokenizer").write_text(str(found.tokenizer))
+        sizes = _save(found, data, folder)
         results: dict[str, Any] = {name: {} for name in CONTESTANTS}
         ratios: dict[str, Any] = {}
         references = [u.text for u in utterances]
@@ -339,11 +342,11 @@ def run(limit: int | None, threads: list[int], second: int) -> dict[str, Any]:
             }
             ratios[f"threads{count}"]["utterances"] = len(subset)
         for name in CONTESTANTS:
-            results[name].update(_memory(name, folder))
+            results[name].update(_memory(name, folder, utterances))
         for name, size in sizes.items():
             results[name]["bytes"] = size
         clips = [u.samples() for u in utterances[: 64 if len(utterances) > 64 else None]]
-        batching = _batches(folder / "ours.pt", clips)
+        batching = _batches(folder / "ours/model.pt", clips)
     versions = machine.versions()
     import importlib.metadata
 
@@ -388,10 +391,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--second", type=int, default=60, help="utterances for later thread counts")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/speech.json")
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
-        _memory_child(arguments.memory[0], Path(arguments.memory[1]))
+        _memory_child(arguments.memory)
         return
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
