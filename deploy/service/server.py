@@ -11,13 +11,13 @@ from typing import Any
 import waitress
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask
-from waitress.utilities import RequestEntityTooLarge
+from waitress.task import ErrorTask, WSGITask
+from waitress.utilities import InternalServerError, RequestEntityTooLarge
 
 from deploy import ports
 from deploy.errors import NoServer
 from deploy.service.app import MAX_BODY
-from deploy.service.failure import bad_request, too_large
+from deploy.service.failure import bad_request, internal, too_large
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Server:
         """Listen. Raises NoServer, naming who has the port."""
         try:
             self._server = waitress.create_server(
-                _closing(application, self),
+                application,
                 host=host,
                 port=port,
                 threads=threads,
@@ -51,8 +51,9 @@ class Server:
                 f"cannot listen at {host}:{port}{taken} ({error.strerror}); choose --port"
             ) from error
         self._server.channel_class = _Channel
-        self.address = f"http://{host}:{self._server.effective_port}"
         self.draining = threading.Event()
+        self._server.draining = self.draining
+        self.address = f"http://{host}:{self._server.effective_port}"
 
     def stop(self) -> None:
         """Have `run` stop listening, finish what was asked and return; safe in a signal handler."""
@@ -96,18 +97,13 @@ def stop_on_signals(*servers: Server) -> None:
         signal.signal(number, stop)
 
 
-def _closing(application: Any, server: Server) -> Any:
-    """The application, telling clients to hang up once the server is stopping."""
+class _Task(WSGITask):  # type: ignore[misc]
+    """Tells clients to hang up once the server is stopping; an application must not (PEP 3333)."""
 
-    def call(environ: Any, start_response: Any) -> Any:
-        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            if server.draining.is_set():
-                headers = [*headers, ("Connection", "close")]
-            return start_response(status, headers, exc_info)
-
-        return application(environ, start)
-
-    return call
+    def build_response_header(self) -> bytes:
+        if self.channel.server.draining.is_set():
+            self.set_close_on_finish()
+        return bytes(super().build_response_header())
 
 
 class _Refusal(ErrorTask):  # type: ignore[misc]
@@ -117,6 +113,8 @@ class _Refusal(ErrorTask):  # type: ignore[misc]
         error = self.request.error
         if isinstance(error, RequestEntityTooLarge):
             failure = too_large(MAX_BODY)
+        elif isinstance(error, InternalServerError):
+            failure = internal(500, "the service failed: see its log")
         else:
             failure = bad_request("Invalid HTTP message.")
         body = failure.body()
@@ -128,4 +126,5 @@ class _Refusal(ErrorTask):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
+    task_class = _Task
     error_task_class = _Refusal

@@ -2,23 +2,18 @@
 
 import base64
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from tests.integration import quadrant
+from tests.integration.service import flask
 from tests.integration.test_isolation import MULTIPART
-from tests.integration.torchserve import ROOT, Running, free_ports
+from tests.integration.torchserve import Running
 from tests.unit.corpus import malformed
 
 # TorchServe's own parser fails on these with 500 and a Java message; the client is to blame.
@@ -131,37 +126,9 @@ def _form(boundary: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def service(served: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`python -m deploy flask` on the very archive that TorchServe serves."""
-    workdir = tmp_path_factory.mktemp("service")
-    inference, management = free_ports(2)
-    command = [sys.executable, "-m", "deploy", "flask"]
-    command += [str(served.workdir / "model_store" / "quadrant.mar"), "--workdir", str(workdir)]
-    command += ["--port", str(inference), "--management-port", str(management)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (workdir / "log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=workdir, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
-    try:
-        address = f"http://127.0.0.1:{inference}"
-        wait_until_it_answers(address, process, workdir / "log")
-        yield address
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 0, (workdir / "log").read_text()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-
-
-def wait_until_it_answers(address: str, process: subprocess.Popen, log: Path) -> None:
-    for _ in range(600):
-        assert process.poll() is None, log.read_text()
-        try:
-            requests.get(address + "/ping", timeout=5)
-            return
-        except requests.ConnectionError:
-            time.sleep(0.2)
-    pytest.fail("the service does not answer: " + log.read_text())
+    archive = served.workdir / "model_store" / "quadrant.mar"
+    with flask(tmp_path_factory.mktemp("service"), archive) as running:
+        yield running.address
 
 
 def send(address: str, shot: Shot, headers: dict[str, str]) -> tuple[int, str, bytes]:
