@@ -48,6 +48,7 @@ def gunicorn(workdir: Path, archive: Path) -> Iterator[Service]:
     """The service under gunicorn, in two processes."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "8"]
+    command += ["--timeout", "120"]
     command += ["--bind", f"127.0.0.1:{port}", f'deploy.service.app:create("{archive}")']
     with _started(command, workdir, port, 0) as service:
         yield service
@@ -79,7 +80,8 @@ def _wait(service: Service) -> None:
     for _ in range(900):
         assert service.process.poll() is None, service.log.read_text()
         try:
-            requests.get(service.address + "/ping", timeout=5)
+            # gunicorn listens before its workers have loaded.
+            requests.get(service.address + "/ping", timeout=60)
             return
         except requests.ConnectionError:
             time.sleep(0.2)
