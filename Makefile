@@ -25,7 +25,7 @@ $(VENV)/.installed: requirements.txt requirements-data.txt requirements-dev.txt 
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing torch 2.13.0, then the other pinned packages (1.2 GB on disk)"
+	@echo "installing torch 2.13.0, then the other pinned packages (2 GB on disk)"
 	@$(BIN)/pip install --quiet "torch==2.13.0" "numpy==2.3.5"
 	@$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --no-deps -r requirements-data.txt

@@ -3,6 +3,7 @@
 Only the ports differ, and the recipe's size: the copy's fashion.yaml trains on a slice.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -89,23 +90,23 @@ def test_the_steps_work_as_written(copy: Path) -> None:
         "OMP_NUM_THREADS": "1",
     }
     with (copy / "console.log").open("wb") as console:
+        shell = subprocess.Popen(
+            ["bash", "-c", text],
+            cwd=copy,
+            env=environment,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         try:
-            ran = subprocess.run(
-                ["bash", "-c", text],
-                cwd=copy,
-                env=environment,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                timeout=300,
-                check=False,
-            )
+            returned = shell.wait(timeout=600)
         except subprocess.TimeoutExpired:
             said = (copy / "console.log").read_text(errors="replace")
             pytest.fail(f"hangs after: {said[-3000:]}")
         finally:
-            _end(temp / ".model_server.pid")
+            _end(shell.pid)
     output = (copy / "console.log").read_text(errors="replace")
-    assert ran.returncode == 0, output[-3000:]
+    assert returned == 0, output[-3000:]
     asked = output.split("\n---\n")[6]
     assert asked.count('"predictions"') == 3
     assert len(re.findall(r'"label"', asked)) == 11  # ten classes cut to five, five, and one
@@ -117,14 +118,17 @@ def test_the_steps_work_as_written(copy: Path) -> None:
     assert "TorchServe has stopped" in managed
 
 
-def _end(pidfile: Path) -> None:
-    """End a server that the script did not stop."""
-    if pidfile.is_file():
-        try:
-            process = psutil.Process(int(pidfile.read_text()))
-        except psutil.NoSuchProcess:
-            return
-        family = [*process.children(recursive=True), process]
-        for member in family:
-            member.terminate()
-        psutil.wait_procs(family, timeout=20)
+def _end(group: int) -> None:
+    """End what the script left behind: the processes of its group, a server among them."""
+    left = [p for p in psutil.process_iter() if _group(p) == group]
+    for process in left:
+        process.terminate()
+    for survivor in psutil.wait_procs(left, timeout=20)[1]:
+        survivor.kill()
+
+
+def _group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
