@@ -56,6 +56,13 @@ class Speech:
     development: list[Utterance]
     test: list[Utterance]
     notes: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    train: None = None
+
+    @property
+    def validation(self) -> list[Utterance]:
+        """The development split, by the report's name."""
+        return self.development
 
     def fingerprint(self) -> str:
         """SHA-256 over names, texts and bytes of every recording."""
