@@ -1,0 +1,189 @@
+"""The speech handler: real weights, real recordings, TorchServe's own wire format around it."""
+
+import base64
+import io
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from handlers.audio import SAMPLE_RATE
+from handlers.speech_recognizer import SpeechRecognizer
+from optimize import wer
+from optimize.data import speech
+from tests.unit.handlers import speech_artifact
+from tests.unit.handlers.archive import Answer, Worker, body
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    folder = speech_artifact.make(tmp_path_factory.mktemp("speech") / "artifact")
+    return Worker(SpeechRecognizer(), folder, batch_size=2)
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[speech.Utterance]:
+    """Prompts of a sentence or so, in a fixed order."""
+    found = [u for u in speech.read_prompts(6) if u.path.stat().st_size < 100_000]
+    if not found:
+        pytest.skip("needs asterisk-core-sounds-en and -wav: make setup")
+    return found
+
+
+def wav(samples: np.ndarray, rate: int = SAMPLE_RATE, form: str = "WAV") -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=form)
+    return buffer.getvalue()
+
+
+def ask(worker: Worker, data: bytes, kind: str = "audio/wav", **headers: str) -> Answer:
+    (answer,) = worker.predict(body(data, kind, **headers))
+    return answer
+
+
+def text(answer: Answer) -> str:
+    assert answer.status == 200, answer.body
+    return str(answer.json()["text"])
+
+
+def test_prompts_are_understood(worker: Worker, prompts: list[speech.Utterance]) -> None:
+    chosen = prompts[::12][:12]
+    texts = [text(ask(worker, u.path.read_bytes())) for u in chosen]
+    assert wer.measure([u.text for u in chosen], texts).rate < 0.15
+
+
+def test_answer_has_text_segments_and_duration(
+    worker: Worker, prompts: list[speech.Utterance]
+) -> None:
+    samples = prompts[0].samples()
+    answer = ask(worker, wav(samples)).json()
+    assert set(answer) == {"text", "segments", "duration"}
+    assert answer["duration"] == pytest.approx(len(samples) / SAMPLE_RATE, abs=0.01)
+    assert answer["segments"][0]["start"] == 0.0
+    assert " ".join(s["text"] for s in answer["segments"]) == answer["text"]
+
+
+@pytest.mark.parametrize(
+    ("form", "rate", "stereo"),
+    [("FLAC", 16_000, False), ("OGG", 44_100, True), ("MP3", 48_000, False), ("WAV", 8000, True)],
+)
+def test_formats_rates_and_channels_say_the_same(
+    worker: Worker, prompts: list[speech.Utterance], form: str, rate: int, stereo: bool
+) -> None:
+    import soxr
+
+    samples = soxr.resample(prompts[0].samples(), SAMPLE_RATE, rate)
+    data = np.stack([samples] * 2, axis=1) if stereo else samples
+    answer = ask(worker, wav(data, rate, form), f"audio/{form.lower()}")
+    assert wer.measure([prompts[0].text], [text(answer)]).rate <= 0.2
+
+
+def test_headerless_samples_in_json(worker: Worker, prompts: list[speech.Utterance]) -> None:
+    samples = prompts[0].samples()
+    pcm = base64.b64encode((samples * 32_767).astype("<i2").tobytes()).decode()
+    request = {"b64": pcm, "encoding": "pcm_s16le", "sample_rate": 16_000}
+    answer = ask(worker, json.dumps(request).encode(), "application/json")
+    assert text(answer) == text(ask(worker, wav(samples)))
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-4, 0.02])
+@pytest.mark.parametrize("seconds", [0.5, 5.0, 40.0])
+def test_silence_and_noise_give_no_text(worker: Worker, level: float, seconds: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 1, int(seconds * SAMPLE_RATE)) * level
+    answer = ask(worker, wav(noise.astype(np.float32)))
+    assert answer.status == 200
+    assert answer.json()["text"] == "" and answer.json()["segments"] == []
+
+
+def test_long_recordings_are_split_and_joined(
+    worker: Worker, prompts: list[speech.Utterance]
+) -> None:
+    chosen = prompts[:24]
+    pause = np.zeros(SAMPLE_RATE, np.float32)
+    samples = np.concatenate([part for u in chosen for part in (u.samples(), pause)])
+    assert len(samples) > 60 * SAMPLE_RATE
+    answer = ask(worker, wav(samples, form="FLAC"), "audio/flac").json()
+    reference = " ".join(u.text for u in chosen)
+    assert wer.measure([reference], [answer["text"]]).rate < 0.2
+    starts = [s["start"] for s in answer["segments"]]
+    assert len(starts) >= 4 and starts == sorted(starts)
+    assert all(0 < s["end"] - s["start"] <= 30 for s in answer["segments"])
+
+
+def test_bad_recordings_fail_alone(worker: Worker, prompts: list[speech.Utterance]) -> None:
+    """Each kind of damage gets its own answer; the good request beside it gets its text."""
+    samples = prompts[0].samples()
+    good = wav(samples)
+    wanted = text(ask(worker, good))
+    day = bytearray(good)
+    struct.pack_into("<I", day, day.find(b"data") + 4, 2 * SAMPLE_RATE * 86_400)
+    poisoned = samples.copy()
+    poisoned[1000] = np.nan
+    broken = io.BytesIO()
+    soundfile.write(broken, poisoned, SAMPLE_RATE, format="WAV", subtype="FLOAT")
+    long = wav(np.tile(samples, 20), form="FLAC")
+    cases = {
+        b"no audio at all": (400, "undecodable_audio"),
+        good[: len(good) // 2]: (400, "truncated_audio"),
+        long[: len(long) * 3 // 4]: (400, "truncated_audio"),
+        wav(samples[:0]): (400, "empty_input"),
+        bytes(day): (413, "too_long"),
+        broken.getvalue(): (400, "bad_samples"),
+    }
+    for data, expected in cases.items():
+        bad, fine = worker.predict(body(data, "application/octet-stream"), body(good, "audio/wav"))
+        assert (bad.status, bad.json()["type"]) == expected
+        assert text(fine) == wanted
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"X_Language": "de"}, "English only"),
+        ({"X_Task": "translate"}, "cannot translate"),
+        ({"X_Encoding": "opus"}, "encoding must be one of"),
+        ({"X_Sample_Rate": "8000"}, "sample_rate goes with encoding"),
+        ({"X_Stream": "maybe"}, "stream must be true or false"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(
+    worker: Worker, headers: dict[str, str], message: str
+) -> None:
+    answer = ask(worker, wav(np.zeros(1600, np.float32)), **headers)
+    assert answer.status == 400
+    assert message in answer.json()["message"]
+
+
+def test_what_english_weights_do_may_be_said(
+    worker: Worker, prompts: list[speech.Utterance]
+) -> None:
+    data = prompts[0].path.read_bytes()
+    assert text(ask(worker, data, X_Language="en", X_Task="transcribe")) == text(ask(worker, data))
+
+
+def test_several_recordings_in_one_request(worker: Worker, prompts: list[speech.Utterance]) -> None:
+    chosen = prompts[:3]
+    instances = [base64.b64encode(u.path.read_bytes()).decode() for u in chosen]
+    request = json.dumps({"instances": [{"b64": i} for i in instances]}).encode()
+    answer = ask(worker, request, "application/json")
+    assert answer.status == 200
+    alone = [text(ask(worker, u.path.read_bytes())) for u in chosen]
+    assert [part["text"] for part in answer.json()] == alone
+
+
+@pytest.mark.parametrize("missing", ["tokenizer.json", "vad.jit"])
+def test_an_archive_without_its_files_does_not_start(
+    worker: Worker, tmp_path: Path, missing: str
+) -> None:
+    from handlers.errors import ModelError
+
+    for path in worker.handler.folder.iterdir():
+        if path.name != missing:
+            (tmp_path / path.name).symlink_to(path)
+    with pytest.raises(ModelError, match=missing):
+        Worker(SpeechRecognizer(), tmp_path)

@@ -1,0 +1,222 @@
+"""The scripted transcriber against a plain implementation, batched, cut, quantized, reloaded."""
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from optimize.tasks.speech import batch, check_parity
+from optimize.whisper import screen, silence
+from optimize.whisper.build import build
+from optimize.whisper.checkpoint import Checkpoint
+from optimize.whisper.compress import ENGINE, CompressOptions, compress
+from optimize.whisper.frontend import LogMel
+from tests.unit.optimize.whisper_reference import SPEC, Reference, random_weights
+
+WEIGHTS = random_weights()
+CHECKPOINT = Checkpoint(SPEC, WEIGHTS, Path("tokenizer.json"), "random")
+
+
+@pytest.fixture(autouse=True)
+def _engine() -> Iterator[None]:
+    kept = torch.backends.quantized.engine
+    torch.backends.quantized.engine = ENGINE
+    yield
+    torch.backends.quantized.engine = kept
+
+
+def clips(*lengths: int) -> list[Tensor]:
+    """Noise that swells and fades, so that clips differ."""
+    generator = torch.Generator().manual_seed(sum(lengths))
+    return [
+        torch.randn(n, generator=generator) * torch.linspace(0.3, 0.01, n) * (1 + i)
+        for i, n in enumerate(lengths)
+    ]
+
+
+def tokens(model: torch.nn.Module, samples: list[Tensor]) -> list[list[int]]:
+    with torch.inference_mode():
+        ids, counts = model(*batch(samples))
+    assert ids.shape[0] == len(samples) and ids.dtype == counts.dtype == torch.int64
+    for row, count in zip(ids, counts.tolist(), strict=True):
+        assert (row[count:] == SPEC.end).all()
+    return [row[:count].tolist() for row, count in zip(ids, counts.tolist(), strict=True)]
+
+
+def test_float32_gives_the_tokens_of_the_plain_implementation() -> None:
+    model = torch.jit.script(build(CHECKPOINT, int8=False))
+    reference, frontend = Reference(WEIGHTS), LogMel(SPEC.mels)
+    answers = set()
+    for samples in clips(3000, 16_000, 47_001):
+        (found,) = tokens(model, [samples])
+        memory = reference.encode(frontend(samples, 3000)[0].T)
+        assert found == reference.decode(memory)
+        answers.add(tuple(found))
+    assert len(answers) > 1, "random weights that always say the same test nothing"
+
+
+def test_suppressed_tokens_never_come_and_length_is_bounded() -> None:
+    model = build(CHECKPOINT, int8=False)
+    for row in tokens(model, clips(8000, 20_000)):
+        assert not set(row) & set(SPEC.suppress)
+        assert len(row) <= SPEC.text_positions // 2
+        assert not row or row[0] not in SPEC.suppress_first
+
+
+@pytest.mark.parametrize("context", ["real", "padded"])
+def test_rows_of_a_batch_are_transcribed_as_alone(context: str) -> None:
+    """Rows of several lengths, some ending early: order, padding and company change nothing."""
+    ending = dataclasses.replace(SPEC, end=_often_second(), suppress_first=[7])
+    found = Checkpoint(ending, WEIGHTS, Path("t"), "random")
+    model = build(found, int8=False)
+    if context == "real":
+        silence.fill(model, model.encoder)
+    model = torch.jit.script(model)
+    samples = clips(4000, 30_000, 9000, 16_000, 52_000)
+    alone = [_row(model, [clip])[0] for clip in samples]
+    assert len({len(row) for row in alone}) > 1, "rows that end together test nothing"
+    assert _row(model, samples) == alone
+    assert _row(model, samples[::-1]) == alone[::-1]
+
+
+def _row(model: torch.nn.Module, samples: list[Tensor]) -> list[list[int]]:
+    with torch.inference_mode():
+        ids, counts = model(*batch(samples))
+    return [row[:count].tolist() for row, count in zip(ids, counts.tolist(), strict=True)]
+
+
+def _often_second() -> int:
+    """A token that some clips say and others do not: as the end token it ends rows early."""
+    found = _row(build(CHECKPOINT, int8=False), clips(4000, 30_000, 9000, 16_000, 52_000))
+    everywhere = set.intersection(*[set(row) for row in found])
+    return next(t for row in found for t in row[1:] if t not in everywhere)
+
+
+def test_padding_behind_the_length_is_not_heard() -> None:
+    model = build(CHECKPOINT, int8=False)
+    (samples,) = clips(12_000)
+    rows, lengths = batch([samples])
+    loud = torch.cat([rows, torch.ones(1, 5000)], dim=1)
+    with torch.inference_mode():
+        ids, counts = model(loud, lengths)
+        wanted, lengths = model(rows, lengths)
+    assert torch.equal(ids, wanted) and torch.equal(counts, lengths)
+
+
+def test_cached_silence_is_exact_where_the_clip_is_silent() -> None:
+    """A silent clip, cut after half a second: with unmerged positions nothing is lost."""
+    padded = build(CHECKPOINT, int8=False)
+    cut = build(CHECKPOINT, int8=False, step=16)
+    silence.fill(cut, padded.encoder, levels=(-1.5, -0.6), group=1)
+    cut.fill_encoder = cut.fill_encoder.float()  # half precision is the file's, not the method's
+    cut.fill_cross = cut.fill_cross.float()
+    with torch.inference_mode():
+        whole, zero = padded._listen(torch.zeros(8000))
+        part, bias = cut._listen(torch.zeros(8000))
+    assert part.shape == whole.shape
+    assert not zero.any() and not bias.any()
+    assert (part - whole).norm() / whole.norm() < 1e-3
+
+
+def test_merged_groups_weigh_as_their_members() -> None:
+    values = torch.arange(14.0).view(7, 2)
+    means, bias = silence.merge(values, 3)
+    assert means.tolist() == [[2, 3], [8, 9], [12, 13]]
+    assert bias.exp().tolist() == pytest.approx([3, 3, 1])
+
+
+@pytest.mark.parametrize(
+    ("samples", "positions"), [(1, 16), (320 * 12, 16), (320 * 13, 32), (480_000, 1500)]
+)
+def test_encoded_positions_follow_the_audio(samples: int, positions: int) -> None:
+    model = build(CHECKPOINT, int8=False, step=16, margin=4)
+    assert model._positions(samples) == SPEC.audio_positions
+    silence.fill(model, model.encoder, group=16)
+    assert model._positions(samples) == positions
+
+
+def test_screened_head_picks_the_token_of_the_full_one() -> None:
+    from optimize.whisper.layers import Int8Vocabulary, ScreenedVocabulary
+
+    generator = torch.Generator().manual_seed(1)
+    table = torch.randn(2000, 64, generator=generator)
+    hidden = torch.randn(600, 12, generator=generator) @ torch.randn(12, 64, generator=generator)
+    bias = torch.zeros(2000)
+    bias[:100] = -1e9
+    bases = screen.fit(table, hidden[:300], rank=32)
+    assert bases[0].shape == bases[1].shape == (64, 32)
+    screened = torch.jit.script(ScreenedVocabulary(table, bias, *bases))
+    exact = (hidden[300:] @ table.T + bias).argmax(1)
+    assert (screened(hidden[300:]) == exact).float().mean() > 0.97
+    assert (screened(hidden[300:]) >= 100).all()
+    penalty = torch.zeros(2000)
+    penalty[int(exact[0])] = -1e9
+    assert int(screened(hidden[300:301], penalty)) != int(exact[0])
+    plain = Int8Vocabulary(table, bias)
+    ids = torch.tensor([[5, 1999]])
+    assert torch.equal(plain.embed(ids), screened.embed(ids))
+    assert (plain.embed(ids) - table[ids]).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("context", ["real", "padded"])
+def test_a_saved_file_gives_the_same_tokens_in_a_fresh_process(
+    context: str, tmp_path: Path
+) -> None:
+    model = compress(CHECKPOINT, options=CompressOptions(context=context, rank=0))
+    path = tmp_path / "model.pt"
+    torch.jit.script(model).save(str(path))
+    check_parity(path, clips(5000, 16_000, 9000), batch_sizes=(1, 3))
+
+
+def test_int8_stays_close_to_float32() -> None:
+    model = compress(CHECKPOINT, options=CompressOptions(context="padded", rank=0))
+    exact = build(CHECKPOINT, int8=False)
+    with torch.inference_mode():
+        for samples in clips(16_000, 40_000):
+            whole, _ = exact._listen(samples)
+            small, _ = model._listen(samples)
+            assert (whole - small).norm() / whole.norm() < 0.1
+
+
+def test_another_start_is_taken(tmp_path: Path) -> None:
+    model = torch.jit.script(build(CHECKPOINT, int8=False))
+    samples = clips(16_000)
+    with torch.inference_mode():
+        ids, _ = model(*batch(samples), torch.tensor(SPEC.start))
+        other, _ = model(*batch(samples), torch.tensor([91, 44, 92]))
+    assert ids[0].tolist() != other[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "lengths", "message"),
+    [((1, 480_001), [480_001], "at most 30 s"), ((2, 100), [100], "one length per row")],
+)
+def test_wrong_shapes_are_refused(shape: tuple[int, int], lengths: list[int], message: str) -> None:
+    model = build(CHECKPOINT, int8=False)
+    with pytest.raises(AssertionError, match=message):
+        model(torch.zeros(shape), torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("wrong", [{"context": "half"}, {"group": 0}, {"step": 24}])
+def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"context|step"):
+        CompressOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_file_needs_no_package_of_ours(tmp_path: Path) -> None:
+    """Loading takes torch alone: a worker has nothing else of `optimize`."""
+    path = tmp_path / "model.pt"
+    model = compress(CHECKPOINT, options=CompressOptions(rank=0))
+    torch.jit.script(model).save(str(path))
+    code = (
+        "import sys, torch; torch.backends.quantized.engine = 'fbgemm'\n"
+        f"model = torch.jit.load({str(path)!r})\n"
+        "model(torch.zeros(1, 8000), torch.tensor([8000]))\n"
+        "assert not [m for m in sys.modules if m.startswith('optimize')]"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=tmp_path)
