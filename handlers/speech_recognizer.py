@@ -11,14 +11,13 @@ from tokenizers import Tokenizer
 
 from handlers.audio import PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
 from handlers.base import BaseHandler
-from handlers.errors import ModelError, RequestError, as_request_error
+from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request, decode_base64
-from handlers.vad import WINDOW, Segment, has_speech, segments
+from handlers.vad import Segment, has_speech, segments
 
 CLIP_SECONDS = 30.0
 # A clip this short is padded: the model never saw less.
 SHORTEST_SAMPLES = 1600
-_LANGUAGES = "language"
 
 
 @dataclass

@@ -97,7 +97,8 @@ class Encoder(nn.Module):
         """Keys and values of the audio for every decoder layer.
 
         Args:
-            features: log-mel `[2 * positions, mels]`.
+            features: log-mel `[2 * positions, mels]`, and two frames more if there is a fill:
+                the convolutions look ahead.
             fill: per layer, see `EncoderLayer`: `[layers, 2, heads, groups, head width]`.
             bias: see `EncoderLayer`.
 
@@ -106,6 +107,8 @@ class Encoder(nn.Module):
         """
         x = functional.gelu(self.conv1(self._windows(features, 1)))
         x = functional.gelu(self.conv2(self._windows(x, 2)))
+        if fill.shape[3] > 0:
+            x = x[:-1]
         x = x + self.positions[: x.shape[0]].float()
         for i, layer in enumerate(self.layers):
             x = layer(x, fill[i], bias)

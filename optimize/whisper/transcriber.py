@@ -81,7 +81,8 @@ class Transcriber(nn.Module):
         groups, width = self.fill_bias.shape[0], self.fill_cross.shape[5]
         real = self._positions(samples.shape[0])
         filled = max(0, groups - (real + self.group - 1) // self.group)
-        features, silence = self.frontend(samples, real * self.samples_per_position // self.hop)
+        frames = real * self.samples_per_position // self.hop
+        features, silence = self.frontend(samples, frames if filled == 0 else frames + 2)
         if filled == 0:
             own = torch.zeros(self.encoder_layers, 2, self.heads, 0, width)
             cross = torch.zeros(self.decoder_layers, 2, self.heads, 0, width)

@@ -1,5 +1,6 @@
 """Cutting long recordings at silences."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -64,7 +65,7 @@ def test_speech_without_a_pause_is_cut_and_nothing_is_lost(seconds: float) -> No
     found = list(segments(blocks(samples), loudness))
     assert all(len(s.samples) <= 30 * SAMPLE_RATE for s in found)
     assert sum(len(s.samples) for s in found) >= len(samples)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in itertools.pairwise(found):
         assert after.start == pytest.approx(before.end)
 
 
