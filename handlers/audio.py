@@ -109,6 +109,8 @@ class Recording:
         try:
             return soundfile.SoundFile(io.BytesIO(self.data), **self._raw)
         except (soundfile.SoundFileError, ValueError, TypeError) as error:
+            if self.data[28:35] in (b"\x01vorbis", b"OpusHea") and _ogg_cut_short(self.data):
+                raise _truncated() from error
             raise RequestError(
                 400,
                 "undecodable_audio",

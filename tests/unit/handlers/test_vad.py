@@ -41,7 +41,7 @@ def test_silence_gives_no_segment() -> None:
 
 
 def test_clicks_are_not_speech() -> None:
-    assert list(segments(blocks(sound((5, 0.0), (0.06, 0.9), (5, 0.0))), loudness)) == []
+    assert list(segments(blocks(sound((5, 0.0), (0.03, 0.9), (5, 0.0))), loudness)) == []
 
 
 def test_a_pause_ends_a_segment_and_silence_is_left_out() -> None:
