@@ -193,8 +193,11 @@ def _claimed_wav_frames(data: bytes) -> int:
 
 
 def _ogg_cut_short(data: bytes) -> bool:
-    """Whether an ogg stream lacks its last page."""
+    """Whether an ogg stream lacks its last page, or a part of it."""
     if data[:4] != b"OggS":
         return False
     last = data.rfind(b"OggS")
-    return last + 6 > len(data) or not data[last + 5] & _OGG_LAST_PAGE
+    if last + 27 > len(data) or not data[last + 5] & _OGG_LAST_PAGE:
+        return True
+    lengths = data[last + 27 : last + 27 + data[last + 26]]
+    return last + 27 + data[last + 26] + sum(lengths) > len(data)
