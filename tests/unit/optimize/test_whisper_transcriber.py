@@ -18,6 +18,9 @@ from optimize.whisper.compress import ENGINE, CompressOptions, compress
 from optimize.whisper.frontend import LogMel
 from tests.unit.optimize.whisper_reference import SPEC, Reference, random_weights
 
+# torch says, once, that packing int8 weights will need torchao one day.
+pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
+
 WEIGHTS = random_weights()
 CHECKPOINT = Checkpoint(SPEC, WEIGHTS, Path("tokenizer.json"), "random")
 
