@@ -43,7 +43,12 @@ def make(folder: Path) -> Path:
             "batch_sizes": [1, 2],
         },
         "input": {"max_seconds": 600, "max_bytes": 33_554_432},
-        "serving": {"workers": 1, "batch_size": 4},
+        "serving": {
+            "workers": 1,
+            "batch_size": 4,
+            "max_batch_delay_ms": 2,
+            "response_timeout_s": 120,
+        },
         "files": ["tokenizer.json", "vad.jit"],
     }
     (folder / "model.json").write_text(json.dumps(card))

@@ -1,0 +1,107 @@
+"""Speech on a real TorchServe: prompts, partial answers as they come, a foreign file as it is."""
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import soundfile
+
+from deploy import archive
+from deploy.errors import Refused
+from optimize import wer
+from optimize.data import speech
+from tests.integration.torchserve import Running, torchserve, workplace
+from tests.unit.handlers import speech_artifact
+
+
+def voice_activity(folder: Path, detector: Path) -> Path:
+    """silero-vad's own file and a card: all that a foreign TorchScript file needs."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(detector, folder / "model.pt")
+    card = {
+        "name": "voice",
+        "task": "voice_activity",
+        "handler": "voice_activity",
+        "labels": [],
+        "model": {"file": "model.pt", "quantized_engine": None, "threads": 1, "batch_sizes": [1]},
+        "input": {"max_bytes": 1_000_000},
+        "serving": {
+            "workers": 1,
+            "batch_size": 1,
+            "max_batch_delay_ms": 1,
+            "response_timeout_s": 30,
+        },
+        "files": [],
+    }
+    (folder / "model.json").write_text(json.dumps(card))
+    # Nobody measured it here, so it is sealed with --force.
+    gate = {"passed": False, "reason": "a foreign file, not measured"}
+    (folder / "report.json").write_text(json.dumps({"recipe": "voice", "gate": gate}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    with workplace() as workdir:
+        artifact = speech_artifact.make(workdir / "artifacts" / "speech")
+        archive.seal(artifact, workdir / "model_store", force=True)
+        foreign = voice_activity(workdir / "artifacts" / "voice", artifact / "vad.jit")
+        archive.seal(foreign, workdir / "model_store", force=True)
+        with torchserve(workdir) as running:
+            running.management.register("speech.mar")
+            running.management.register("voice.mar")
+            yield running
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[speech.Utterance]:
+    found = speech.read_prompts(6)
+    if not found:
+        pytest.skip("needs asterisk-core-sounds-en and -wav: make setup")
+    return [u for u in found if u.path.stat().st_size < 100_000]
+
+
+def test_a_real_prompt_is_transcribed(server: Running, prompts: list[speech.Utterance]) -> None:
+    chosen = prompts[:6]
+    answers = [
+        server.inference.predict("speech", u.path.read_bytes(), "audio/wav")["text"] for u in chosen
+    ]
+    assert wer.measure([u.text for u in chosen], answers).rate < 0.2
+
+
+def test_bad_audio_has_its_own_words(server: Running) -> None:
+    with pytest.raises(Refused) as caught:
+        server.inference.predict("speech", b"no audio", "audio/wav")
+    assert (caught.value.status, caught.value.kind) == (400, "undecodable_audio")
+
+
+def test_partial_text_comes_segment_by_segment(
+    server: Running, prompts: list[speech.Utterance]
+) -> None:
+    pause = np.zeros(16_000, np.float32)
+    samples = np.concatenate([part for u in prompts[:16] for part in (u.samples(), pause)])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16_000, format="FLAC")
+    url = f"{server.settings.inference}/predictions/speech"
+    headers = {**server.header(), "Content-Type": "audio/flac", "X-Stream": "true"}
+    reply = requests.post(url, data=buffer.getvalue(), headers=headers, stream=True, timeout=120)
+    assert reply.status_code == 200
+    lines = [json.loads(line) for line in reply.iter_lines() if line]
+    parts, last = [line["segment"] for line in lines[:-1]], lines[-1]
+    assert len(parts) >= 3
+    assert last["segments"] == parts
+    assert last["text"] == " ".join(part["text"] for part in parts)
+
+
+def test_a_foreign_file_is_served_as_it_is(
+    server: Running, prompts: list[speech.Utterance]
+) -> None:
+    answer = server.inference.predict("voice", prompts[0].path.read_bytes(), "audio/wav")
+    assert max(answer["speech"]) > 0.9
+    again = server.inference.predict("voice", prompts[0].path.read_bytes(), "audio/wav")
+    assert again == answer, "one recording must not colour the next"
