@@ -245,7 +245,7 @@ def _latency(
     try:
         for threads, size in ((1, 1), (2, 1), (1, 8), (2, 8)):
             torch.set_num_threads(threads)
-            pieces = [batch(clips[i : i + size]) for i in range(0, 8, size)]
+            pieces = [batch(clips[i : i + size]) for i in range(0, len(clips), size)]
             times: dict[str, list[float]] = {name: [] for name in models}
             with torch.inference_mode():
                 for number in range(rounds + 1):
@@ -352,7 +352,8 @@ def run(
     scratch = folder / "stages"
     shutil.rmtree(scratch, ignore_errors=True)
     versions = _versions(recipe, found, data, scratch)
-    clips = [torch.from_numpy(u.samples()) for u in data.test[:64:8]]
+    spread = [data.test[i * len(data.test) // 8] for i in range(8)]
+    clips = [torch.from_numpy(u.samples()) for u in spread]
     check_parity(versions[-1].path, clips)
     say("  saved and reloaded in a fresh process: the same tokens")
     tokenizer = Tokenizer.from_file(str(found.tokenizer))
