@@ -103,9 +103,17 @@ def race(
     runners = []
     for name in names:
         prefix = ["--worker", name, "--models", model, "--batches", str(batch)]
-        process = _spawn(*prefix, "--threads", str(threads), "--work", str(work), threads=threads,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL)  # fmt: skip
+        process = _spawn(
+            *prefix,
+            "--threads",
+            str(threads),
+            "--work",
+            str(work),
+            threads=threads,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         if cores:
             os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
         runners.append(Runner(name, process, []))
@@ -138,7 +146,9 @@ def race(
     return results
 
 
-def row(model: str, batch: int, threads: int, results: dict[str, dict[str, float]]) -> dict[str, Any]:
+def row(
+    model: str, batch: int, threads: int, results: dict[str, dict[str, float]]
+) -> dict[str, Any]:
     """One row of compress.json: speeds over eager, None where a contestant failed."""
     eager = results["eager"]["ms"]
     made: dict[str, Any] = {"model": model, "batch": batch, "threads": threads, "eager": 1.0}
@@ -185,21 +195,43 @@ def main() -> None:
     for model in options.models:
         for name in options.contestants:
             suffix = compress_contestants.CONTESTANTS[name][0]
-            if suffix and (name in options.rebuild or not (options.work / f"{model}{suffix}").exists()):
+            if suffix and (
+                name in options.rebuild or not (options.work / f"{model}{suffix}").exists()
+            ):
                 log = options.work / f"{model}.{name}.log"
                 with log.open("w") as sink:
-                    code = _spawn("--build", name, "--models", model, "--work", str(options.work),
-                                  stdout=sink, stderr=sink).wait()  # fmt: skip
-                print(f"{model}: built {name}" if code == 0 else f"{model}: {name} failed, see {log}",
-                      flush=True)  # fmt: skip
+                    code = _spawn(
+                        "--build",
+                        name,
+                        "--models",
+                        model,
+                        "--work",
+                        str(options.work),
+                        stdout=sink,
+                        stderr=sink,
+                    ).wait()
+                print(
+                    f"{model}: built {name}" if code == 0 else f"{model}: {name} failed, see {log}",
+                    flush=True,
+                )
         for threads in map(int, options.threads):
             for batch in map(int, options.batches):
-                results = race(model, options.contestants, batch, threads, options.rounds,
-                               options.work, options.cores)  # fmt: skip
+                results = race(
+                    model,
+                    options.contestants,
+                    batch,
+                    threads,
+                    options.rounds,
+                    options.work,
+                    options.cores,
+                )
                 made = row(model, batch, threads, results)
                 rows.append(made)
-                cells = [f"{n} {r['ms']:.2f} ms ({made[n]:.2f}x, error {r.get('error', 0):.3f}, "
-                         f"same {r.get('agreement', 0):.2f})" for n, r in results.items()]  # fmt: skip
+                cells = [
+                    f"{n} {r['ms']:.2f} ms ({made[n]:.2f}x, error {r.get('error', 0):.3f}, "
+                    f"same {r.get('agreement', 0):.2f})"
+                    for n, r in results.items()
+                ]
                 print(f"{model} batch {batch} threads {threads}: " + "; ".join(cells), flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps({"rows": rows}, indent=1) + "\n")

@@ -60,8 +60,15 @@ def build_onnxruntime(model: nn.Module, kind: str, data: list[Tensor], path: Pat
         def get_next(self) -> dict[str, object] | None:
             return {"x": self.left.pop()} if self.left else None
 
-    q.quantize_static(ready, path, Reader(), quant_format=q.QuantFormat.QDQ, per_channel=True,
-                      activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8)  # fmt: skip
+    q.quantize_static(
+        ready,
+        path,
+        Reader(),
+        quant_format=q.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=q.QuantType.QUInt8,
+        weight_type=q.QuantType.QInt8,
+    )
 
 
 def build_openvino_bf16(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:

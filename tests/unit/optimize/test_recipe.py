@@ -112,7 +112,9 @@ def test_settings_override_the_file(recipe_file: Path) -> None:
     assert found.budget.max_drop == 0.5
 
 
-@pytest.mark.parametrize("setting", ["seed", "=3", "stages.0.train.epoch=7", "nothing.at.all=1", "seed=["])
+@pytest.mark.parametrize(
+    "setting", ["seed", "=3", "stages.0.train.epoch=7", "nothing.at.all=1", "seed=["]
+)
 def test_a_bad_setting_is_refused(recipe_file: Path, setting: str) -> None:
     with pytest.raises(RecipeError):
         recipe.read(recipe_file, [setting])
