@@ -77,7 +77,7 @@ def test_the_steps_work_as_written(copy: Path) -> None:
         script.append(block)
         if "torchserve --start" in block:
             script.append(WAIT)
-    text = "set -e\n" + "\necho ---\n".join(script)
+    text = "set -e\n" + "\necho; echo ---\n".join(script)
     for port, key in PORTS.items():
         text = text.replace(f"127.0.0.1:{port}", settings[key].removeprefix("http://"))
     temp = copy / "tmp"
@@ -107,7 +107,7 @@ def test_the_steps_work_as_written(copy: Path) -> None:
             _end(shell.pid)
     output = (copy / "console.log").read_text(errors="replace")
     assert returned == 0, output[-3000:]
-    asked = output.split("\n---\n")[6]
+    asked = output.split("\n---\n")[5]
     assert asked.count('"predictions"') == 3
     assert len(re.findall(r'"label"', asked)) == 11  # ten classes cut to five, five, and one
     managed = output.split("\n---\n")[-1]
