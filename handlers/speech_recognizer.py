@@ -1,5 +1,7 @@
 """Speech recognition: recordings in, text with its segments out."""
 
+import contextlib
+import ctypes
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +57,7 @@ class SpeechRecognizer(BaseHandler):
         self._load_detector()
         self._row = -1
         self._context: Any = None
+        _return_freed_memory()
 
     def _load_detector(self) -> None:
         path = self.folder / "vad.jit"
@@ -137,6 +140,8 @@ class SpeechRecognizer(BaseHandler):
             for group in _by_start(turn, items):
                 for (index, segment), text in zip(group, self._texts(group, items), strict=True):
                     self._keep(items[index], segment, text)
+        if any(job.samples is None for job in items):
+            _return_freed_memory()
         for index, job in enumerate(items):
             if results[index] is None:
                 results[index] = {
@@ -315,3 +320,9 @@ def _by_start(
         key = () if start is None else tuple(start.tolist())
         groups.setdefault(key, []).append((index, segment))
     return list(groups.values())
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the kernel: loading and long clips need much for a moment."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -110,7 +110,7 @@ class ScreenedVocabulary(nn.Module):
     """
 
     candidates: Final[int] = 64
-    rows_at_once: Final[int] = 4096
+    rows_at_once: Final[int] = 512
 
     def __init__(self, table: Tensor, bias: Tensor, hidden_basis: Tensor, basis: Tensor) -> None:
         """
