@@ -10,6 +10,7 @@ from torch.export import Dim, export
 from optimize.errors import ModelError
 from optimize.lowering.graphs import arguments, aten, constant, replace_constant
 from optimize.lowering.padding import settle_padding
+from optimize.lowering.rewrites import drop_true_masks, fold_constants, merge_projections
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
@@ -34,14 +35,20 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
             module = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # export runs the user's code: anything can come out
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        hint = "take the control flow out of forward()"
+        if "batch" in str(error) and "specialized" in str(error):
+            hint = "write x.shape[0] where forward() says len(x) or int(x.shape[0])"
         raise ModelError(
-            f"the model's graph cannot be captured: {reason[0]}; "
-            "leave the quantize stage out, or take the control flow out of forward()"
+            f"the model's graph cannot be captured: {reason[0]}; {hint}, or leave the quantize "
+            "stage out"
         ) from error
     assert isinstance(module, fx.GraphModule)
     _drop_no_ops(module)
     _resolve_padding(module)
+    fold_constants(module)
+    drop_true_masks(module)
     _fold_batch_norm(module)
+    merge_projections(module)
     settle_padding(module)
     module.graph.eliminate_dead_code()
     module.recompile()

@@ -1,5 +1,7 @@
 """Small questions about nodes of a captured graph."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
 
@@ -47,3 +49,26 @@ def replace_constant(module: fx.GraphModule, node: fx.Node, kind: str, tensor: T
         read = module.graph.get_attr(name)
     read.meta["val"] = tensor
     return read
+
+
+def copy_call(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
+    """Copy one operator call so that a trace of it keeps the batch size free.
+
+    `view` becomes `reshape`, as memory layouts differ from the captured ones, with -1 for the
+    batch; other calls that take a size become tensor methods, whose size arguments are traced.
+    """
+    target: Any = node.target
+    if target in (aten.view.default, aten.reshape.default):
+        shape = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
+        if shape.count(-1) <= 1:
+            return graph.call_function(torch.reshape, (args[0], shape))
+        return graph.call_method("reshape", args)
+    sized = any(
+        isinstance(size, fx.Node) for arg in args[1:] if isinstance(arg, list) for size in arg
+    )
+    if isinstance(target, torch._ops.OpOverload):
+        name = target.overloadpacket.__name__
+        if sized and hasattr(torch.Tensor, name):
+            return graph.call_method(name, args, kwargs)
+        return graph.call_function(target.overloadpacket, args, kwargs)
+    return graph.call_function(target, args, kwargs)

@@ -1,5 +1,6 @@
 """Which operators of a captured graph become which quantized kernels."""
 
+import operator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,7 +8,7 @@ from torch import fx
 
 from optimize.lowering.graphs import arguments, aten, constant, layer_name
 
-Kind = Literal["conv", "linear", "add", "cat"]
+Kind = Literal["conv", "linear", "add", "cat", "attention"]
 
 # One uint8 tensor in, one out, scale and zero point unchanged.
 TRANSPARENT = (
@@ -18,6 +19,21 @@ TRANSPARENT = (
     aten.constant_pad_nd.default,
     aten.flip.default,
     aten.relu.default,
+)
+
+# The same numbers in another shape, in any dtype.
+VIEWS = (
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.unbind.int,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    operator.getitem,
 )
 
 
@@ -32,6 +48,7 @@ class Group:
         inputs: the activations it reads, at most one for conv and linear.
         other: the tensor a fused convolution adds to (and overwrites).
         relu: whether the kernel clamps below at zero.
+        post: GELU inside a linear kernel: "none", "gelu" or "gelu_tanh".
     """
 
     kind: Kind
@@ -40,25 +57,34 @@ class Group:
     inputs: list[fx.Node]
     other: fx.Node | None = None
     relu: bool = False
+    post: str = "none"
     fused: list[fx.Node] = field(default_factory=list)
+
+    def reads(self) -> list[fx.Node]:
+        """Every activation the kernel reads."""
+        return [*self.inputs, *([] if self.other is None else [self.other])]
 
 
 @dataclass
 class Plan:
-    """Groups by their last node, nodes that vanish into one, and what stays float and why."""
+    """Groups by their last node, nodes that vanish into one, and what stays float and why.
+
+    `fuse_adds` and `raw` say which kernels may be used: additions inside convolutions, and
+    those over plain tensors.
+    """
 
     groups: dict[fx.Node, Group] = field(default_factory=dict)
     inner: set[fx.Node] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     fuse_adds: bool = True
+    raw: bool = False
 
     def observed(self) -> list[fx.Node]:
         """Every tensor that a quantized kernel reads or writes."""
         nodes: dict[fx.Node, None] = {}
         for group in self.groups.values():
-            for node in [*group.inputs, group.other, group.last]:
-                if node is not None:
-                    nodes[node] = None
+            if group.kind != "attention":
+                nodes.update(dict.fromkeys([*group.reads(), group.last]))
         return list(nodes)
 
 
@@ -92,9 +118,9 @@ def _same_shape(add: fx.Node) -> bool:
     return _shape(a) == _shape(b) and arguments(add)[2] == 1
 
 
-def make_plan(module: fx.GraphModule, *, fuse_adds: bool = True) -> Plan:
-    """Group the graph's operators into quantized kernels; `fuse_adds` as the engine allows."""
-    plan = Plan(fuse_adds=fuse_adds)
+def make_plan(module: fx.GraphModule, *, fuse_adds: bool = True, raw: bool = False) -> Plan:
+    """Group the graph's operators into quantized kernels; see `Plan` for the choices."""
+    plan = Plan(fuse_adds=fuse_adds, raw=raw)
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if node in plan.inner or node in plan.groups:
@@ -105,9 +131,20 @@ def make_plan(module: fx.GraphModule, *, fuse_adds: bool = True) -> Plan:
             _finish(Group("add", node, node, list(node.args[:2])), plan)
         elif node.target is aten.cat.default and _worth_joining(node, plan):
             _finish(Group("cat", node, node, list(node.args[0])), plan)
+        elif raw and _plain_attention(node):
+            plan.groups[node] = Group("attention", node, node, list(node.args[:3]))
         elif str(node.target).startswith("aten.conv"):
             plan.refused[layer_name(node)] = f"{node.target} has no quantized kernel"
     return plan
+
+
+def _plain_attention(node: fx.Node) -> bool:
+    """Attention without mask, causality, dropout or shared keys."""
+    if node.target is not aten.scaled_dot_product_attention.default:
+        return False
+    mask, dropout, causal, _, shared = arguments(node)[3:8]
+    width = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
+    return mask is None and dropout == 0 and not causal and not shared and width == 4
 
 
 def _plan_weighted(
@@ -154,6 +191,11 @@ def _emitted_at(node: fx.Node, plan: Plan) -> fx.Node:
 
 def _finish(group: Group, plan: Plan) -> None:
     follower = _sole_user(group.last)
+    gelu = follower is not None and follower.target is aten.gelu.default
+    if follower is not None and gelu and group.kind == "linear" and plan.raw:
+        tanh = arguments(follower)[1] == "tanh"
+        group.last, group.post = follower, "gelu_tanh" if tanh else "gelu"
+        group.fused.append(follower)
     if follower is not None and group.kind != "cat" and _clamps_at_zero(follower):
         group.last, group.relu = follower, True
         group.fused.append(follower)
