@@ -2,6 +2,7 @@
 
 import operator
 import warnings
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,12 +17,13 @@ _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
 
 
-def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
+def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ()) -> fx.GraphModule:
     """Capture `model` with `torch.export`: functional ATen operators, the batch size left free.
 
     Args:
         model: in eval mode, float32, taking one tensor and returning one.
         example: one input `[N, ...]` with N of at least 2.
+        keep_float: layers that are to stay as they are, never merged with others.
 
     Raises:
         ModelError: data-dependent control flow, a batch size written into the code, or an
@@ -48,7 +50,7 @@ def capture(model: nn.Module, example: Tensor) -> fx.GraphModule:
     fold_constants(module)
     drop_true_masks(module)
     _fold_batch_norm(module)
-    merge_projections(module)
+    merge_projections(module, keep_float)
     settle_padding(module)
     module.graph.eliminate_dead_code()
     module.recompile()

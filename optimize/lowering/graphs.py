@@ -1,5 +1,6 @@
 """Small questions about nodes of a captured graph."""
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -13,6 +14,11 @@ def layer_name(node: fx.Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     names = [name for name, _ in stack.values() if name and not name.startswith("_empty_nn")]
     return names[-1] if names else node.name
+
+
+def is_named(name: str, names: Collection[str]) -> bool:
+    """Whether `names` holds the layer or a module that contains it; "" is the whole model."""
+    return any(name == n or not n or name.startswith(f"{n}.") for n in names)
 
 
 def constant(module: fx.GraphModule, node: object) -> Tensor | None:

@@ -3,13 +3,13 @@
 import copy
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from optimize.errors import DataError
+from optimize.errors import DataError, ModelError
 from optimize.lowering.capture import capture
 from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
@@ -68,6 +68,7 @@ def lower_int8(
     input_zero_point: int | None = None,
     engine: Engine | None = None,
     hot_batch: int | None = None,
+    keep_float: Collection[str] = (),
 ) -> Lowered:
     """Quantize `model` statically (Jacob et al. 2018) and lower it to int8 kernels.
 
@@ -92,6 +93,8 @@ def lower_int8(
         hot_batch: with oneDNN, keep the kernels ready to run for batch 1, for this batch size
             and for the first other one, by copies of the packed weights in memory (the file
             holds them once). None: kernels ready for the first batch size they meet only.
+        keep_float: names of layers, or of modules that contain them, that stay in float32
+            because they cost accuracy; they are named in `left_in_float`.
 
     Returns:
         A module whose `scripted()` is ready to save; the file needs plain torch alone, with
@@ -99,9 +102,12 @@ def lower_int8(
         Without `hot_batch` it may also be traced and frozen. Sets this process' engine.
 
     Raises:
-        ModelError: the graph cannot be captured.
+        ModelError: the graph cannot be captured, or `keep_float` names no module of it.
         DataError: no calibration data.
     """
+    known = dict(model.named_modules())
+    if unknown := [name for name in keep_float if name not in known]:
+        raise ModelError(f"the model has no layer named {unknown[0]!r} to keep in float")
     pixels = None
     if input_scale is not None:
         pixels = Affine(float(input_scale), int(input_zero_point or 0))
@@ -110,10 +116,12 @@ def lower_int8(
     index = next((i for i, b in enumerate(batches) if len(b) >= 2), None)
     if index is None:
         raise DataError("quantization needs calibration data: one batch of two inputs or more")
-    graph = capture(copy.deepcopy(model).eval(), batches[index][:2])
+    graph = capture(copy.deepcopy(model).eval(), batches[index][:2], keep_float)
     engine = engine or _suitable_engine(graph)
     ready = hot_batch if engine == "onednn" else None
-    plan = make_plan(graph, fuse_adds=engine == "onednn", raw=ready is not None)
+    plan = make_plan(
+        graph, fuse_adds=engine == "onednn", raw=ready is not None, keep_float=keep_float
+    )
     affines = calibrate(graph, plan.observed(), batches)
     # Both packing and the fused adds look at the engine, the latter whenever they run.
     torch.backends.quantized.engine = engine

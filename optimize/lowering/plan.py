@@ -1,14 +1,17 @@
 """Which operators of a captured graph become which quantized kernels."""
 
 import operator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import fx
 
-from optimize.lowering.graphs import arguments, aten, constant, layer_name
+from optimize.lowering.graphs import arguments, aten, constant, is_named, layer_name
 
 Kind = Literal["conv", "linear", "add", "cat", "attention"]
+
+WEIGHTED = (aten.conv2d.default, aten.linear.default)
 
 # One uint8 tensor in, one out, scale and zero point unchanged.
 TRANSPARENT = (
@@ -118,14 +121,23 @@ def _same_shape(add: fx.Node) -> bool:
     return _shape(a) == _shape(b) and arguments(add)[2] == 1
 
 
-def make_plan(module: fx.GraphModule, *, fuse_adds: bool = True, raw: bool = False) -> Plan:
-    """Group the graph's operators into quantized kernels; see `Plan` for the choices."""
+def make_plan(
+    module: fx.GraphModule,
+    *,
+    fuse_adds: bool = True,
+    raw: bool = False,
+    keep_float: Collection[str] = (),
+) -> Plan:
+    """Group the graph's operators into quantized kernels, all but those of the layers named in
+    `keep_float`; see `Plan` for the choices."""
     plan = Plan(fuse_adds=fuse_adds, raw=raw)
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if node in plan.inner or node in plan.groups:
             continue
-        if node.target in (aten.conv2d.default, aten.linear.default):
+        if node.target in WEIGHTED and is_named(layer_name(node), keep_float):
+            plan.refused[layer_name(node)] = "kept in float on request"
+        elif node.target in WEIGHTED:
             _plan_weighted(module, node, plan, order)
         elif node.target is aten.add.Tensor and _same_shape(node) and _worth_adding(node, plan):
             _finish(Group("add", node, node, list(node.args[:2])), plan)

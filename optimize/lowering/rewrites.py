@@ -1,11 +1,18 @@
 """Exact rewrites of a captured graph: less to compute, fewer and larger operators."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, fx
 
-from optimize.lowering.graphs import arguments, aten, constant, layer_name, replace_constant
+from optimize.lowering.graphs import (
+    arguments,
+    aten,
+    constant,
+    is_named,
+    layer_name,
+    replace_constant,
+)
 
 # Folding must not grow the file by much.
 _LARGEST_FOLDED = 1 << 20
@@ -88,10 +95,12 @@ def drop_true_masks(module: fx.GraphModule) -> None:
             node.kwargs = {k: v for k, v in node.kwargs.items() if k != "attn_mask"}
 
 
-def merge_projections(module: fx.GraphModule) -> None:
-    """Linear layers that read the same tensor (query, key, value) become one, then slices."""
+def merge_projections(module: fx.GraphModule, apart: Collection[str] = ()) -> None:
+    """Linear layers that read the same tensor (query, key, value) become one, then slices; the
+    layers named in `apart` do not join."""
     for source in list(module.graph.nodes):
         readers = [u for u in source.users if _projection(module, u, source)]
+        readers = [u for u in readers if not is_named(layer_name(u), apart)]
         if len(readers) < 2:
             continue
         weights, biases = [], []

@@ -191,6 +191,21 @@ def test_layers_without_a_kernel_stay_in_float_and_are_named(pixels: Tensor) -> 
         assert relative_error(lowered(x), model(x)) < 0.05
 
 
+def test_layers_kept_on_request_are_float_and_named(network: nn.Module, pixels: Tensor) -> None:
+    x = (pixels.float() - 73) / 90
+    kept = lower_int8(network, [x], keep_float=["1", "3.conv"])
+    assert kept.lowered == ("0.0", "2.0", "3.first.0")
+    assert list(kept.left_in_float) == ["1.0", "3.conv", "8"]
+    graph = str(torch.jit.trace(kept, x, check_trace=False).inlined_graph)
+    assert graph.count("aten::conv2d(") + graph.count("aten::_convolution(") == 2
+    with torch.no_grad():
+        assert relative_error(kept(x), network(x)) < 0.03
+        everything = lower_int8(network, [x], keep_float=[""])
+        torch.testing.assert_close(everything(x), network(x), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ModelError, match="no layer named '9"):
+        lower_int8(network, [x], keep_float=["9.conv"])
+
+
 def test_control_flow_is_refused(pixels: Tensor) -> None:
     class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
