@@ -1,4 +1,4 @@
-"""Command line: `python -m optimize run RECIPE`, `python -m optimize report ARTIFACT`."""
+"""Command line: `python -m optimize run RECIPE`, `export ARTIFACT` and `report ARTIFACT`."""
 
 import argparse
 import os
@@ -9,8 +9,9 @@ from optimize.errors import OptimizeError
 
 EXIT_CODES = """exit codes: 0 the gate passed; 2 a bad recipe or command; 3 the accuracy budget was
 missed (the artefact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
-6 the saved file does not answer as the module; 7 no space or permission; 130 interrupted
-(finished stages are kept: continue with --resume)"""
+6 the saved file does not answer as the module; 7 no space or permission; 8 an exported file
+failed its check and was deleted; 130 interrupted (finished stages are kept: continue with
+--resume)"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -25,11 +26,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = commands.add_parser("report", help="print an artefact's report")
     show.add_argument("artifact", type=Path, help="an artefact's folder")
+    export = commands.add_parser(
+        "export", help="write an artefact in other runtimes' formats", epilog=EXIT_CODES
+    )
+    export.add_argument("artifact", type=Path, help="an artefact's folder")
+    export.add_argument("--to", required=True, metavar="FORMAT,...", help="see docs/formats.md")
+    export.add_argument("--precision", default="", metavar="NAME,...", help="default: all")
+    export.add_argument("--recipe", type=Path, help="default recipes/NAME.yaml")
+    export.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in run")
+    export.add_argument("--no-latency", action="store_true", help="measure no latency")
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from optimize import pipeline, recipe
+    from optimize import distributed, pipeline, recipe
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -40,8 +50,22 @@ def _run(arguments: argparse.Namespace) -> None:
         for line in report.summary(report.read(arguments.artifact)):
             say(line)
         return
+    if arguments.command == "export":
+        from optimize.export import command
+
+        command.run(
+            arguments.artifact,
+            [name.strip() for name in arguments.to.split(",") if name.strip()],
+            precisions=[name.strip() for name in arguments.precision.split(",") if name.strip()],
+            recipe=arguments.recipe,
+            overrides=arguments.set,
+            timed=not arguments.no_latency,
+            say=say,
+        )
+        return
     checked = recipe.read(arguments.recipe, arguments.set)
-    pipeline.run(checked, arguments.output, resume=arguments.resume, say=say)
+    with distributed.joined():
+        pipeline.run(checked, arguments.output, resume=arguments.resume, say=say)
 
 
 def main() -> int:

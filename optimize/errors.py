@@ -17,6 +17,12 @@ class RecipeError(OptimizeError):
         super().__init__(where + message)
 
 
+class OptionError(OptimizeError, ValueError):
+    """An option that does not fit the model or data it is used on. Exit code 2."""
+
+    exit_code = 2
+
+
 class BudgetMissed(OptimizeError):
     """The compressed model lost more than the recipe's budget allows. Exit code 3."""
 
@@ -45,3 +51,15 @@ class StorageError(OptimizeError):
     """A file could not be written: no space, no permission. Exit code 7."""
 
     exit_code = 7
+
+
+class ExtraMissing(OptimizeError):
+    """A format's packages are not installed; says which command brings them. Exit code 2."""
+
+    exit_code = 2
+
+
+class ExportRefused(OptimizeError):
+    """An exported file failed its check and was deleted. Exit code 8."""
+
+    exit_code = 8

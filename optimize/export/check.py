@@ -1,0 +1,153 @@
+"""The checks no exported file ships without: parity on real inputs, then the metric.
+
+Exporters exit 0 with a wrong file; only the answers of the file itself, for batch sizes and
+padding other than the traced ones, tell.
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimize.errors import ExportRefused
+from optimize.export import Format, Limits
+from optimize.export.runner import Runner
+from optimize.export.subject import Exportable, Inputs, Subject
+
+ROUNDS = 7
+ROUND_SECONDS = 0.12
+
+
+def error_of(found: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference over the norm of `wanted`; infinite if anything is not finite."""
+    found, wanted = found.double(), wanted.double()
+    if not torch.isfinite(found).all():
+        return float("inf")
+    return ((found - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()
+
+
+def worst_row(found: Tensor, wanted: Tensor) -> float:
+    """`error_of` the worst row: one wrong row of a batch does not hide among the others."""
+    return max(error_of(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:
+    """Compare a file's answers with the module's on every piece of real input.
+
+    Args:
+        subject: whose `module` is the truth.
+        run: the file, torch in and out.
+        limits: what it may differ by.
+
+    Returns:
+        The largest error for every combination of sizes: `{"batch 3": 1e-6, ...}`.
+
+    Raises:
+        ExportRefused: it does not run, or answers otherwise; says at which sizes.
+    """
+    errors: dict[str, float] = {}
+    for piece in subject.pieces:
+        title = describe(subject, piece)
+        try:
+            answers = run(*piece)
+        except ExportRefused as error:
+            raise ExportRefused(f"at {title}: {error}") from error
+        wanted = subject(*piece)
+        if len(answers) != len(wanted):
+            raise ExportRefused(f"{len(answers)} outputs, the module has {len(wanted)}")
+        for name, a, b in zip(subject.outputs, answers, wanted, strict=True):
+            if a.shape != b.shape:
+                raise ExportRefused(
+                    f"at {title}: {name} has shape {list(a.shape)}, the module's {list(b.shape)}"
+                )
+            error = worst_row(a, b)
+            if not error <= limits.error:
+                raise ExportRefused(
+                    f"at {title}: {name} differs from the module by {error:.2g}, at most "
+                    f"{limits.error:.2g} is accepted"
+                )
+            errors[title] = max(errors.get(title, 0.0), error)
+    return errors
+
+
+def describe(subject: Subject, piece: Inputs) -> str:
+    """Sizes of a piece for people: `batch 3, tokens 64`."""
+    return ", ".join(f"{axis} {size}" for axis, size in subject.sizes(piece).items()) or "one size"
+
+
+def quantized(form: Format, path: Path, limits: Limits) -> int:
+    """How many quantized operators or weights the file holds.
+
+    Raises:
+        ExportRefused: none, where there should be.
+    """
+    count = form.operators(path).get("quantized", 0)
+    if limits.quantized and not count:
+        raise ExportRefused("the file holds nothing quantized: its int8 was dropped silently")
+    return count
+
+
+def metric(found: dict[str, Any], wanted: dict[str, Any], limits: Limits) -> None:
+    """Compare the file's metric and agreement with the module's.
+
+    Raises:
+        ExportRefused: it lost more than `limits` allow.
+    """
+    name = "accuracy" if "accuracy" in wanted else "wer"
+    drop = wanted[name] - found[name] if name == "accuracy" else found[name] - wanted[name]
+    # Counts over the same samples: half a sample is below what can be told apart.
+    if drop > limits.drop + 0.5 / max(1, found["samples"]):
+        raise ExportRefused(
+            f"{name} {found[name]:.4f}, the module's is {wanted[name]:.4f}: at most "
+            f"{limits.drop:.3f} may be lost"
+        )
+    if found["agreement"] < limits.agreement:
+        raise ExportRefused(
+            f"agrees with the module on {found['agreement']:.3f} of "
+            f"{found['agreement_samples']} samples; {limits.agreement:.3f} is asked"
+        )
+
+
+def latency_ratios(
+    exportable: Exportable, files: dict[str, Runner], others: dict[str, dict[str, Runner]]
+) -> dict[str, dict[str, float]]:
+    """Median time of the files over that of each other contestant, by turns, one thread.
+
+    Args:
+        exportable: for its real inputs.
+        files: a runner per subject.
+        others: by name, a runner per subject each.
+
+    Returns:
+        `{"eager": {"batch 1": 0.4, ...}, ...}`, below 1 where the files are faster; the times
+        of several subjects are added up.
+    """
+    pieces = {subject.name: _timed(subject) for subject in exportable}
+    titles = {title for found in pieces.values() for title in found}
+    contestants = {"": files, **others}
+    ratios: dict[str, dict[str, float]] = {name: {} for name in others}
+    for title in sorted(titles):
+        totals = dict.fromkeys(contestants, 0.0)
+        for subject in exportable:
+            piece = pieces[subject.name].get(title, subject.pieces[0])
+            times: dict[str, list[float]] = {name: [] for name in contestants}
+            for number in range(ROUNDS + 1):
+                for name, runners in contestants.items():
+                    found = runners[subject.name].time(ROUND_SECONDS, *piece)
+                    times[name] += found if number else []  # the first round warms up
+            for name, values in times.items():
+                totals[name] += statistics.median(values)
+        for name in others:
+            ratios[name][title] = round(totals[""] / totals[name], 3)
+    return ratios
+
+
+def _timed(subject: Subject) -> dict[str, Inputs]:
+    """Pieces of batch 1 and 8, or all there are of another kind."""
+    wanted = [p for p in subject.pieces if subject.sizes(p).get("batch", 1) in (1, 8)]
+    found: dict[str, Inputs] = {}
+    for piece in wanted or subject.pieces[:1]:
+        found.setdefault(f"batch {subject.sizes(piece).get('batch', 1)}", piece)
+    return found

@@ -1,0 +1,218 @@
+"""`python -m optimize export`: write aside, check, then publish and report; or delete."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from optimize import checkpoint, export, files, report
+from optimize.errors import ExportRefused, RecipeError
+from optimize.export import Format, check, source, subjects
+from optimize.export.runner import Runner
+from optimize.export.subject import Exportable
+
+Say = Callable[[str], None]
+
+
+def key(name: str, form: Format, precision: str) -> str:
+    """Name in the report and under `exports/`: the first precision carries no suffix."""
+    return name if precision == next(iter(form.PRECISIONS)) else f"{name}-{precision}"
+
+
+def formats(names: list[str], precisions: list[str]) -> dict[str, tuple[Format, list[str]]]:
+    """Every format with the precisions to write; all of them if none is named.
+
+    Raises:
+        RecipeError: an unknown format or precision.
+        ExtraMissing: a package is not installed.
+    """
+    found = {name: export.load(name) for name in names}
+    known = sorted({p for form in found.values() for p in form.PRECISIONS})
+    for precision in precisions:
+        if precision not in known:
+            raise RecipeError(f"no precision {precision!r} here; there are {', '.join(known)}")
+    return {
+        name: (form, [p for p in form.PRECISIONS if not precisions or p in precisions])
+        for name, form in found.items()
+    }
+
+
+def run(
+    folder: Path,
+    names: list[str],
+    *,
+    precisions: list[str] | None = None,
+    recipe: Path | None = None,
+    overrides: list[str] | None = None,
+    timed: bool = True,
+    say: Say = print,
+) -> None:
+    """Export an artefact to every format named.
+
+    Args:
+        folder: the artefact's.
+        names: of formats.
+        precisions: of the files; all that a format has when left out.
+        recipe, overrides: what made the artefact; see `source.read_recipe`.
+        timed: measure latency too.
+        say: told a line at each step.
+
+    Raises:
+        ExportRefused: a file failed its check and was deleted; the others are complete.
+        OptimizeError: nothing was exported: a package, the recipe or the stages are missing.
+    """
+    evidence = report.read(folder)
+    wanted = formats(names, precisions or [])
+    used = source.read_recipe(folder, evidence, recipe, overrides or [])
+    exportable = subjects.load(used, folder, evidence)
+    modules = {subject.name: subject for subject in exportable}
+    truth = exportable.evaluate(dict(modules))
+    say(f"{folder}: {_score(truth)} in PyTorch, float32")
+    failures = []
+    for name, (form, kinds) in wanted.items():
+        for precision in kinds:
+            title = key(name, form, precision)
+            start = time.monotonic()
+            try:
+                entry = one(folder, name, form, precision, exportable, truth, timed=timed)
+            except ExportRefused as error:
+                _discard(folder, title, evidence["digest"])
+                say(f"  {title}: refused and deleted: {error}")
+                failures.append(f"{title} ({error})")
+                continue
+            _record(folder, title, {**entry, "digest": evidence["digest"]})
+            say(
+                f"  {title}: {report.size(entry['bytes'])}, parity {entry['parity']:.1g}, "
+                f"{_score(entry)}{_ratio(entry)} [{time.monotonic() - start:.0f} s]"
+            )
+    if failures:
+        raise ExportRefused(f"not exported: {'; '.join(failures)}")
+
+
+def one(
+    folder: Path,
+    name: str,
+    form: Format,
+    precision: str,
+    exportable: Exportable,
+    truth: dict[str, Any],
+    *,
+    timed: bool = True,
+) -> dict[str, Any]:
+    """Export in one format and precision, check, and put the files into `exports/`.
+
+    Returns:
+        The report's entry.
+
+    Raises:
+        ExportRefused: it cannot be exported, or failed its check; nothing is left of it.
+    """
+    limits = form.PRECISIONS[precision]
+    target = folder / "exports" / key(name, form, precision)
+    artifact = folder.resolve().name
+    with files.replacing(target) as aside, ExitStack() as open_runners:
+        parts = {s.name: aside / form.file(artifact, s.name) for s in exportable}
+        for subject in exportable:
+            parts[subject.name].parent.mkdir(parents=True, exist_ok=True)
+            try:
+                form.export(subject, parts[subject.name], precision)
+            except Exception as error:  # a foreign converter: anything can come out
+                raise ExportRefused(
+                    f"{subject.name} cannot be converted: {type(error).__name__}: "
+                    f"{str(error).strip()[:300]}"
+                ) from error
+        runners = {
+            part: open_runners.enter_context(Runner(name, path)) for part, path in parts.items()
+        }
+        parity: dict[str, float] = {}
+        for subject in exportable:
+            for sizes, error in check.parity(subject, runners[subject.name], limits).items():
+                title = sizes if len(parts) == 1 else f"{subject.name}: {sizes}"
+                parity[title] = error
+        quantized = sum(check.quantized(form, path, limits) for path in parts.values())
+        measured = exportable.evaluate(dict(runners))
+        check.metric(measured, truth, limits)
+        ratios = None
+        if timed and getattr(form, "TIMED", True):
+            with ExitStack() as rivals:
+                others = _rivals(folder, exportable, rivals)
+                ratios = check.latency_ratios(exportable, runners, others)
+        proves = getattr(form, "PROVES", "")
+        return {
+            "format": name,
+            "precision": precision,
+            "files": [str(path.relative_to(aside)) for path in parts.values()],
+            "bytes": _bytes(aside),
+            "parity": max(parity.values()),
+            "parity_at": parity,
+            "quantized": quantized,
+            **measured,
+            "latency_ratio": ratios,
+            "versions": export.versions(form),
+            "notes": [*exportable.notes, *([proves] if proves else [])],
+        }
+
+
+def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str, dict[str, Runner]]:
+    """The eager module and, where it takes the same inputs, the served file, in processes."""
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    eager = {}
+    for subject in exportable:
+        path = scratch / f"{subject.name}.pt"
+        checkpoint.save(subject.module, path)
+        eager[subject.name] = stack.enter_context(Runner("eager", path))
+    others = {"eager": eager}
+    served = folder / "model.pt"
+    if exportable.served and served.is_file():
+        engine = _engine(folder)
+        runner = stack.enter_context(Runner("served", served, engine))
+        others["served"] = {subject.name: runner for subject in exportable}
+    return others
+
+
+def _engine(folder: Path) -> str | None:
+    import json
+
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    found: str | None = card["model"]["quantized_engine"]
+    return found
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _record(folder: Path, title: str, entry: dict[str, Any] | None) -> None:
+    """Set, or with None remove, one entry of the report's `exports`."""
+    evidence = report.read(folder)
+    evidence["exports"].pop(title, None)
+    if entry is not None:
+        evidence["exports"][title] = entry
+    files.write_json(folder / "report.json", evidence)
+
+
+def _discard(folder: Path, title: str, digest: str) -> None:
+    """Remove an older file of that name, unless it passed its check for this very model."""
+    known = report.read(folder)["exports"].get(title)
+    if known is not None and known.get("digest") == digest:
+        return
+    shutil.rmtree(folder / "exports" / title, ignore_errors=True)
+    if known is not None:
+        _record(folder, title, None)
+
+
+def _score(found: dict[str, Any]) -> str:
+    name, value = report.metric_of(found)
+    return f"{name} {value:.4f} on {found['samples']}, agreement {found['agreement']:.3f}"
+
+
+def _ratio(entry: dict[str, Any]) -> str:
+    ratios = entry["latency_ratio"] or {}
+    return "".join(
+        f", {title} {ratio:.2f}x the time of {name}"
+        for name, found in ratios.items()
+        for title, ratio in list(found.items())[:1]
+    )

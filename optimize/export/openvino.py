@@ -1,0 +1,85 @@
+"""OpenVINO IR: an .xml and its .bin, through torch.export; int8 by NNCF."""
+
+import contextlib
+import io
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimize.export import FLOAT32, INT8, Array, Run
+from optimize.export.subject import Inputs, Subject
+
+EXTRA = "openvino"
+MODULES = ("openvino", "nncf")
+PACKAGES = ("openvino", "nncf")
+PRECISIONS = {"float32": FLOAT32, "int8": INT8}
+
+
+def file(artifact: str, subject: str) -> str:
+    """`SUBJECT.xml`, the weights beside it in `SUBJECT.bin`."""
+    return f"{subject}.xml"
+
+
+def export(subject: Subject, path: Path, precision: str) -> None:
+    """Write `path`; see `optimize.export.Format`."""
+    import openvino
+
+    model = convert(subject)
+    if precision == "int8":
+        model = quantize(model, subject)
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def convert(subject: Subject) -> Any:
+    """An `openvino.Model` with the subject's names and open axes."""
+    import openvino
+
+    program = torch.export.export(
+        subject.module, subject.pieces[0], dynamic_shapes=subject.unbounded()
+    )
+    model = openvino.convert_model(program)
+    for port, name in zip(model.inputs, subject.inputs, strict=True):
+        port.get_tensor().set_names({name})
+    for port, name in zip(model.outputs, subject.outputs, strict=True):
+        port.get_tensor().set_names({name})
+    return model
+
+
+def quantize(model: Any, subject: Subject) -> Any:
+    """Static int8 by NNCF's post-training quantization."""
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+
+    def feed(piece: Inputs) -> list[Array]:
+        return [tensor.numpy() for tensor in piece]
+
+    data = nncf.Dataset(subject.calibration, feed)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        return nncf.quantize(model, data, subset_size=len(subject.calibration))
+
+
+def load(path: Path) -> Run:
+    """The file on OpenVINO's CPU plugin, arithmetic in float32 where it is not int8."""
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+
+    def run(*arrays: Array) -> list[Array]:
+        found = compiled(list(arrays))
+        return [found[i].copy() for i in range(len(found))]
+
+    return run
+
+
+def operators(path: Path) -> dict[str, int]:
+    """Operators by name."""
+    import openvino
+
+    model = openvino.Core().read_model(str(path))
+    counts = Counter(op.get_type_name() for op in model.get_ops())
+    return {**counts, "quantized": counts["FakeQuantize"]}

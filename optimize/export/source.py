@@ -1,0 +1,72 @@
+"""What an artefact keeps for exporting: the float model in `stages/`, the data by recipe."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from optimize import checkpoint, recipe
+from optimize.errors import RecipeError
+from optimize.recipe import Recipe
+from optimize.tasks import State
+
+
+def read_recipe(
+    folder: Path, report: dict[str, Any], path: Path | None, overrides: list[str]
+) -> Recipe:
+    """The recipe that made an artefact: `path`, or `recipes/NAME.yaml` by the report's name.
+
+    Raises:
+        RecipeError: there is none, or it is of another name or task.
+    """
+    named = path or Path("recipes") / f"{report['recipe']}.yaml"
+    if not named.is_file():
+        raise RecipeError(
+            f"{folder} was made from a recipe named {report['recipe']!r}, and there is no {named}: "
+            "say where it is with --recipe"
+        )
+    found = recipe.read(named, overrides)
+    if (found.name, found.task) != (report["recipe"], report["task"]):
+        raise RecipeError(
+            f"this is the recipe of {found.name!r} ({found.task}), and {folder} was made from "
+            f"{report['recipe']!r} ({report['task']})",
+            str(named),
+        )
+    return found
+
+
+def same_data(fingerprint: str, used: Recipe, report: dict[str, Any]) -> None:
+    """Refuse data that is not what the artefact was measured on.
+
+    Raises:
+        RecipeError: it differs.
+    """
+    if fingerprint != report["data"]["fingerprint"]:
+        raise RecipeError(
+            "loads other data than the artefact was made and measured on: use the recipe (and the "
+            "--set settings) of that run, or run it again",
+            used.file,
+        )
+
+
+def final_state(used: Recipe, folder: Path, report: dict[str, Any]) -> State:
+    """The last stage's state, with the compressed model before quantization.
+
+    Raises:
+        RecipeError: the artefact has no stages, or none of the run that the report is of.
+    """
+    again = f"run `python -m optimize run {used.file} --output {folder} --resume` first"
+    for kept in sorted((folder / "stages").glob("[0-9][0-9]-*"), reverse=True):
+        try:
+            digest = json.loads((kept / "stage.json").read_text(encoding="utf-8"))["digest"]
+            # The report's digest starts with that of the last stage.
+            if report["digest"].startswith(digest):
+                state: State = checkpoint.load(kept / "state.pt")
+                return state
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise RecipeError(
+                f"{kept} is damaged, and the float model to export lies in it: {again}"
+            ) from error
+    raise RecipeError(
+        f"{folder}/stages has no stage of the run that {folder}/report.json is of, and the float "
+        f"model to export lies there: {again}"
+    )

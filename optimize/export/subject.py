@@ -1,0 +1,113 @@
+"""What is exported: modules with real inputs to trace, calibrate and check them with."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Inputs = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension that varies: its bounds, and the sizes that static formats are built for."""
+
+    least: int = 1
+    most: int = 16
+    sizes: tuple[int, ...] = (1, 8)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One module, one file.
+
+    Attributes:
+        name: of the file.
+        module: float32, in eval mode; from tensors to a tensor or a tuple of tensors.
+        inputs, outputs: names, in order.
+        pieces: real held-out inputs that differ in every axis; the first is what is traced
+            with. Where rows differ in length at least one piece has a padded row.
+        calibration: real training inputs for the activation ranges.
+        axes: the dimensions that vary, by name.
+        dynamic, dynamic_outputs: for every input (output), which of its dimensions is which
+            axis.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    pieces: list[Inputs]
+    calibration: list[Inputs]
+    axes: dict[str, Axis]
+    dynamic: tuple[dict[int, str], ...]
+    dynamic_outputs: tuple[dict[int, str], ...]
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """The module's answers as a list."""
+        with torch.inference_mode():
+            found = self.module(*inputs)
+        return [found] if isinstance(found, Tensor) else list(found)
+
+    def sizes(self, inputs: Inputs) -> dict[str, int]:
+        """How large every axis is in `inputs`."""
+        return {
+            axis: tensor.shape[dim]
+            for tensor, dims in zip(inputs, self.dynamic, strict=True)
+            for dim, axis in dims.items()
+        }
+
+    def shapes(self) -> list[dict[str, int]]:
+        """Every combination of sizes that a static format is built for, smallest first."""
+        names = list(self.axes)
+        found = [
+            dict(zip(names, sizes, strict=True))
+            for sizes in product(*(self.axes[name].sizes for name in names))
+        ]
+        return sorted(found, key=lambda shape: torch.tensor(list(shape.values())).prod().item())
+
+    def example(self, shape: dict[str, int]) -> Inputs:
+        """The first piece repeated or cut to a shape."""
+        found = []
+        for tensor, dims in zip(self.pieces[0], self.dynamic, strict=True):
+            for dim, axis in dims.items():
+                index = torch.arange(shape[axis]) % tensor.shape[dim]
+                tensor = tensor.index_select(dim, index)
+            found.append(tensor)
+        return tuple(found)
+
+    def dims(self) -> tuple[dict[int, Any], ...]:
+        """`dynamic_shapes` for `torch.export`, within the axes' bounds."""
+        named = {
+            name: torch.export.Dim(name, min=axis.least, max=axis.most)
+            for name, axis in self.axes.items()
+        }
+        return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in self.dynamic)
+
+    def unbounded(self) -> tuple[dict[int, Any], ...]:
+        """`dynamic_shapes` for `torch.export`, of any size."""
+        named = {name: torch.export.Dim(name) for name in self.axes}
+        return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in self.dynamic)
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A task's subjects, and how good a set of files is.
+
+    Attributes:
+        subjects: one or more modules.
+        evaluate: from one function per subject, torch in and out, to the metric, `samples`,
+            `ci95`, `agreement` and `agreement_samples`.
+        served: whether `model.pt` takes and returns what the only subject does.
+    """
+
+    subjects: list[Subject]
+    evaluate: Callable[[dict[str, Callable[..., list[Tensor]]]], dict[str, Any]]
+    served: bool = False
+    notes: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Subject]:
+        return iter(self.subjects)

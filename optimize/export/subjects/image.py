@@ -1,0 +1,83 @@
+"""Image classifiers: one module from uint8 pixels to logits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimize import evaluate
+from optimize.data import Dataset
+from optimize.export import source
+from optimize.export.subject import Axis, Exportable, Subject
+from optimize.recipe import Recipe
+from optimize.tasks import image
+
+BATCH = 8
+SAMPLES = 2000
+CALIBRATION = 256
+
+
+def make(module: nn.Module, dataset: Dataset) -> Exportable:
+    """What exporting an image classifier needs.
+
+    Args:
+        module: float32, uint8 `[N, C, H, W]` to logits `[N, classes]`.
+        dataset: held-out inputs check the files, training inputs calibrate them.
+    """
+    test = dataset.test[:SAMPLES]
+    crops = dataset.agreement if dataset.agreement is not None else test.inputs
+    calibration = dataset.train.inputs if dataset.train is not None else dataset.calibration
+    chosen = test.inputs[:CALIBRATION] if calibration is None else calibration
+    order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))
+    subject = Subject(
+        name="model",
+        module=module.eval(),
+        inputs=("pixels",),
+        outputs=("logits",),
+        # Traced with two: torch.export takes a batch of one for a constant.
+        pieces=[(crops[start : start + n],) for start, n in ((0, 2), (2, 1), (3, 3), (6, 8))],
+        calibration=[(part,) for part in chosen[order[:CALIBRATION]].split(BATCH)],
+        axes={"batch": Axis()},
+        dynamic=({0: "batch"},),
+        dynamic_outputs=({0: "batch"},),
+    )
+    known: list[Tensor] = []
+
+    def measure(run: dict[str, Callable[..., list[Tensor]]]) -> dict[str, Any]:
+        """Accuracy on the labelled samples, agreement on those or on the unlabelled ones."""
+        if not known:
+            known.append(_answers(subject, crops))
+        found = evaluate.accuracy(_answers(run["model"], test.inputs), test.targets)
+        agreed = evaluate.agreement(_answers(run["model"], crops), known[0])
+        return {
+            "accuracy": found.value,
+            "samples": found.samples,
+            "ci95": list(found.ci95),
+            "agreement": agreed,
+            "agreement_samples": len(crops),
+        }
+
+    return Exportable([subject], measure, served=True, notes=_notes(len(test), len(crops)))
+
+
+def _notes(labelled: int, compared: int) -> list[str]:
+    if labelled >= 500:
+        return []
+    return [
+        f"only {labelled} held-out samples have labels: the check is agreement with the PyTorch "
+        f"module on {compared}"
+    ]
+
+
+def _answers(run: Callable[..., list[Tensor]], inputs: Tensor) -> Tensor:
+    return torch.cat([run(part)[0].float() for part in inputs.split(BATCH)])
+
+
+def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
+    """See `optimize.export.subjects.load`."""
+    dataset = image.load_data(recipe.data, recipe.folder, recipe.seed)
+    source.same_data(dataset.fingerprint(), recipe, report)
+    state = source.final_state(recipe, folder, report)
+    return make(state.float_model, dataset)
