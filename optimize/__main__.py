@@ -1,8 +1,9 @@
-"""Command line: `python -m optimize run RECIPE`, `export ARTIFACT` and `report ARTIFACT`."""
+"""Command line: `python -m optimize run RECIPE`, and `export`, `report`, `compare` ARTIFACT."""
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from optimize.errors import OptimizeError
@@ -26,6 +27,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     show = commands.add_parser("report", help="print an artefact's report")
     show.add_argument("artifact", type=Path, help="an artefact's folder")
+    show.add_argument("--html", action="store_true", help="write report.html anew")
+    against = commands.add_parser("compare", help="print two artefacts side by side")
+    against.add_argument("artifacts", type=Path, nargs=2, metavar="ARTIFACT")
     export = commands.add_parser(
         "export", help="write an artefact in other runtimes' formats", epilog=EXIT_CODES
     )
@@ -44,11 +48,8 @@ def _run(arguments: argparse.Namespace) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    if arguments.command == "report":
-        from optimize import report
-
-        for line in report.summary(report.read(arguments.artifact)):
-            say(line)
+    if arguments.command in ("report", "compare"):
+        _show(arguments, say)
         return
     if arguments.command == "export":
         from optimize.export import command
@@ -66,6 +67,20 @@ def _run(arguments: argparse.Namespace) -> None:
     checked = recipe.read(arguments.recipe, arguments.set)
     with distributed.joined():
         pipeline.run(checked, arguments.output, resume=arguments.resume, say=say)
+
+
+def _show(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+    from optimize import compare, page, report
+
+    if arguments.command == "compare":
+        lines = compare.compare(*map(compare.whole, arguments.artifacts))
+    elif arguments.html:
+        folder = arguments.artifact
+        lines = [f"{page.write(folder, compare.whole(folder))}: open it in a browser"]
+    else:
+        lines = report.summary(compare.whole(arguments.artifact))
+    for line in lines:
+        say(line)
 
 
 def main() -> int:
