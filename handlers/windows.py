@@ -1,0 +1,39 @@
+"""Long texts in windows, one rule for training, evaluation and serving.
+
+A text of more tokens than a window takes is cut into the fewest windows that hold it, all of
+(nearly) the same length, without overlap and without leaving anything out. The text's logits
+are the mean of its windows' logits.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def spans(tokens: int, body: int) -> list[tuple[int, int]]:
+    """Start and stop of each window over `tokens` tokens, at most `body` of them in each."""
+    count = max(1, -(-tokens // body))
+    cuts = [tokens * i // count for i in range(count + 1)]
+    return list(zip(cuts[:-1], cuts[1:], strict=True))
+
+
+def windows(ids: Sequence[int], first: int, last: int, max_length: int) -> list[list[int]]:
+    """Token ids without special ones to windows `[first, ..., last]` of at most `max_length`."""
+    return [[first, *ids[a:b], last] for a, b in spans(len(ids), max_length - 2)]
+
+
+def pool(logits: Tensor, owner: Tensor, texts: int) -> Tensor:
+    """Mean logits of each text.
+
+    Args:
+        logits: `[windows, classes]`.
+        owner: int64 `[windows]`, the text each belongs to, in 0..texts - 1, each at least once.
+        texts: how many.
+
+    Returns:
+        float32 `[texts, classes]`.
+    """
+    total = torch.zeros(texts, logits.shape[1]).index_add_(0, owner, logits.float())
+    counts = torch.bincount(owner, minlength=texts)
+    return total / counts[:, None]
