@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from optimize import distributed
 from optimize.data import Split
 from optimize.evaluate import predict
-from optimize.train import Loss, TrainOptions, fit
+from optimize.progress import Progress
+from optimize.train import History, Loss, TrainOptions, fit
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,15 @@ def teacher_logits(teacher: nn.Module, split: Split, flip: bool) -> Tensor:
         float32 `[1 or 2, N, classes]`: as they are and, if `flip`, mirrored. The student then
         sees exactly the view the teacher judged (Beyer et al. 2022: consistent teaching).
     """
-    views = [predict(teacher, split.inputs, title="teacher")]
-    if flip:
-        views.append(predict(teacher, split.inputs.flip(3), title="teacher, mirrored"))
-    return torch.stack(views)
+
+    def judge(images: Tensor) -> Tensor:
+        return predict(teacher, images, title="teacher")
+
+    def judge_mirrored(images: Tensor) -> Tensor:
+        return predict(teacher, images.flip(3), title="teacher, mirrored")
+
+    views = [judge, judge_mirrored] if flip else [judge]
+    return torch.stack([distributed.gathered(view, split.inputs) for view in views])
 
 
 def distillation_loss(teacher: Tensor, options: DistillOptions) -> Loss:
@@ -47,7 +54,7 @@ def distillation_loss(teacher: Tensor, options: DistillOptions) -> Loss:
 
     def loss(logits: Tensor, index: Tensor, mirrored: Tensor, targets: Tensor) -> Tensor:
         view = mirrored.long() if len(teacher) > 1 else torch.zeros_like(index)
-        soft = F.softmax(teacher[view, index] / options.temperature, dim=1)
+        soft = F.softmax(teacher[view, index].to(logits.device) / options.temperature, dim=1)
         student = F.log_softmax(logits / options.temperature, dim=1)
         kl = F.kl_div(student, soft, reduction="batchmean") * options.temperature**2
         hard = F.cross_entropy(logits, targets)
@@ -64,6 +71,10 @@ def distill(
     *,
     seed: int = 0,
     title: str = "distilling",
+    validation: Split | None = None,
+    progress: Progress | None = None,
+    history: History | None = None,
+    freeze_norm: bool = False,
 ) -> nn.Module:
     """Train `student` in place to answer as `teacher` does; returns it in eval mode.
 
@@ -74,8 +85,10 @@ def distill(
         options: see `DistillOptions`.
         seed: of shuffling and augmentation.
         title: shown on the progress bar.
+        validation, progress, history, freeze_norm: as `optimize.train.fit` takes them.
 
     Raises:
+        DataError: `patience` without a validation split.
         ValueError: the teacher's logits are not for this split.
     """
     options = options or DistillOptions()
@@ -83,4 +96,15 @@ def distill(
         teacher = teacher_logits(teacher, split, options.flip)
     if teacher.ndim != 3 or teacher.shape[1] != len(split):
         raise ValueError(f"teacher logits {tuple(teacher.shape)} for {len(split)} images")
-    return fit(student, split, options, distillation_loss(teacher, options), seed=seed, title=title)
+    return fit(
+        student,
+        split,
+        options,
+        distillation_loss(teacher, options),
+        seed=seed,
+        title=title,
+        validation=validation,
+        progress=progress,
+        history=history,
+        freeze_norm=freeze_norm,
+    )

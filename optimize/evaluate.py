@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from optimize import distributed
 from optimize.data import Split
 
 
@@ -37,9 +38,20 @@ def predict(
     """Logits float32 `[N, classes]` for uint8 inputs `[N, C, H, W]`."""
     model.eval()
     starts = range(0, len(inputs), batch_size)
-    bar = tqdm(starts, desc=title, unit="batch", leave=False, ncols=78, mininterval=0.5)
+    bar = tqdm(
+        starts,
+        desc=title,
+        unit="batch",
+        leave=False,
+        ncols=78,
+        mininterval=0.5,
+        disable=not distributed.leads(),
+    )
+    device = next(model.parameters(), inputs).device
     with torch.inference_mode():
-        logits = [model(inputs[start : start + batch_size]).float() for start in bar]
+        logits = [
+            model(inputs[start : start + batch_size].to(device)).float().cpu() for start in bar
+        ]
     return torch.cat(logits).clone()
 
 

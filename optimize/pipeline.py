@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from optimize import checkpoint, files, latency, report, tasks, torchscript
+from optimize import checkpoint, distributed, files, latency, report, tasks, torchscript
 from optimize.data import Dataset
-from optimize.errors import BudgetMissed
+from optimize.errors import BudgetMissed, OptionError, RecipeError
 from optimize.models import macs, parameters
 from optimize.recipe import Recipe, StageSpec
 from optimize.tasks import Context, State, Task
@@ -60,35 +60,50 @@ def run_stages(
     Returns:
         The state after building the model and after each stage.
     """
+    leads = distributed.leads()
     fingerprint = dataset.fingerprint()
     torch.manual_seed(recipe.seed)
     model = task.build_model(recipe.model, dataset, recipe.folder, recipe.checkpoint).eval()
     states = [State(model, model, model)]
-    if not resume and folder.exists():
+    if leads and not resume and folder.exists():
         shutil.rmtree(folder)
     for number, spec in enumerate(recipe.stages):
         kept = _Finished(folder / f"{number:02d}-{spec.name}")
         digest = _digest(recipe, number + 1, fingerprint)
-        if resume and kept.matches(digest):
-            states.append(dataclasses.replace(kept.load(), training=states[-1].training))
+        if distributed.agreed(resume and kept.matches(digest)):
+            state = distributed.agreed(kept.load() if leads else None)
+            states.append(dataclasses.replace(state, training=states[-1].training))
             say(f"  {spec.name}: finished before, kept")
             continue
         start = time.monotonic()
-        state = _run_stage(recipe, task, dataset, spec, number, states[-1])
+        context = Context(
+            dataset,
+            recipe.folder,
+            recipe.seed * 1000 + number,
+            f"{number + 1}/{len(recipe.stages)} {spec.name}",
+            scratch=folder / f"{number:02d}-{spec.name}.unfinished",
+            digest=digest,
+            say=say,
+        )
+        state = _run_stage(task, spec, states[-1], context)
         seconds = time.monotonic() - start
-        kept.save(dataclasses.replace(state, training=None), digest, seconds)
+        if leads:
+            kept.save(dataclasses.replace(state, training=None), digest, seconds)
         states.append(state)
         say(f"  {spec.name}: {seconds:.0f} s")
+    for leftover in folder.glob("*.unfinished") if leads else []:
+        shutil.rmtree(leftover, ignore_errors=True)
     return states
 
 
-def _run_stage(
-    recipe: Recipe, task: Task, dataset: Dataset, spec: StageSpec, number: int, state: State
-) -> State:
-    title = f"{number + 1}/{len(recipe.stages)} {spec.name}"
-    context = Context(dataset, recipe.folder, recipe.seed * 1000 + number, title)
+def _run_stage(task: Task, spec: StageSpec, state: State, context: Context) -> State:
     torch.manual_seed(context.seed)
-    return task.STAGES[spec.kind].run(state, spec.options, context)
+    state = dataclasses.replace(state, details={})
+    try:
+        found = task.STAGES[spec.kind].run(state, spec.options, context)
+    except OptionError as error:  # an option that fits the recipe, and not this model or data
+        raise RecipeError(f"{spec.kind}: {error}", *spec.where) from error
+    return distributed.agreed(found)  # type: ignore[no-any-return]
 
 
 def _script(state: State, example: torch.Tensor) -> torch.jit.ScriptModule:
@@ -103,11 +118,12 @@ def _controls(
     """The report's controls, trained once and kept like a stage."""
     kept = _Finished(folder / "controls")
     digest = _digest(recipe, len(recipe.stages), dataset.fingerprint())
-    if resume and kept.matches(digest):
-        return kept.load()  # type: ignore[no-any-return]
+    if distributed.agreed(resume and kept.matches(digest)):
+        return kept.load() if distributed.leads() else {}
     start = time.monotonic()
     found = task.controls(recipe, dataset, final.float_model)
-    kept.save(found, digest, time.monotonic() - start)
+    if distributed.leads():
+        kept.save(found, digest, time.monotonic() - start)
     return found
 
 
@@ -131,8 +147,12 @@ def run(
     """
     folder = output or Path("artifacts") / recipe.name
     task = tasks.load(recipe.task)
+    leads = distributed.leads()
+    say = say if leads else _silent
     run_itself = getattr(task, "run", None)
     if run_itself is not None:  # a task whose data fits in no tensor
+        if not leads:
+            return folder
         run_itself(recipe, folder, resume=resume, say=say)
         return _gate(folder, say)
     dataset = task.load_data(recipe.data, recipe.folder, recipe.seed)
@@ -140,12 +160,21 @@ def run(
     for note in dataset.notes:
         say(f"note: {note}")
     digest = _digest(recipe, len(recipe.stages), dataset.fingerprint()) + recipe.digest()
-    if resume and report.is_current(folder, digest):
+    if distributed.agreed(resume and report.is_current(folder, digest)):
         say(f"{folder} is finished and up to date")
-        return _gate(folder, say)
+        return _gate(folder, say) if leads else folder
     states = run_stages(recipe, task, dataset, folder / "stages", resume=resume, say=say)
-    _publish(recipe, task, dataset, states, folder, digest=digest, resume=resume, say=say)
+    controls = {}
+    if recipe.controls:
+        controls = _controls(recipe, task, dataset, states[-1], folder / "stages", resume)
+    if not leads:
+        return folder
+    _publish(recipe, task, dataset, states, controls, folder, digest=digest, say=say)
     return _gate(folder, say)
+
+
+def _silent(line: str) -> None:
+    """What processes other than the first say."""
 
 
 def _publish(
@@ -153,10 +182,10 @@ def _publish(
     task: Task,
     dataset: Dataset,
     states: list[State],
+    controls: dict[str, nn.Module],
     folder: Path,
     *,
     digest: str,
-    resume: bool,
     say: Say,
 ) -> None:
     """Save the final model, measure everything on the test split and write the artefact."""
@@ -170,9 +199,6 @@ def _publish(
     say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
 
     named = _named_states(recipe, states)
-    controls = {}
-    if recipe.controls:
-        controls = _controls(recipe, task, dataset, final, scratch, resume)
     split = "test" if dataset.agreement is None else "agreement"
     reference = task.predict(named["original"].model, dataset, split, "original")
     measured = {
@@ -181,6 +207,7 @@ def _publish(
     }
     # The last stage is the final model; latency is measured for the original and the final.
     measured["final"] = dict(list(measured.values())[-1])
+    measured["final"].pop("details", None)
     control_rows = [
         {"name": name, **task.score(task.predict(model, dataset, "test", name), dataset, "test")}
         for name, model in controls.items()
@@ -261,6 +288,7 @@ def _measure(
         "bytes": size,
         "agreement": task.agreement(compared, reference),
         "agreement_samples": len(compared),
+        **({"details": state.details} if state.details else {}),
     }
 
 

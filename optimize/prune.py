@@ -1,18 +1,29 @@
-"""Structured pruning: channels are removed from the tensors, not masked.
+"""Pruning: channels are removed from the tensors, not masked.
 
-The dependency graph of torch-pruning (Fang et al. 2023) finds which channels of which layers
-go together.
+Dead channels always go, exactly; then the least important ones, at once or in steps with
+training between.
 """
 
 import copy
 import warnings
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from optimize.errors import ModelError
+from optimize.data import Split
+from optimize.errors import ModelError, OptionError
+from optimize.pruning.dead import remove_dead
+from optimize.pruning.graph import fixed_layers, torch_pruning, tracing, widths
+from optimize.pruning.weights import NO_SPEED, zero_smallest
+
+__all__ = ["PruneOptions", "prune", "widths"]
+
+# Called after every step with the pruned model, to be trained in place, and the step from 0.
+Recover = Callable[[nn.Module, int], object]
 
 
 @dataclass(frozen=True)
@@ -21,87 +32,166 @@ class PruneOptions:
 
     Attributes:
         ratio: share of channels to remove from every layer (or on the whole, if `scope` is
-            global).
+            global); 0 removes dead channels only.
         importance: how a channel's worth is estimated: `magnitude` is the L2 norm of its
-            group (Li et al. 2017), `bn_scale` the normalisation's gain (Liu et al. 2017).
+            group (Li et al. 2017), `bn_scale` the normalisation's gain (Liu et al. 2017),
+            `taylor` weight times gradient on training data (Molchanov et al. 2019).
         scope: `layer` prunes every layer alike, `global` ranks channels across layers.
         round_to: widths stay multiples of this, which int8 kernels like (16).
+        structure: `channels` makes tensors smaller; `weights` sets single weights of least
+            magnitude to zero, which shrinks the compressed file and buys no speed.
+        iterations: reach the ratio in so many equal steps, recovering after each.
+        samples: training inputs that `taylor` takes gradients on.
+        keep: names of layers whose width must stay.
     """
 
     ratio: float = 0.5
-    importance: Literal["magnitude", "bn_scale"] = "magnitude"
+    importance: Literal["magnitude", "bn_scale", "taylor"] = "magnitude"
     scope: Literal["layer", "global"] = "layer"
     round_to: int = 16
+    structure: Literal["channels", "weights"] = "channels"
+    iterations: int = 1
+    samples: int = 512
+    keep: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1 or self.round_to < 1:
+        if not 0 <= self.ratio < 1 or self.round_to < 1:
             raise ValueError("ratio must be between 0 and 1, and round_to 1 or more")
+        if self.iterations < 1 or self.samples < 1:
+            raise ValueError("iterations and samples start at 1")
+        if self.structure == "weights" and self.importance != "magnitude":
+            raise ValueError("structure: weights goes by magnitude; leave importance out")
 
 
-def widths(model: nn.Module) -> dict[str, int]:
-    """Output channels of every convolution and linear layer, by name."""
-    return {
-        name: int(module.weight.shape[0])
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
-
-
-def _last_layers(model: nn.Module, example: Tensor) -> list[nn.Module]:
-    """Layers whose output width is the model's own: the classifier must keep its classes."""
-    with torch.no_grad():
-        classes = model(example).shape[-1]
-    linear = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    return [m for m in linear[-1:] if m.weight.shape[0] == classes]
-
-
-def prune(model: nn.Module, example: Tensor, options: PruneOptions | None = None) -> nn.Module:
+def prune(
+    model: nn.Module,
+    example: Tensor,
+    options: PruneOptions | None = None,
+    *,
+    split: Split | None = None,
+    recover: Recover | None = None,
+) -> nn.Module:
     """Remove channels; returns a new module with smaller tensors, in eval mode.
 
     Args:
         model: a float module; left as it is.
         example: an input `[1, ...]` to trace dependencies with.
         options: see `PruneOptions`.
+        split: training inputs and labels, which `taylor` needs.
+        recover: called after every step with the model to train in place.
 
     Raises:
         ModelError: the model's layers cannot be traced, or nothing could be removed.
+        OptionError: an option that does not fit this model.
     """
-    with warnings.catch_warnings():  # torch-pruning imports deprecated torch names
-        warnings.simplefilter("ignore", FutureWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import torch_pruning as tp
-
     options = options or PruneOptions()
+    if options.structure == "weights":
+        warnings.warn(NO_SPEED, UserWarning, stacklevel=2)
+        return _prune_weights(model, options, recover)
+    _check(model, options, split)
+    pruned, _ = remove_dead(model, example, keep=tuple(options.keep), round_to=options.round_to)
+    if options.ratio:
+        _prune_channels(pruned, example, options, split, recover, widths(model))
+    elif recover is not None:
+        recover(pruned, 0)
+    return pruned.eval()
+
+
+def _check(model: nn.Module, options: PruneOptions, split: Split | None) -> None:
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+    if options.importance == "bn_scale" and not norms:
+        raise OptionError(
+            "importance: bn_scale needs batch normalisation, and this model has none; use "
+            "magnitude or taylor"
+        )
+    if options.importance == "taylor" and split is None:
+        raise OptionError("importance: taylor needs training data for its gradients; use magnitude")
+
+
+def _prune_weights(model: nn.Module, options: PruneOptions, recover: Recover | None) -> nn.Module:
+    fixed_layers_exist(model, options.keep)
     pruned = copy.deepcopy(model).eval()
-    importances = {
+    for step in range(options.iterations):
+        ratio = options.ratio * (step + 1) / options.iterations
+        by_layer = options.scope == "layer"
+        pruned = zero_smallest(pruned, ratio, per_layer=by_layer, keep=options.keep)
+        if recover is not None:
+            recover(pruned, step)
+    return pruned.eval()
+
+
+def fixed_layers_exist(model: nn.Module, keep: list[str]) -> None:
+    """Raise OptionError if `keep` names a layer that is not there."""
+    missing = [name for name in keep if name not in widths(model)]
+    if missing:
+        raise OptionError(
+            f"keep: there is no layer {missing[0]!r}; there are {', '.join(widths(model))}"
+        )
+
+
+def _prune_channels(
+    pruned: nn.Module,
+    example: Tensor,
+    options: PruneOptions,
+    split: Split | None,
+    recover: Recover | None,
+    before: dict[str, int],
+) -> None:
+    """Prune in place."""
+    tp = torch_pruning()
+    importance: Any = {
         "magnitude": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-        "bn_scale": lambda: tp.importance.BNScaleImportance(),
-    }
-    before = widths(pruned)
+        "bn_scale": tp.importance.BNScaleImportance,
+        "taylor": tp.importance.GroupTaylorImportance,
+    }[options.importance]()
     for parameter in pruned.parameters():  # the tracer follows gradients
         parameter.requires_grad_(True)
-    try:
-        with warnings.catch_warnings():  # it warns of buffers, which do not have channels here
-            warnings.simplefilter("ignore", UserWarning)
-            pruner = tp.pruner.BasePruner(
-                pruned,
-                example,
-                importance=importances[options.importance](),
-                pruning_ratio=options.ratio,
-                global_pruning=options.scope == "global",
-                ignored_layers=_last_layers(pruned, example),
-                round_to=options.round_to,
-            )
-            pruner.step()
-        with torch.no_grad():
-            pruned(example)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"the channels of this model cannot be traced ({error}); leave out the prune stage"
-        ) from error
-    if widths(pruned) == before:
-        raise ModelError(
-            f"ratio {options.ratio} with round_to {options.round_to} removes no channel: "
-            "raise the ratio or lower round_to"
+    with tracing():
+        pruner = tp.pruner.BasePruner(
+            pruned,
+            example,
+            importance=importance,
+            **_ratios(pruned, before, options),
+            global_pruning=options.scope == "global",
+            iterative_steps=options.iterations,
+            ignored_layers=fixed_layers(pruned, example, options.keep),
+            round_to=options.round_to,
         )
-    return pruned
+    for step in range(options.iterations):
+        if split is not None and options.importance == "taylor":
+            _gradients(pruned, split, options.samples)
+        with tracing():
+            pruner.step()
+            with torch.no_grad():
+                pruned.eval()(example)
+        pruned.zero_grad(set_to_none=True)
+        last = step == options.iterations - 1
+        if last and widths(pruned) == before:
+            raise ModelError(
+                f"ratio {options.ratio} with round_to {options.round_to} removes no channel: "
+                "raise the ratio or lower round_to"
+            )
+        if recover is not None:
+            recover(pruned, step)
+
+
+def _ratios(pruned: nn.Module, before: dict[str, int], options: PruneOptions) -> dict[str, Any]:
+    """The ratio, counted from the widths before dead channels went."""
+    now, modules = widths(pruned), dict(pruned.named_modules())
+
+    def left(original: int, current: int) -> float:
+        return max(0.0, 1 - (1 - options.ratio) * original / current)
+
+    if options.scope == "global":
+        return {"pruning_ratio": left(sum(before.values()), sum(now.values()))}
+    changed = {modules[n]: left(before[n], now[n]) for n in now if now[n] != before[n]}
+    return {"pruning_ratio": options.ratio, "pruning_ratio_dict": changed}
+
+
+def _gradients(model: nn.Module, split: Split, samples: int) -> None:
+    """Leave the gradients of the cross entropy on evenly spaced samples in the parameters."""
+    model.eval().zero_grad(set_to_none=True)
+    chosen = torch.linspace(0, len(split) - 1, min(samples, len(split))).long()
+    for index in chosen.split(128):
+        loss = F.cross_entropy(model(split.inputs[index]), split.targets[index], reduction="sum")
+        loss.backward()

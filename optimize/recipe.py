@@ -70,11 +70,13 @@ class Serving:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage: its kind, a name unique in the recipe, and its checked options."""
+    """One stage: its kind, a name unique in the recipe, its checked options, and where it stands
+    (file and line, for messages)."""
 
     kind: str
     name: str
     options: Any
+    where: tuple[str, int | None] = ("", None)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def read(path: Path, overrides: list[str] | None = None) -> Recipe:
         options = reader.dataclass(options_node, kinds[spec.name].options, spec.name)
         count = sum(s.kind == spec.name for s in stages)
         unique = spec.name if not count else f"{spec.name}-{count + 1}"
-        stages.append(StageSpec(spec.name, unique, options))
+        stages.append(StageSpec(spec.name, unique, options, spec.where))
     optional = {
         key: get(key, hint)
         for key, hint in (

@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimize.errors import DataError, ModelError
-from optimize.lowering.capture import capture
+from optimize.lowering.capture import capture, is_ids
 from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
 from optimize.lowering.plan import make_plan
-from optimize.lowering.ranges import Affine, calibrate
+from optimize.lowering.ranges import Affine, Ranges, calibrate
+from optimize.lowering.tokens import find_packing
 from optimize.torchscript import silenced
 
 Engine = Literal["onednn", "fbgemm"]
 
 ENGINE: Engine = "onednn"
+_TRANSFORMER = (aten.scaled_dot_product_attention.default, aten.layer_norm.default)
 # FBGEMM starts a kernel in 2 us against oneDNN's 12, and computes 10 to 30% slower: below this
 # many multiply-accumulates per kernel and input it wins.
 _SMALL_KERNEL = 2.5e6
@@ -33,6 +35,7 @@ class Lowered(nn.Module):
             before a saved file is loaded.
         lowered: names of the layers that run in int8.
         left_in_float: names of the layers that do not, with the reason.
+        traceable: whether it may be traced and frozen; else save what `scripted()` returns.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Lowered(nn.Module):
         engine: Engine,
         lowered: tuple[str, ...],
         left_in_float: dict[str, str],
+        traceable: bool,
     ) -> None:
         super().__init__()
         self.body = body
         self.engine, self.lowered, self.left_in_float = engine, lowered, left_in_float
+        self.traceable = traceable
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.body(x)
@@ -69,6 +74,7 @@ def lower_int8(
     engine: Engine | None = None,
     hot_batch: int | None = None,
     keep_float: Collection[str] = (),
+    ranges: Ranges = "mse",
 ) -> Lowered:
     """Quantize `model` statically (Jacob et al. 2018) and lower it to int8 kernels.
 
@@ -95,6 +101,7 @@ def lower_int8(
             holds them once). None: kernels ready for the first batch size they meet only.
         keep_float: names of layers, or of modules that contain them, that stay in float32
             because they cost accuracy; they are named in `left_in_float`.
+        ranges: how activation ranges follow from the calibration data.
 
     Returns:
         A module whose `scripted()` is ready to save; the file needs plain torch alone, with
@@ -117,20 +124,23 @@ def lower_int8(
     if index is None:
         raise DataError("quantization needs calibration data: one batch of two inputs or more")
     graph = capture(copy.deepcopy(model).eval(), batches[index][:2], keep_float)
-    engine = engine or _suitable_engine(graph)
+    transformer = any(n.target in _TRANSFORMER for n in graph.graph.nodes)
+    engine = engine or (ENGINE if transformer else _suitable_engine(graph))
     ready = hot_batch if engine == "onednn" else None
+    raw = transformer and engine == "onednn"
+    packing = find_packing(graph, batches[index]) if raw and is_ids(batches[index]) else None
     plan = make_plan(
-        graph, fuse_adds=engine == "onednn", raw=ready is not None, keep_float=keep_float
+        graph, fuse_adds=engine == "onednn", raw=raw, packing=packing, keep_float=keep_float
     )
-    affines = calibrate(graph, plan.observed(), batches)
+    affines = calibrate(graph, plan.observed(), batches, ranges)
     # Both packing and the fused adds look at the engine, the latter whenever they run.
     torch.backends.quantized.engine = engine
     with silenced(), torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        emitter = Emitter(graph, plan, affines, pixels, ready)
+        emitter = Emitter(graph, plan, affines, pixels, ready, keep_float)
         body = emitter.emit()
-    return Lowered(body, engine, tuple(emitter.lowered), dict(plan.refused)).eval()
+    return Lowered(body, engine, tuple(emitter.lowered), dict(plan.refused), not raw and ready is None).eval()
 
 
 def _suitable_engine(graph: fx.GraphModule) -> Engine:

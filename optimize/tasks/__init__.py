@@ -6,13 +6,14 @@ A task module is a `Task`: plain functions and two constants that the pipeline c
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from optimize.data import Dataset
+from optimize.progress import Progress
 from optimize.recipe import Named, Recipe
 
 
@@ -25,6 +26,8 @@ class State:
         float_model: the current model before quantization, for counting parameters.
         original: the model everything is compared with: the first trained one.
         training: what the original says of the training data, once computed.
+        engine: `torch.backends.quantized.engine` that `model` needs, if any.
+        details: what the last stage found out, for its row of the report: plain values.
     """
 
     model: nn.Module
@@ -32,16 +35,37 @@ class State:
     original: nn.Module
     training: Tensor | None = None
     engine: str | None = None
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage works with beside the state: data, seed, and where relative paths start."""
+    """What a stage works with beside the state.
+
+    Attributes:
+        dataset: the data.
+        folder: where the recipe's relative paths start.
+        seed: this stage's own.
+        title: for progress bars.
+        scratch: where the stage may keep what it needs to go on after being killed; None: it
+            starts over.
+        digest: of everything that decides the stage's result.
+        say: told a line where the user should know of something.
+    """
 
     dataset: Dataset
     folder: Path
     seed: int
     title: str
+    scratch: Path | None = None
+    digest: str = ""
+    say: Callable[[str], None] = print
+
+    def progress(self, name: str, seconds: float) -> Progress | None:
+        """Where the training called `name` keeps its checkpoints, one every `seconds`."""
+        if self.scratch is None:
+            return None
+        return Progress(self.scratch / f"{name}.pt", self.digest, seconds)
 
 
 @dataclass(frozen=True)

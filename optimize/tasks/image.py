@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimize import data, evaluate, models
+from optimize import data, evaluate, models, stages
 from optimize.data import Dataset, Split
-from optimize.distill import DistillOptions, distill, teacher_logits
+from optimize.distill import DistillOptions
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.prune import PruneOptions, prune
 from optimize.quantize import ENGINE, QuantizeOptions, quantize
 from optimize.recipe import Named, Recipe
+from optimize.stages import split_of
 from optimize.tasks import Context, Stage, State
 from optimize.train import TrainOptions, fit
 
@@ -31,13 +31,6 @@ class DistillStage(DistillOptions):
     """Distil the current model into `student`, or into a copy of its own shape."""
 
     student: Named = field(default_factory=lambda: Named("convnet"))
-
-
-@dataclass(frozen=True)
-class PruneStage(PruneOptions):
-    """Prune the current model's channels, then `recover` by distillation from the original."""
-
-    recover: DistillOptions | None = None
 
 
 def _call(function: Any, spec: Named, **given: Any) -> Any:
@@ -127,13 +120,19 @@ def build_model(
         RecipeError: no such architecture or option.
     """
     given = {"classes": len(dataset.labels), "channels": dataset.test.inputs.shape[1]}
+    spec = models.resolve(spec)
     if ":" in spec.name:
         function = models.load_function(spec.name, folder)
     elif spec.name in _modules(models):
         function = importlib.import_module(f"optimize.models.{spec.name}").build
+        given["folder"] = folder
     else:
         known = ", ".join(_modules(models))
-        raise RecipeError(f"no architecture {spec.name!r}; there are {known}", *spec.where)
+        raise RecipeError(
+            f"no architecture {spec.name!r}; there are {known}, path/to/file.py:build, a "
+            "TorchScript file and a Hugging Face folder",
+            *spec.where,
+        )
     model = _call(function, spec, **given)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
@@ -144,31 +143,20 @@ def build_model(
             model.load_state_dict(weights.get("state_dict", weights))
         except Exception as error:  # torch.load and load_state_dict raise many kinds
             raise ModelError(f"checkpoint {path} does not fit: {error}") from error
+    models.check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))
     return model
-
-
-def example(dataset: Dataset) -> Tensor:
-    """One real image uint8 `[1, C, H, W]`."""
-    return dataset.test.inputs[:1]
-
-
-def _split(dataset: Dataset, name: str) -> Split:
-    split: Split | None = getattr(dataset, name)
-    if split is None:
-        raise DataError(f"data set {dataset.name} has no {name} split, and this recipe needs one")
-    return split
 
 
 def predict(model: nn.Module, dataset: Dataset, split: str, title: str) -> Tensor:
     """Logits `[N, classes]` for a split, or for the inputs that agreement is measured on."""
     if split == "agreement" and dataset.agreement is not None:
         return evaluate.predict(model, dataset.agreement, title=title)
-    return evaluate.predict(model, _split(dataset, split).inputs, title=title)
+    return evaluate.predict(model, split_of(dataset, split).inputs, title=title)
 
 
 def score(answers: Tensor, dataset: Dataset, split: str) -> dict[str, Any]:
     """Top-1 accuracy with samples, Wilson interval and per-class accuracy."""
-    found = evaluate.accuracy(answers, _split(dataset, split).targets)
+    found = evaluate.accuracy(answers, split_of(dataset, split).targets)
     return {
         "accuracy": found.value,
         "samples": found.samples,
@@ -178,6 +166,7 @@ def score(answers: Tensor, dataset: Dataset, split: str) -> dict[str, Any]:
 
 
 agreement = evaluate.agreement
+example = stages.example
 
 
 def card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
@@ -193,57 +182,22 @@ def card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _train(state: State, options: TrainOptions, context: Context) -> State:
-    fit(
-        state.model,
-        _split(context.dataset, "train"),
-        options,
-        seed=context.seed,
-        title=context.title,
-    )
-    return State(state.model, state.model, state.model)
-
-
-def _training_logits(state: State, flip: bool, context: Context) -> Tensor:
-    views = 2 if flip else 1
-    if state.training is None or len(state.training) < views:
-        state.training = teacher_logits(state.original, _split(context.dataset, "train"), flip)
-    return state.training
-
-
 def _distill(state: State, options: DistillStage, context: Context) -> State:
     torch.manual_seed(context.seed)
     student = build_model(options.student, context.dataset, context.folder)
-    logits = _training_logits(state, options.flip, context)
-    split = _split(context.dataset, "train")
-    distill(student, logits, split, options, seed=context.seed, title=context.title)
-    return dataclasses.replace(state, model=student, float_model=student)
-
-
-def _prune(state: State, options: PruneStage, context: Context) -> State:
-    pruned = prune(state.model, example(context.dataset), options)
-    if options.recover is not None:
-        logits = _training_logits(state, options.recover.flip, context)
-        split = _split(context.dataset, "train")
-        distill(pruned, logits, split, options.recover, seed=context.seed, title=context.title)
-    return dataclasses.replace(state, model=pruned, float_model=pruned)
+    return stages.run_distill(state, options, context, student)
 
 
 def _quantize(state: State, options: QuantizeOptions, context: Context) -> State:
-    dataset = context.dataset
-    calibration = dataset.train.inputs if dataset.train is not None else dataset.calibration
-    if calibration is None:
-        raise DataError(f"data set {dataset.name} has no images to calibrate with")
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(calibration), generator=generator)[: options.calibration]
-    quantized = quantize(state.model, calibration[chosen], options)
+    images = stages.calibration_images(context, options.calibration)
+    quantized = quantize(state.model, images, options)
     return dataclasses.replace(state, model=quantized, engine=ENGINE)
 
 
 STAGES: dict[str, Stage] = {
-    "train": Stage(TrainOptions, _train),
+    "train": Stage(TrainOptions, stages.run_train),
     "distill": Stage(DistillStage, _distill),
-    "prune": Stage(PruneStage, _prune),
+    "prune": Stage(stages.PruneStage, stages.run_prune),
     "quantize": Stage(QuantizeOptions, _quantize),
 }
 
@@ -254,7 +208,7 @@ def controls(recipe: Recipe, dataset: Dataset, final: nn.Module) -> dict[str, nn
     `undistilled` is the student's shape with as many epochs as the distillation had;
     `scratch` is the final (pruned) shape with the epochs of distillation and recovery together.
     """
-    split = _split(dataset, "train")
+    split = split_of(dataset, "train")
     found: dict[str, nn.Module] = {}
     stage = next((s for s in recipe.stages if s.kind == "distill"), None)
     if stage is None:

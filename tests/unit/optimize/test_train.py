@@ -1,14 +1,17 @@
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from optimize import evaluate
+from optimize import evaluate, train
 from optimize.data import Dataset
 from optimize.distill import DistillOptions, distill, distillation_loss, teacher_logits
+from optimize.errors import DataError
 from optimize.models import convnet
-from optimize.train import TrainOptions, batches, fit, mirror
+from optimize.progress import Progress
+from optimize.train import Batches, History, TrainOptions, cross_entropy, fit, mirror
 
 
 def fresh() -> nn.Module:
@@ -42,10 +45,10 @@ def test_the_moving_average_is_kept(dataset: Dataset) -> None:
 
 
 def test_batches_visit_everything_once_a_pass() -> None:
-    stream = batches(12, 5)
+    stream = Batches(12, 5)
     first = torch.cat([next(stream), next(stream)])
     assert len(set(first.tolist())) == 10
-    assert len(next(batches(3, 128))) == 3
+    assert len(next(Batches(3, 128))) == 3
 
 
 def test_mirror_flips_the_chosen_only() -> None:
@@ -102,3 +105,84 @@ def test_logits_of_other_data_are_refused(dataset: Dataset) -> None:
 def test_options_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):
         TrainOptions(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_interrupted_training_ends_as_uninterrupted(
+    dataset: Dataset, tmp_path: Path, average: float
+) -> None:
+    assert dataset.train is not None
+    options = TrainOptions(0.8, batch_size=64, learning_rate=0.05, average=average)
+    whole = History()
+    wanted = fit(fresh(), dataset.train, options, seed=5, history=whole).state_dict()
+    progress = Progress(tmp_path / "fit.pt", "a digest", seconds=0.0)
+    plain, calls = cross_entropy(options.label_smoothing), 0
+
+    def interrupt(*given: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 12:
+            raise KeyboardInterrupt
+        return plain(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(fresh(), dataset.train, options, interrupt, seed=5, progress=progress)
+    calls, halves = 100, History()
+    torch.manual_seed(77)  # a new process has another generator
+    found = fit(
+        fresh(), dataset.train, options, interrupt, seed=5, progress=progress, history=halves
+    )
+    assert calls == 100 + round(0.8 * len(dataset.train) / 64) - 11
+    assert all(torch.equal(wanted[name], value) for name, value in found.state_dict().items())
+    assert halves == whole
+
+
+def test_a_checkpoint_of_other_work_or_a_damaged_one_is_not_used(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    assert dataset.train is not None
+    options = TrainOptions(0.2, batch_size=64, learning_rate=0.05)
+    progress = Progress(tmp_path / "fit.pt", "one", seconds=0.0)
+    fit(fresh(), dataset.train, options, progress=progress)
+    assert progress.load() is not None
+    assert Progress(tmp_path / "fit.pt", "another").load() is None
+    (tmp_path / "fit.pt").write_bytes((tmp_path / "fit.pt").read_bytes()[:1000])
+    assert progress.load() is None
+
+
+def test_early_stopping_keeps_the_best_epoch(dataset: Dataset) -> None:
+    assert dataset.train is not None and dataset.validation is not None
+    options = TrainOptions(30, batch_size=32, learning_rate=0.3, patience=1)
+    history = History()
+    model = fit(
+        fresh(), dataset.train[:600], options, validation=dataset.validation, history=history
+    )
+    assert history.stopped is not None and history.stopped < 30
+    assert [epoch for epoch, _ in history.validation] == list(range(1, history.stopped + 1))
+    best = max(accuracy for _, accuracy in history.validation)
+    assert evaluate.evaluate(model, dataset.validation).value == pytest.approx(best)
+    assert history.validation[-1][1] <= best
+
+
+def test_early_stopping_needs_something_to_decide_by(dataset: Dataset) -> None:
+    assert dataset.train is not None
+    with pytest.raises(DataError, match="patience: 0"):
+        fit(fresh(), dataset.train, TrainOptions(patience=1))
+
+
+def test_precision_is_what_was_asked_for() -> None:
+    layer, x = nn.Linear(8, 8), torch.ones(2, 8)
+    with train.autocast("bf16"):
+        assert layer(x).dtype == torch.bfloat16
+    with train.autocast("fp32"):
+        assert layer(x).dtype == torch.float32
+
+
+def test_frozen_statistics_stay(dataset: Dataset) -> None:
+    assert dataset.train is not None
+    model = fresh()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    fit(model, dataset.train[:200], TrainOptions(1, batch_size=50), freeze_norm=True)
+    after = model.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if "running" in k)
+    assert not torch.equal(after["body.0.weight"], before["body.0.weight"])

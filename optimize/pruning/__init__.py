@@ -1,0 +1,1 @@
+"""Parts of `optimize.prune`: the dependency graph, dead channels, single weights."""
