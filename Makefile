@@ -5,17 +5,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+BENCH := .venv-bench
+SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testdata
+PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data artifact serve stop test check format clean bench-preprocess figures
+.PHONY: help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech figures
 
 help:
-	@echo "make serve [RECIPE=fashion|photos]  compress, archive, serve and ask a real question"
+	@echo "make serve [RECIPE=fashion|photos|speech]"
+	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "make stop                           stop the server that make serve started"
 	@echo "make test                           all tests, against a real TorchServe"
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
+	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make figures                        the README's tables, from the reports"
 	@echo "make clean                          remove artefacts, archives and logs"
 
@@ -41,7 +46,20 @@ data:
 	  || echo "apt-get failed: going on without it"; \
 	fi
 
-artifact: setup data
+# Transcribed speech comes as Debian packages (28 MB) and from nowhere else.
+data-speech:
+	@if [ -f $(PROMPT) ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing the Debian packages $(SPEECH) with apt-get"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq install -y --no-install-recommends $(SPEECH); } >/dev/null 2>&1 \
+	  || echo "apt-get failed: going on without them"; \
+	else \
+	  echo "no transcribed speech here. As root: apt-get install $(SPEECH)"; \
+	  echo "or name recordings of your own in recipes/speech.yaml (data: speech: {path: ...})"; \
+	fi
+
+artifact: setup data $(if $(filter speech,$(RECIPE)),data-speech)
 	@$(BIN)/python -m optimize run recipes/$(RECIPE).yaml --resume
 
 serve: artifact
@@ -50,7 +68,7 @@ serve: artifact
 stop:
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy stop
 
-test: setup data
+test: setup data data-speech
 	$(BIN)/python -m pytest
 
 check: setup
@@ -64,6 +82,18 @@ format: setup
 
 bench-preprocess: setup
 	$(BIN)/python -m benchmarks.preprocess
+
+# The peers live in an environment of their own that sees the packages of .venv.
+$(BENCH)/.installed: $(VENV)/.installed requirements-bench.txt
+	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > "$$($(BENCH)/bin/python -c 'import site; print(site.getsitepackages()[0])')/product.pth"
+	@echo "installing the speech benchmark's peers into $(BENCH) (0.5 GB on disk)"
+	@$(BENCH)/bin/pip install --quiet -r requirements-bench.txt
+	@touch $@
+
+bench-speech: $(BENCH)/.installed data-speech
+	$(BENCH)/bin/python -m benchmarks.speech
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures
