@@ -8,6 +8,7 @@ import cloudpickle
 import torch
 
 from optimize.errors import StorageError
+from optimize.imports import retrying
 
 
 def save(value: Any, path: Path) -> None:
@@ -26,4 +27,4 @@ def load(path: Path) -> Any:
     """Read what `save` wrote."""
     with warnings.catch_warnings():  # torch's own unpickling of quantized tensors
         warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
-        return torch.load(path, map_location="cpu", weights_only=False)
+        return retrying(lambda: torch.load(path, map_location="cpu", weights_only=False))

@@ -76,7 +76,7 @@ class Reader:
             raise self.fail(node, f"{what}: {error}") from error
 
     def named(self, node: yaml.Node, what: str) -> Named:
-        """`resnet`, or `{resnet: {width: 16}}`."""
+        """`resnet`, `{resnet: {width: 16}}`, or `{timm: resnet18}` for an option `name`."""
         where = (self.file, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode) and node.value:
             return Named(node.value, {}, where)
@@ -84,7 +84,14 @@ class Reader:
         if len(entries) != 1:
             raise self.fail(node, f"{what} must be one name, as in `resnet: {{width: 16}}`")
         name, (_, options) = next(iter(entries.items()))
-        return Named(name, self.plain(options, what) or {}, where)
+        if isinstance(options, yaml.SequenceNode):
+            raise self.fail(options, f"{what}: the options of {name} must be a mapping")
+        given = self.plain(options, what)
+        if isinstance(options, yaml.ScalarNode) and given is not None:  # `timm: resnet18`
+            given = {"name": given}
+        if isinstance(given, dict) and not all(isinstance(key, str) for key in given):
+            raise self.fail(options, f"{what}: the options of {name} must have names")
+        return Named(name, given or {}, where)
 
     def plain(self, node: yaml.Node, what: str) -> Any:
         try:

@@ -6,6 +6,7 @@ logits `[N, classes]`: `Normalized` puts the normalisation inside.
 
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,11 @@ from typing import Any
 import cloudpickle
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from optimize.errors import ModelError
+from optimize.imports import retrying
+from optimize.yaml_reader import Named
 
 
 class Normalized(nn.Module):
@@ -68,8 +72,9 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     cloudpickle.register_pickle_by_value(module)
+    loader = spec.loader
     try:
-        spec.loader.exec_module(module)
+        retrying(lambda: loader.exec_module(module))
     except Exception as error:
         raise ModelError(f"{path} fails to import: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
@@ -79,13 +84,67 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
     return function  # type: ignore[no-any-return]
 
 
+def resolve(spec: Named) -> Named:
+    """What a bare name means: a TorchScript file, `timm/NAME`, or a Hugging Face folder or id.
+
+    Names of ours and `file.py:function` are returned as they are.
+    """
+    name = spec.name
+    if ":" in name:
+        return spec
+    kind = None
+    if name.endswith((".pt", ".jit", ".ts", ".torchscript")):
+        kind = "torchscript"
+    elif name.startswith("timm/"):
+        kind, name = "timm", name.removeprefix("timm/")
+    elif re.fullmatch(r"[~.\w-]*/[\w./-]+", name):
+        kind = "huggingface"
+    return spec if kind is None else Named(kind, {"name": name, **spec.options}, spec.where)
+
+
+def check(model: nn.Module, name: str, pixels: Tensor, classes: int) -> None:
+    """Refuse a model that does not turn uint8 pixels `[N, C, H, W]` into logits `[N, classes]`.
+
+    Raises:
+        ModelError: says what it raised or returned, and how to wrap it.
+    """
+    wrap = (
+        "wrap it in your build function: a module whose forward(pixels) takes uint8 "
+        f"{list(pixels.shape)} and returns float logits [{len(pixels)}, {classes}]"
+    )
+    training = model.training
+    try:
+        with torch.no_grad():
+            answers = model.eval()(pixels)
+    except Exception as error:  # the user's code: anything can come out
+        reason = (str(error).strip().splitlines() or [""])[-1][:200]
+        raise ModelError(
+            f"model {name} fails on pixels uint8 {list(pixels.shape)}: "
+            f"{type(error).__name__}: {reason}; {wrap}"
+        ) from error
+    finally:
+        model.train(training)
+    if not isinstance(answers, Tensor):
+        raise ModelError(f"model {name} returns {type(answers).__name__}, not logits; {wrap}")
+    if answers.shape != (len(pixels), classes) or not answers.is_floating_point():
+        raise ModelError(
+            f"model {name} returns {answers.dtype} {list(answers.shape)}, not float "
+            f"[{len(pixels)}, {classes}]; {wrap}"
+        )
+
+
 def parameters(model: nn.Module) -> int:
-    """Number of trained values in a float model."""
-    return sum(p.numel() for p in model.parameters())
+    """Number of trained values in a float model, those folded into TorchScript included."""
+    folded = sum(getattr(m, "folded", int)() for m in model.modules())  # TorchScriptFile has it
+    return sum(p.numel() for p in model.parameters()) + folded
 
 
 def macs(model: nn.Module, example: Tensor) -> int:
     """Multiply-accumulates of convolutions and linear layers for one example `[1, ...]`."""
+    if any(isinstance(m, torch.jit.ScriptModule) for m in model.modules()):  # takes no hooks
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model.eval()(example)
+        return int(counter.get_total_flops()) // 2
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
