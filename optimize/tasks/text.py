@@ -1,26 +1,33 @@
 """Text classification: reviews or a user's own files, BERT encoders, and their stages."""
 
+import copy
 import dataclasses
 import importlib
 import inspect
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from optimize import evaluate
+from optimize import evaluate, prune_transformer, transfer
 from optimize.errors import DataError, ModelError, RecipeError
+from optimize.files import write
 from optimize.models import bert
 from optimize.recipe import Named, Recipe
 from optimize.tasks import Context, Stage, State
-from optimize.text import calibration, inference
-from optimize.text.corpus import TextDataset, TextSplit
-from optimize.text.training import FineTuneOptions, fit
+from optimize.text import calibration, inference, int8, vocabulary
+from optimize.text.corpus import TextDataset, TextSplit, load_tokenizer
+from optimize.text.training import FineTuneOptions, against_labels, fit
+from optimize.text.vocabulary import VocabularyOptions
+from optimize.transfer import TransferOptions
 
 METRIC = "accuracy"
 HIGHER_IS_BETTER = True
+MAX_BYTES = 1_048_576
 DATASETS = ("movie_reviews", "text_files")
 
 
@@ -98,9 +105,16 @@ def _split(dataset: TextDataset, name: str) -> TextSplit:
     return found
 
 
+# A finished model's answers: the pipeline asks for the original's twice, and they take minutes.
+_ANSWERS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
+
+
 def predict(model: nn.Module, dataset: TextDataset, split: str, title: str) -> Tensor:
     """Logits float32 `[N, classes]` of whole texts."""
-    return inference.predict(model, _split(dataset, split), title)
+    known = _ANSWERS.setdefault(model, {})
+    if split not in known:
+        known[split] = inference.predict(model, _split(dataset, split), title)
+    return known[split]
 
 
 def score(answers: Tensor, dataset: TextDataset, split: str) -> dict[str, Any]:
@@ -134,8 +148,62 @@ def card(recipe: Recipe, dataset: TextDataset) -> dict[str, Any]:
     return {
         "handler": "text_classifier",
         "labels": dataset.labels,
-        "input": {**dataset.card_input, "max_bytes": recipe.serving.max_bytes},
+        "input": {
+            **dataset.card_input,
+            "multi_label": dataset.multi_label,
+            "max_bytes": min(recipe.serving.max_bytes, MAX_BYTES),
+        },
     }
+
+
+def extra_files(dataset: TextDataset, folder: Path) -> list[str]:
+    """Put what the handler needs beside the model into `folder`; names of the files."""
+    source = dataset.encoder / "tokenizer.json"
+    write(folder / "tokenizer.json", lambda aside: shutil.copyfile(source, aside))
+    return ["tokenizer.json"]
+
+
+@dataclass(frozen=True)
+class DistillStage(TransferOptions):
+    """Distil into a student cut from the original: `layers` of its layers, evenly spaced."""
+
+    layers: int = 3
+
+
+@dataclass(frozen=True)
+class PruneStage:
+    """Keep the most important `heads` and `neurons` of every layer, then `recover`.
+
+    Attributes:
+        heads: attention heads that stay in each layer.
+        neurons: feed-forward neurons that stay in each layer; multiples of 16.
+        texts: training texts that importance is measured on.
+        recover: distillation from the original afterwards.
+    """
+
+    heads: int = 6
+    neurons: int = 640
+    texts: int = 512
+    recover: TransferOptions | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.neurons, self.texts) < 1:
+            raise ValueError("heads, neurons and texts start at 1")
+
+
+@dataclass(frozen=True)
+class QuantizeStage:
+    """Static int8.
+
+    Attributes:
+        calibration: training windows that set the activation ranges.
+    """
+
+    calibration: int = 256
+
+    def __post_init__(self) -> None:
+        if self.calibration < 2:
+            raise ValueError("calibration must be 2 windows or more")
 
 
 def _calibrated(model: bert.BertClassifier, dataset: TextDataset) -> bert.BertClassifier:
@@ -157,13 +225,104 @@ def _train(state: State, options: FineTuneOptions, context: Context) -> State:
     return State(model, model, model)
 
 
+def _teacher_view(state: State, layers: int, context: Context) -> transfer.TeacherView:
+    """What the original says of the training texts, asked once for all stages."""
+    kept: Any = state.training
+    teacher: Any = state.original
+    wanted = transfer.spread(layers, len(teacher.layers))
+    if isinstance(kept, transfer.TeacherView) and len(kept.states) == len(wanted):
+        return kept
+    split = transfer.one_window_each(_split(context.dataset, "train"), context.seed)  # type: ignore[arg-type]
+    return transfer.ask(teacher, split, wanted, title="teacher")
+
+
+def _learn(
+    student: Any, view: transfer.TeacherView, options: transfer.TransferOptions, context: Context
+) -> nn.Module:
+    loss = transfer.transfer_loss(view, options)
+    fit(student, view.split, options, loss, seed=context.seed, title=context.title)
+    dataset: Any = context.dataset
+    return _calibrated(student, dataset)
+
+
+def _distill(state: State, options: DistillStage, context: Context) -> State:
+    teacher: Any = state.original
+    try:
+        keep = transfer.spread(options.layers, len(teacher.layers))
+    except ValueError as error:
+        raise RecipeError(f"distill: {error}") from error
+    view = _teacher_view(state, options.layers, context)
+    student = _learn(transfer.cut(teacher, keep), view, options, context)
+    view_: Any = view
+    return State(student, student, state.original, view_)
+
+
+def _vocabulary(state: State, options: VocabularyOptions, context: Context) -> State:
+    dataset: Any = context.dataset
+    model: Any = state.model
+    if isinstance(model.embeddings.word, vocabulary.SharedEmbedding):
+        raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
+    counts = vocabulary.frequencies(_split(dataset, "train"), model.embeddings.word.num_embeddings)
+    tokenizer = load_tokenizer(dataset.encoder)
+    found = [tokenizer.token_to_id(name) for name in vocabulary.SPECIAL]
+    special = [0, *(i for i in found if i is not None)]
+    smaller, covered = vocabulary.shrink(model, counts, special, options)
+    dataset.notes.append(f"{options.rows} rows hold {covered:.2%} of the training texts' tokens")
+    return dataclasses.replace(state, model=smaller, float_model=smaller)
+
+
+def _prune(state: State, options: PruneStage, context: Context) -> State:
+    dataset: Any = context.dataset
+    model: Any = copy.deepcopy(state.model)
+    split = transfer.one_window_each(_split(dataset, "train"), context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(split), generator=generator)[: options.texts].split(32)
+
+    def loss(ids: Tensor, number: int) -> Tensor:
+        return against_labels(model(ids), split.targets[chosen[number]])
+
+    blocks = bert.blocks(model)
+    model.eval()
+    importance = prune_transformer.measure(
+        blocks, (_trimmed(split.windows[part]) for part in chosen), loss
+    )
+    prune_transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
+    view: Any = state.training
+    if options.recover is not None:
+        view = _teacher_view(state, len(model.layers), context)
+        model = _learn(model, view, options.recover, context)
+    else:
+        model = _calibrated(model, dataset)
+    return dataclasses.replace(state, model=model, float_model=model, training=view)
+
+
+def _trimmed(windows: Tensor) -> Tensor:
+    """Without the columns that are padding in every row."""
+    return windows[:, : int((windows != 0).sum(1).max())]
+
+
+def _quantize(state: State, options: QuantizeStage, context: Context) -> State:
+    dataset: Any = context.dataset
+    windows = _split(dataset, "train").windows
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
+    batches = [_trimmed(windows[part]) for part in chosen.split(16)]
+    model: Any = state.model
+    quantized: Any = int8.quantize(model, batches, dataset.max_length)
+    torch.backends.quantized.engine = int8.ENGINE
+    quantized = _calibrated(quantized, dataset)
+    return dataclasses.replace(state, model=quantized, engine=int8.ENGINE)
+
+
 STAGES: dict[str, Stage] = {
     "train": Stage(FineTuneOptions, _train),
+    "distill": Stage(DistillStage, _distill),
+    "vocabulary": Stage(VocabularyOptions, _vocabulary),
+    "prune": Stage(PruneStage, _prune),
+    "quantize": Stage(QuantizeStage, _quantize),
 }
 
 
-def controls(
-    recipe: Recipe, dataset: TextDataset, final: nn.Module
-) -> dict[str, nn.Module]:
-    """None yet."""
+def controls(recipe: Recipe, dataset: TextDataset, final: nn.Module) -> dict[str, nn.Module]:
+    """None: the student is cut from its teacher, so there is no such thing without one."""
     return {}

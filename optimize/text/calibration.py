@@ -51,7 +51,10 @@ def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = BINS
     """
     if targets.is_floating_point():
         chance = logits.double().sigmoid().flatten()
-        confidence, right = torch.maximum(chance, 1 - chance), (chance > 0.5) == targets.flatten().bool()
+        confidence, right = (
+            torch.maximum(chance, 1 - chance),
+            (chance > 0.5) == targets.flatten().bool(),
+        )
     else:
         confidence, answer = logits.double().softmax(1).max(1)
         right = answer == targets

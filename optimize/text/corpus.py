@@ -133,7 +133,9 @@ def encode(corpus: Corpus, tokenizer: Tokenizer, max_length: int) -> TextSplit:
     rows: list[list[int]] = []
     owner: list[int] = []
     starts: list[int] = []
-    for position, found in enumerate(tokenizer.encode_batch(corpus.texts, add_special_tokens=False)):
+    for position, found in enumerate(
+        tokenizer.encode_batch(corpus.texts, add_special_tokens=False)
+    ):
         pieces = windows(found.ids, first, last, max_length)
         starts.append(len(rows))
         rows += pieces

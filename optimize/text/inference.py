@@ -26,7 +26,9 @@ def window_logits(
     ):
         while start < len(order):
             stop = start + 1
-            while stop < len(order) and int(sizes[order[stop]]) * (stop + 1 - start) <= batch_tokens:
+            while (
+                stop < len(order) and int(sizes[order[stop]]) * (stop + 1 - start) <= batch_tokens
+            ):
                 stop += 1
             chosen = order[start:stop]
             found.append(model(windows[chosen, : int(sizes[chosen[-1]])]).float())

@@ -131,7 +131,9 @@ def fit(
     left = options.epochs
     while left > 1e-6:
         chosen = draw(split, options.balance, random)
-        plan += batches(chosen[: max(1, round(len(chosen) * min(1.0, left)))], sizes, options, random)
+        plan += batches(
+            chosen[: max(1, round(len(chosen) * min(1.0, left)))], sizes, options, random
+        )
         left -= 1
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(

@@ -1,0 +1,269 @@
+"""Text classification: texts in, labels with calibrated probabilities out."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from handlers import attribution
+from handlers.attribution import Array
+from handlers.base import BaseHandler
+from handlers.errors import ModelError, RequestError
+from handlers.payload import Request
+from handlers.texts import BUCKET, Encoder, Text, bucket, load_tokenizer, read_text
+from handlers.windows import pool
+
+DEFAULT_TOP_K = 5
+MAX_WINDOWS = 64
+# Padded tokens of one call: what is more goes in turns, so that memory stays bounded.
+CALL_TOKENS = 4096
+# Most evaluations of one explanation: its bound in time.
+MAX_WORDS, MAX_SHAP_WORDS, SHAP_EVALUATIONS = 256, 48, 256
+METHODS = ("ablation", "shap")
+
+
+class TextClassifier(BaseHandler):
+    """Token ids [N, L], 0 for padding, to logits [N, labels], answered as the top_k labels."""
+
+    task = "text_classification"
+    parameters = ("top_k", "threshold", "method", "target")
+
+    def setup(self) -> None:
+        if not self.card.labels:
+            raise ModelError("the model card has no labels: a text classifier needs them")
+        self.max_length = int(self.card.input.get("max_length", 128))
+        self.multi_label = bool(self.card.input.get("multi_label", False))
+        windows = int(self.card.input.get("max_windows", MAX_WINDOWS))
+        self.encode = Encoder(load_tokenizer(self.folder), self.max_length, windows)
+
+    def _parsed(self, row: Any, headers: Mapping[str, Any]) -> Any:
+        self._explaining = headers.get("explain") == "True"
+        return super()._parsed(row, headers)
+
+    _explaining = False
+
+    def parse(self, request: Request) -> list[Text]:
+        self._top_k(request)
+        self._threshold(request)
+        self._method(request)
+        target = self._target(request)
+        items = []
+        for entry in request.inputs:
+            try:
+                text = self.encode(read_text(entry), entry.where, words=self._explaining)
+            except RequestError as error:
+                if not request.many or error.message.startswith(entry.where):
+                    raise
+                message = f"{entry.where}: {error.message}"
+                raise RequestError(error.status, error.type, message) from error
+            text.explain, text.target = self._explaining, target
+            text.method = self._method(request)
+            items.append(text)
+        return items
+
+    def infer(self, items: list[Text]) -> list[Any]:
+        owner = [i for i, item in enumerate(items) for _ in item.windows]
+        logits = self._logits([w for item in items for w in item.windows])
+        pooled = pool(logits, torch.tensor(owner), len(items))
+        chances = pooled.sigmoid() if self.multi_label else pooled.softmax(1)
+        return [
+            (item, row, self._explain(item, row) if item.explain else None)
+            for item, row in zip(items, chances, strict=True)
+        ]
+
+    def render(self, request: Request, results: list[Any]) -> Any:
+        top_k, threshold = self._top_k(request), self._threshold(request)
+        answers = []
+        for item, chances, explanation in results:
+            values, indices = chances.topk(top_k)
+            answer: dict[str, Any] = {
+                "predictions": [
+                    {"label": self.card.labels[index], "index": index, "probability": value}
+                    for value, index in zip(values.tolist(), indices.tolist(), strict=True)
+                ]
+            }
+            if self.multi_label:
+                answer["labels"] = [
+                    label
+                    for label, value in zip(self.card.labels, chances.tolist(), strict=True)
+                    if value >= threshold
+                ]
+            answer["windows"] = len(item.windows)
+            if explanation is not None:
+                answer["explanation"] = explanation
+            answers.append(answer)
+        return answers if request.many else answers[0]
+
+    def example(self) -> Text:
+        """A window of every padded length, so that each shape has been seen."""
+        sizes = range(BUCKET, self.max_length + 1, BUCKET)
+        first, last = self.encode.first, self.encode.last
+        return Text("", [[first, *[last] * (size - 1)] for size in sizes])
+
+    def _logits(self, windows: list[list[int]]) -> torch.Tensor:
+        """Logits of windows `[windows, labels]`; only windows of one padded length share a call.
+
+        A window is padded by its own length alone, so its answer is the same in any company.
+        """
+        waiting: dict[int, list[int]] = {}
+        for position, window in enumerate(windows):
+            waiting.setdefault(bucket(len(window), self.max_length), []).append(position)
+        found = torch.empty(len(windows), len(self.card.labels))
+        for length, positions in waiting.items():
+            step = max(1, CALL_TOKENS // length)
+            for start in range(0, len(positions), step):
+                chosen = positions[start : start + step]
+                ids = torch.zeros(len(chosen), length, dtype=torch.int32)
+                for row, position in zip(ids, chosen, strict=True):
+                    row[: len(windows[position])] = torch.tensor(
+                        windows[position], dtype=torch.int32
+                    )
+                logits = self.predict(ids)
+                if logits.ndim != 2 or logits.shape[1] != found.shape[1]:
+                    shape = list(logits.shape)
+                    raise ModelError(
+                        f"the model returns {shape}, the card has {found.shape[1]} labels"
+                    )
+                found[chosen] = logits.float()
+        return found
+
+    # Explanations.
+
+    def _explain(self, item: Text, chances: torch.Tensor) -> dict[str, Any]:
+        """Attributions of the text's words to the log-odds of one label."""
+        target = int(chances.argmax()) if item.target is None else item.target
+        limit = MAX_WORDS if item.method == "ablation" else MAX_SHAP_WORDS
+        runs = attribution.groups(len(item.words), limit)
+
+        def score(masks: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
+            return self._log_odds(item, runs, masks, target)
+
+        if item.method == "ablation":
+            values, evaluations = attribution.ablation(score, len(runs))
+        else:
+            values, evaluations = attribution.shap(score, len(runs), SHAP_EVALUATIONS)
+        words = [
+            {
+                "text": item.text[item.words[a][0] : item.words[b - 1][1]],
+                "start": item.words[a][0],
+                "end": item.words[b - 1][1],
+                "attribution": float(value),
+            }
+            for (a, b), value in zip(runs, values, strict=True)
+        ]
+        return {
+            "label": self.card.labels[target],
+            "method": item.method,
+            "evaluations": evaluations,
+            "words": words,
+        }
+
+    def _log_odds(
+        self,
+        item: Text,
+        runs: list[tuple[int, int]],
+        masks: np.ndarray[Any, np.dtype[np.bool_]],
+        target: int,
+    ) -> Array:
+        """Log-odds of the target for each mask `[evaluations, runs]`; a word that is out is padding.
+
+        Only windows that differ are computed: most masks change one window of a long text.
+        """
+        rows: dict[tuple[int, ...], int] = {}
+        used: list[list[int]] = []
+        for mask in masks:
+            windows = [list(window) for window in item.windows]
+            for keep, (a, b) in zip(mask, runs, strict=True):
+                if not keep:
+                    for window, start, stop in _pieces(item, a, b):
+                        windows[window][start:stop] = [0] * (stop - start)
+            used.append([rows.setdefault(tuple(window), len(rows)) for window in windows])
+        logits = self._logits([list(window) for window in rows])
+        pooled = torch.stack([logits[chosen].mean(0) for chosen in used]).double()
+        if self.multi_label:
+            return pooled[:, target].numpy()
+        others = [i for i in range(pooled.shape[1]) if i != target]
+        return (pooled[:, target] - pooled[:, others].logsumexp(1)).numpy()
+
+    # Parameters.
+
+    def _top_k(self, request: Request) -> int:
+        labels = len(self.card.labels)
+        return request.integer("top_k", min(DEFAULT_TOP_K, labels), 1, labels)
+
+    def _threshold(self, request: Request) -> float:
+        value = request.parameters.get("threshold", 0.5)
+        try:
+            value = float(value) if not isinstance(value, bool) else -1.0
+        except (TypeError, ValueError):
+            value = -1.0
+        if not 0 <= value <= 1:
+            raise RequestError(400, "bad_parameter", "threshold must be a number from 0 to 1")
+        return float(value)
+
+    def _method(self, request: Request) -> str:
+        value = request.parameters.get("method", METHODS[0])
+        if value not in METHODS:
+            raise RequestError(400, "bad_parameter", f"method must be one of {', '.join(METHODS)}")
+        return str(value)
+
+    def _target(self, request: Request) -> int | None:
+        value = request.parameters.get("target")
+        if value is None:
+            return None
+        if value not in self.card.labels:
+            known = ", ".join(self.card.labels[:20])
+            raise RequestError(400, "bad_parameter", f"target must be one of {known}")
+        return self.card.labels.index(value)
+
+    def schemas(self) -> tuple[Any, Any]:
+        labels = len(self.card.labels)
+        text = {"type": "string", "minLength": 1}
+        request = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "description": "UTF-8 text as the raw body (text/plain), or JSON",
+            "type": "object",
+            "properties": {
+                "text": {"oneOf": [text, {"type": "array", "items": text, "minItems": 1}]},
+                "instances": {"type": "array", "minItems": 1},
+                "top_k": {"type": "integer", "minimum": 1, "maximum": labels},
+                "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                "method": {"enum": list(METHODS)},
+                "target": {"enum": self.card.labels},
+            },
+            "x-text": {
+                "max_bytes": self.card.input.get("max_bytes"),
+                "max_tokens": self.encode.max_windows * self.encode.body,
+                "window": self.max_length,
+                "pooling": "mean of the windows' logits",
+            },
+        }
+        prediction = {
+            "type": "object",
+            "required": ["label", "index", "probability"],
+            "properties": {
+                "label": {"type": "string"},
+                "index": {"type": "integer", "minimum": 0, "maximum": labels - 1},
+                "probability": {"type": "number", "minimum": 0, "maximum": 1},
+            },
+        }
+        one = {
+            "type": "object",
+            "required": ["predictions", "windows"],
+            "properties": {
+                "predictions": {"type": "array", "items": prediction},
+                "windows": {"type": "integer", "minimum": 1},
+                "labels": {"type": "array", "items": {"type": "string"}},
+                "explanation": {"type": "object"},
+            },
+        }
+        answer = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "oneOf": [one, {"type": "array", "items": one}],
+        }
+        return request, answer
+
+
+def _pieces(item: Text, first: int, stop: int) -> Iterable[tuple[int, int, int]]:
+    return (piece for word in range(first, stop) for piece in item.places[word])

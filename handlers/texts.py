@@ -1,0 +1,129 @@
+"""Requests' inputs to texts, texts to windows of token ids."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from handlers.errors import ModelError, RequestError
+from handlers.payload import Input
+from handlers.windows import spans
+
+BUCKET = 8
+
+
+@dataclass
+class Text:
+    """A text on its way.
+
+    `windows` are token ids with the special ones, none longer than the model takes; `words`
+    are (start, stop) positions in `text`, and `places` each word's (window, first column, end).
+    """
+
+    text: str
+    windows: list[list[int]]
+    words: list[tuple[int, int]] = field(default_factory=list)
+    places: list[list[tuple[int, int, int]]] = field(default_factory=list)
+    explain: bool = False
+    target: int | None = None
+    method: str = "ablation"
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The archive's tokenizer, cutting and padding nothing; ModelError if it is not there."""
+    path = folder / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(
+            f"{path} cannot be read: rebuild the archive with tokenizer.json among the card's files"
+        ) from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
+        raise ModelError(f"{path} has no [CLS] and [SEP] tokens")
+    return tokenizer
+
+
+def read_text(entry: Input) -> str:
+    """The text of one input; RequestError 400 unless it is UTF-8, 422 where nothing is in it."""
+    value: Any = entry.value
+    if isinstance(value, bytes):
+        try:
+            value = value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise RequestError(
+                400,
+                "not_utf8",
+                f"{entry.where} is not UTF-8: byte {error.start} does not belong there; "
+                "convert it first (iconv -t UTF-8)",
+            ) from error
+    if not isinstance(value, str):
+        raise RequestError(400, "wrong_type", f"{entry.where} is not a text")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise RequestError(400, "not_utf8", f"{entry.where} holds half of a surrogate pair")
+    text = value.removeprefix("\ufeff")
+    if not text.strip():
+        raise RequestError(422, "empty_text", f"{entry.where} holds no text to classify")
+    return text
+
+
+class Encoder:
+    """Texts to windows with one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, max_windows: int) -> None:
+        self.tokenizer = tokenizer
+        self.body = max_length - 2
+        self.max_windows = max_windows
+        self.first: int = tokenizer.token_to_id("[CLS]")
+        self.last: int = tokenizer.token_to_id("[SEP]")
+
+    def __call__(self, text: str, where: str, words: bool = False) -> Text:
+        """Cut a text; with `words` also say where each of its words went.
+
+        Raises:
+            RequestError: 422 without a single token, 413 over `max_windows` windows.
+        """
+        found = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = found.ids
+        if not ids:
+            raise RequestError(422, "empty_text", f"{where} holds no text to classify")
+        if len(ids) > self.max_windows * self.body:
+            raise RequestError(
+                413,
+                "text_too_long",
+                f"{where} has {len(ids)} tokens, the limit is {self.max_windows * self.body}: "
+                "send it in parts",
+            )
+        cuts = spans(len(ids), self.body)
+        made = Text(text, [[self.first, *ids[a:b], self.last] for a, b in cuts])
+        if words:
+            _locate(made, found, cuts)
+        return made
+
+
+def _locate(made: Text, found: Any, cuts: list[tuple[int, int]]) -> None:
+    """Fill in words and their places: a word's tokens may lie in two windows."""
+    window = 0
+    current: int | None = -1
+    for token, (word, (start, stop)) in enumerate(zip(found.word_ids, found.offsets, strict=True)):
+        while token >= cuts[window][1]:
+            window += 1
+        column = token - cuts[window][0] + 1  # after [CLS]
+        if word is None or word != current:
+            made.words.append((start, stop))
+            made.places.append([])
+            current = word
+        else:
+            made.words[-1] = (made.words[-1][0], stop)
+        pieces = made.places[-1]
+        if pieces and pieces[-1][0] == window:
+            pieces[-1] = (window, pieces[-1][1], column + 1)
+        else:
+            pieces.append((window, column, column + 1))
+
+
+def bucket(length: int, limit: int) -> int:
+    """The padded length of a window: the next multiple of BUCKET, at most the model's limit."""
+    return min(limit, -(-length // BUCKET) * BUCKET)

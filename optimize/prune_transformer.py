@@ -1,0 +1,170 @@
+"""Structured pruning of transformers: heads, feed-forward neurons, whole layers.
+
+Works on plain modules: a `Block` says which linear layers belong together, whatever model they
+come from. A head is a run of columns of the output projection, a neuron a column of the second
+feed-forward matrix; what feeds a column goes with it, so the pruned model is a smaller dense one.
+
+Importance is first-order Taylor: how much the loss would change without the column, from one
+backward pass over real data (Michel et al. 2019 for heads, Molchanov et al. 2019 for neurons).
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Block:
+    """One transformer layer.
+
+    Attributes:
+        qkv: the projections of query, key and value: one matrix of three parts, or three.
+        out: from the heads back to the model's width.
+        fc1, fc2: the feed-forward layers.
+        head_size: columns of one head.
+        resized: told the number of heads left.
+    """
+
+    qkv: Sequence[nn.Linear]
+    out: nn.Linear
+    fc1: nn.Linear
+    fc2: nn.Linear
+    head_size: int
+    resized: Callable[[int], None]
+
+    @property
+    def heads(self) -> int:
+        return self.out.in_features // self.head_size
+
+    @property
+    def neurons(self) -> int:
+        return self.fc2.in_features
+
+
+@dataclass(frozen=True)
+class Importance:
+    """For each block: float `[heads]` and float `[neurons]`, larger for what matters more."""
+
+    heads: list[Tensor]
+    neurons: list[Tensor]
+
+
+def keep_rows(linear: nn.Linear, index: Tensor) -> None:
+    """Keep these outputs of a linear layer, in place."""
+    linear.weight = nn.Parameter(linear.weight.detach()[index].clone())
+    if linear.bias is not None:
+        linear.bias = nn.Parameter(linear.bias.detach()[index].clone())
+    linear.out_features = len(index)
+
+
+def keep_columns(linear: nn.Linear, index: Tensor) -> None:
+    """Keep these inputs of a linear layer, in place."""
+    linear.weight = nn.Parameter(linear.weight.detach()[:, index].clone())
+    linear.in_features = len(index)
+
+
+def measure(
+    blocks: Sequence[Block], batches: Iterable[Tensor], loss: Callable[[Tensor, int], Tensor]
+) -> Importance:
+    """Taylor importance of every head and neuron, over batches of real data.
+
+    Args:
+        blocks: of the model.
+        batches: its inputs.
+        loss: input and the batch's number to a scalar to differentiate; it runs the model.
+
+    Raises:
+        ValueError: no batches.
+    """
+    heads = [torch.zeros(block.heads) for block in blocks]
+    neurons = [torch.zeros(block.neurons) for block in blocks]
+    seen: dict[nn.Module, Tensor] = {}
+
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        inputs[0].retain_grad()
+        seen[module] = inputs[0]
+
+    watched = [layer for block in blocks for layer in (block.out, block.fc2)]
+    hooks = [layer.register_forward_pre_hook(keep) for layer in watched]
+    count = 0
+    try:
+        for number, batch in enumerate(batches):
+            seen.clear()
+            with torch.enable_grad():
+                loss(batch, number).backward()
+            for position, block in enumerate(blocks):
+                for layer, total, size in (
+                    (block.out, heads[position], block.head_size),
+                    (block.fc2, neurons[position], 1),
+                ):
+                    values = seen[layer]
+                    assert values.grad is not None
+                    effect = (values.detach() * values.grad).float().flatten(0, -2)
+                    total += effect.unflatten(1, (-1, size)).sum(2).abs().sum(0)
+            for layer in watched:
+                layer.zero_grad(set_to_none=True)
+            count += 1
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not count:
+        raise ValueError("importance needs at least one batch")
+    return Importance(heads, neurons)
+
+
+def best(importance: Tensor, count: int) -> Tensor:
+    """Ascending positions of the `count` largest."""
+    return importance.topk(min(count, len(importance))).indices.sort().values
+
+
+def prune(blocks: Sequence[Block], importance: Importance, *, heads: int, neurons: int) -> None:
+    """Keep the most important `heads` and `neurons` of every block, in place.
+
+    Every block keeps as many, so that its matrices stay dense and of one shape; widths at
+    multiples of 16 are what the int8 kernels like.
+
+    Raises:
+        ValueError: fewer than one of either.
+    """
+    if heads < 1 or neurons < 1:
+        raise ValueError("at least one head and one neuron of each block must stay")
+    for block, of_heads, of_neurons in zip(
+        blocks, importance.heads, importance.neurons, strict=True
+    ):
+        chosen = best(of_heads, heads)
+        columns = (chosen[:, None] * block.head_size + torch.arange(block.head_size)).flatten()
+        before = block.out.in_features
+        if len(block.qkv) == 1:
+            keep_rows(block.qkv[0], torch.cat([columns + part * before for part in range(3)]))
+        else:
+            for linear in block.qkv:
+                keep_rows(linear, columns)
+        keep_columns(block.out, columns)
+        block.resized(len(chosen))
+        kept = best(of_neurons, neurons)
+        keep_rows(block.fc1, kept)
+        keep_columns(block.fc2, kept)
+
+
+def layer_influence(states: Sequence[Tensor]) -> Tensor:
+    """How far each layer turns its input: 1 - mean cosine (Men et al. 2024), float `[layers]`.
+
+    Args:
+        states: hidden states before the first layer and after each, each `[..., width]`.
+    """
+    turned = [
+        1 - torch.cosine_similarity(a.float(), b.float(), dim=-1).mean()
+        for a, b in zip(states[:-1], states[1:], strict=True)
+    ]
+    return torch.stack(turned)
+
+
+def drop_layers(layers: nn.ModuleList, influence: Tensor, keep: int) -> nn.ModuleList:
+    """The `keep` layers of the greatest influence, in their order; the last always stays."""
+    if not 1 <= keep <= len(layers):
+        raise ValueError(f"keep from 1 to {len(layers)} layers, not {keep}")
+    ranked = influence.clone()
+    ranked[-1] = float("inf")
+    return nn.ModuleList(layers[int(i)] for i in best(ranked, keep))
