@@ -29,7 +29,7 @@ class Runner:
 
     def __init__(self, kind: str, path: Path, engine: str | None = None) -> None:
         self.path = path
-        self._errors = tempfile.TemporaryFile()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115: closed in close()
         self._pipe, child = Pipe()
         command = [sys.executable, "-W", "ignore", "-m", "optimize.export.runner"]
         self._process = subprocess.Popen(

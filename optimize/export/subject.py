@@ -13,11 +13,18 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Axis:
-    """A dimension that varies: its bounds, and the sizes that static formats are built for."""
+    """A dimension that varies.
+
+    Attributes:
+        least, most: what formats with bounded shapes must take.
+        sizes: what formats with fixed shapes are built for.
+        limit: the most that the module itself can take, if there is such a thing.
+    """
 
     least: int = 1
     most: int = 16
     sizes: tuple[int, ...] = (1, 8)
+    limit: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,17 +86,12 @@ class Subject:
             found.append(tensor)
         return tuple(found)
 
-    def dims(self) -> tuple[dict[int, Any], ...]:
-        """`dynamic_shapes` for `torch.export`, within the axes' bounds."""
+    def unbounded(self) -> tuple[dict[int, Any], ...]:
+        """`dynamic_shapes` for `torch.export`, as large as the module can take."""
         named = {
-            name: torch.export.Dim(name, min=axis.least, max=axis.most)
+            name: torch.export.Dim(name, min=axis.least, max=axis.limit)
             for name, axis in self.axes.items()
         }
-        return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in self.dynamic)
-
-    def unbounded(self) -> tuple[dict[int, Any], ...]:
-        """`dynamic_shapes` for `torch.export`, of any size."""
-        named = {name: torch.export.Dim(name) for name in self.axes}
         return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in self.dynamic)
 
 

@@ -1,5 +1,6 @@
 """Image classifiers: one module from uint8 pixels to logits."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ def make(module: nn.Module, dataset: Dataset) -> Exportable:
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))
     subject = Subject(
         name="model",
-        module=module.eval(),
+        # Training leaves weights in channels-last order, which ExecuTorch's passes refuse.
+        module=copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
         inputs=("pixels",),
         outputs=("logits",),
         # Traced with two: torch.export takes a batch of one for a constant.

@@ -1,0 +1,176 @@
+"""Core ML ML Programs: float16 as Core ML runs by default, float32, and compressed weights.
+
+The traced route: coremltools' route from an exported program has compiled an attention mask
+wrongly and silently.
+"""
+
+import contextlib
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optimize import torchscript
+from optimize.export import FLOAT16, FLOAT32, Array, Limits, Run
+from optimize.export.subject import Subject
+
+EXTRA = "coreml"
+MODULES = ("coremltools", "sklearn")
+PACKAGES = ("coremltools", "scikit-learn")
+PRECISIONS = {
+    "float16": FLOAT16,
+    "float32": FLOAT32,
+    "int8": Limits(error=0.1, agreement=0.95, drop=0.01, quantized=True),
+    "palettized": Limits(error=0.2, agreement=0.93, drop=0.01, quantized=True),
+}
+TIMED = False
+PROVES = (
+    "evaluated on Linux operator by operator from the ML Program, float16 values rounded as in "
+    "the file: this proves the operators, shapes, masks and weights that the file holds, and "
+    "that nothing overflows float16 between operators; it does not prove how Apple's CPU, GPU "
+    "or Neural Engine rounds within one, that a device compiles the file, or how fast it is"
+)
+PALETTE_BITS = 6
+SMALLEST_WEIGHT = 512
+
+
+def file(artifact: str, subject: str) -> str:
+    """`SUBJECT.mlpackage`, a folder."""
+    return f"{subject}.mlpackage"
+
+
+class _FromInt32(nn.Module):
+    """Takes int32 where the module takes int64: Core ML has no other whole numbers."""
+
+    def __init__(self, module: nn.Module, types: list[torch.dtype]) -> None:
+        super().__init__()
+        self.module, self.types = module, types
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(
+            *(
+                tensor.to(kind) if kind == torch.int64 else tensor
+                for tensor, kind in zip(inputs, self.types, strict=True)
+            )
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without its progress bars and its notices that this is not a Mac."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # traces into an operator nobody converts
+    try:
+        with warnings.catch_warnings(), torchscript.silenced(), _no_bars():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    import tqdm
+
+    kept = tqdm.tqdm.__init__
+
+    def silent(self: Any, *args: Any, **options: Any) -> None:
+        kept(self, *args, **{**options, "disable": True})
+
+    tqdm.tqdm.__init__ = silent
+    try:
+        yield
+    finally:
+        tqdm.tqdm.__init__ = kept
+
+
+def export(subject: Subject, path: Path, precision: str) -> None:
+    """Write the folder `path`; see `optimize.export.Format`."""
+    with _quiet():
+        model = convert(subject, "FLOAT32" if precision == "float32" else "FLOAT16")
+        if precision in ("int8", "palettized"):
+            model = compress(model, precision)
+        model.save(str(path))
+
+
+def taken(tensor: Tensor) -> Tensor:
+    """An input in a type that Core ML takes: pixels as float32, whole numbers as int32."""
+    if tensor.dtype in (torch.int64, torch.int32, torch.bool):
+        return tensor.to(torch.int32)
+    return tensor.to(torch.float32)
+
+
+def convert(subject: Subject, precision: str) -> Any:
+    """A `coremltools` model with open axes, from a trace."""
+    import coremltools as ct
+
+    example = tuple(taken(tensor) for tensor in subject.pieces[0])
+    module = _FromInt32(subject.module, [tensor.dtype for tensor in subject.pieces[0]]).eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(module, example, check_trace=False)
+    ranges = {
+        name: ct.RangeDim(axis.least, axis.most, subject.sizes(subject.pieces[0])[name])
+        for name, axis in subject.axes.items()
+    }
+    inputs = [
+        ct.TensorType(
+            name,
+            [ranges[dims[i]] if i in dims else size for i, size in enumerate(tensor.shape)],
+            np.int32 if tensor.dtype == torch.int32 else np.float32,
+        )
+        for name, tensor, dims in zip(subject.inputs, example, subject.dynamic, strict=True)
+    ]
+    return ct.convert(
+        traced,
+        convert_to="mlprogram",
+        inputs=inputs,
+        outputs=[ct.TensorType(name, dtype=np.float32) for name in subject.outputs],
+        compute_precision=getattr(ct.precision, precision),
+        minimum_deployment_target=ct.target.iOS16,
+        skip_model_load=True,
+    )
+
+
+def compress(model: Any, precision: str) -> Any:
+    """Weights as int8 per channel, or as indices into a palette made by k-means."""
+    import coremltools.optimize.coreml as cto
+
+    if precision == "int8":
+        how: Any = cto.OpLinearQuantizerConfig(
+            mode="linear_symmetric", weight_threshold=SMALLEST_WEIGHT
+        )
+        return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=how))
+    how = cto.OpPalettizerConfig(
+        mode="kmeans", nbits=PALETTE_BITS, weight_threshold=SMALLEST_WEIGHT
+    )
+    return cto.palettize_weights(model, cto.OptimizationConfig(global_config=how))
+
+
+def load(path: Path) -> Run:
+    """The ML Program, evaluated by `optimize.export.mil`."""
+    with _quiet():
+        from optimize.export.mil import Program
+
+        program = Program(path)
+
+    def run(*arrays: Array) -> list[Array]:
+        return program(*arrays)
+
+    return run
+
+
+def operators(path: Path) -> dict[str, int]:
+    """Operators by name; `quantized` counts compressed weights."""
+    with _quiet():
+        from optimize.export.mil import Program
+
+        counts = Counter(Program(path).operators())
+    compressed = ("constexpr_affine_dequantize", "constexpr_lut_to_dense")
+    return {**counts, "quantized": sum(counts[name] for name in compressed)}

@@ -1,0 +1,106 @@
+"""ExecuTorch programs (.pte) for XNNPACK; int8 through PT2E quantization."""
+
+import contextlib
+import io
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optimize.export import FLOAT32, INT8, Array, Run
+from optimize.export.subject import Subject
+
+EXTRA = "executorch"
+MODULES = ("executorch", "torchao")
+PACKAGES = ("executorch", "torchao")
+PRECISIONS = {"float32": FLOAT32, "int8": INT8}
+
+
+def file(artifact: str, subject: str) -> str:
+    """`SUBJECT.pte`."""
+    return f"{subject}.pte"
+
+
+def _dims(subject: Subject) -> tuple[dict[int, Any], ...]:
+    """Bounded axes: memory is planned for the largest size, one above which is left out."""
+    named = {
+        name: torch.export.Dim(name, min=axis.least, max=axis.most + 1)
+        for name, axis in subject.axes.items()
+    }
+    return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in subject.dynamic)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """torchao tells of libraries for other machines, and of Python's own changes."""
+    logging.getLogger("torchao").setLevel(logging.ERROR)
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def export(subject: Subject, path: Path, precision: str) -> None:
+    """Write `path`; see `optimize.export.Format`."""
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import to_edge_transform_and_lower
+
+        dims = _dims(subject)
+        module = subject.module if precision == "float32" else quantize(subject, dims)
+        program = torch.export.export(module, subject.pieces[0], dynamic_shapes=dims)
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+        path.write_bytes(lowered.to_executorch().buffer)
+
+
+def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Module:
+    """Static int8 for XNNPACK, weights per channel."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    settings = get_symmetric_quantization_config(is_per_channel=True)
+    quantizer = XNNPACKQuantizer().set_global(settings)
+    graph = torch.export.export(subject.module, subject.pieces[0], dynamic_shapes=dims).module()
+    prepared = prepare_pt2e(graph, quantizer)
+    with torch.no_grad():
+        for piece in subject.calibration:
+            prepared(*piece)
+    converted: torch.nn.Module = convert_pt2e(prepared)
+    return converted
+
+
+def load(path: Path) -> Run:
+    """The file in ExecuTorch's runtime."""
+    with quiet():
+        from executorch.runtime import Runtime
+
+    method = Runtime.get().load_program(path).load_method("forward")
+    assert method is not None
+
+    def run(*arrays: Array) -> list[Array]:
+        found = method.execute([torch.from_numpy(array) for array in arrays])
+        return [tensor.clone().numpy() for tensor in found]
+
+    return run
+
+
+def operators(path: Path) -> dict[str, int]:
+    """Delegates and operators by name; `quantized` counts XNNPACK's quantized tensors."""
+    content = path.read_bytes()
+    with quiet():
+        from executorch.exir._serialize._program import deserialize_pte_binary
+
+        found: Any = deserialize_pte_binary(content)
+    program = getattr(found, "program", found)
+    counts: Counter[str] = Counter()
+    for plan in program.execution_plan:
+        counts.update(op.name for op in plan.operators)
+        counts.update(delegate.id for delegate in plan.delegates)
+    return dict(counts)

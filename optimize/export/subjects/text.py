@@ -1,0 +1,106 @@
+"""Text classifiers: one module from token ids, padded with 0, to logits."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handlers.windows import pool
+from optimize import evaluate
+from optimize.export import source
+from optimize.export.subject import Axis, Exportable, Subject
+from optimize.recipe import Recipe
+from optimize.text.corpus import TextDataset, lengths
+
+BATCH = 8
+SAMPLES = 600
+CALIBRATION = 128
+
+
+def _rows(windows: Tensor, rows: Tensor) -> Tensor:
+    """Some windows, without the columns that are padding in all of them."""
+    chosen = windows[rows]
+    return chosen[:, : int(lengths(chosen).max())].contiguous()
+
+
+def _pieces(windows: Tensor) -> list[tuple[Tensor]]:
+    """Two, one, three and eight windows; all but the one have a short row among longer ones."""
+    order = lengths(windows).argsort(stable=True)
+    short, middle, long = order[0], order[len(order) // 2], order[-1]
+    mixed = order[torch.linspace(0, len(order) - 1, BATCH).long()]
+    picks = [[short, middle], [middle], [long, short, middle]]
+    return [(_rows(windows, torch.stack(pick)),) for pick in picks] + [(_rows(windows, mixed),)]
+
+
+def make(module: nn.Module, dataset: TextDataset) -> Exportable:
+    """What exporting a text classifier needs.
+
+    Args:
+        module: float32, int32 ids `[N, L]` to logits `[N, classes]`.
+        dataset: held-out windows check the files, training windows calibrate them.
+    """
+    module = copy.deepcopy(module).eval()
+    held: Any = dataset.test
+    count = min(SAMPLES, len(held))
+    chosen = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))[:count]
+    keep = torch.isin(held.owner, chosen)
+    windows, targets = held.windows[keep], held.targets[chosen.sort().values]
+    owner = torch.unique(held.owner[keep], return_inverse=True)[1]
+    train: Any = dataset.train if dataset.train is not None else held
+    order = torch.randperm(len(train.windows), generator=torch.Generator().manual_seed(0))
+    size = windows.shape[1]
+    places = getattr(getattr(module, "embeddings", None), "position", None)
+    limit = places.num_embeddings if isinstance(places, nn.Embedding) else size
+    subject = Subject(
+        name="model",
+        module=module,
+        inputs=("ids",),
+        outputs=("logits",),
+        pieces=list(_pieces(windows)),
+        calibration=[
+            (_rows(train.windows, rows),)
+            for rows in order[: CALIBRATION // BATCH * BATCH].split(BATCH)
+        ],
+        axes={
+            "batch": Axis(),
+            "tokens": Axis(least=2, most=size, sizes=(min(32, size), size), limit=limit),
+        },
+        dynamic=({0: "batch", 1: "tokens"},),
+        dynamic_outputs=({0: "batch"},),
+    )
+    known: list[Tensor] = []
+
+    def answers(run: Callable[..., list[Tensor]]) -> Tensor:
+        """Logits of whole texts: the mean of their windows'."""
+        order = lengths(windows).argsort(stable=True)
+        found = torch.cat([run(_rows(windows, rows))[0].float() for rows in order.split(BATCH)])
+        return pool(torch.empty_like(found).index_copy_(0, order, found), owner, count)
+
+    def measure(run: dict[str, Callable[..., list[Tensor]]]) -> dict[str, Any]:
+        """Accuracy and agreement on whole texts."""
+        if not known:
+            known.append(answers(subject))
+        logits = answers(run["model"])
+        found = evaluate.accuracy(logits, targets)
+        return {
+            "accuracy": found.value,
+            "samples": found.samples,
+            "ci95": list(found.ci95),
+            "agreement": evaluate.agreement(logits, known[0]),
+            "agreement_samples": count,
+        }
+
+    return Exportable([subject], measure, served=True)
+
+
+def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
+    """See `optimize.export.subjects.load`."""
+    from optimize.tasks import text
+
+    dataset = text.load_data(recipe.data, recipe.folder, recipe.seed)
+    source.same_data(dataset.fingerprint(), recipe, report)
+    state = source.final_state(recipe, folder, report)
+    return make(state.float_model, dataset)
