@@ -43,9 +43,13 @@ def script(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
     Raises:
         ModelError: the model cannot be traced, or answers otherwise for another batch size.
     """
+    if getattr(model, "traceable", True) is False:  # lowered to kernels that pack when loaded
+        return model.scripted()  # type: ignore[no-any-return,operator]
     try:
         with silenced(), torch.no_grad():
             traced = torch.jit.trace(model.eval(), example, check_trace=False)
+            if not getattr(model, "frozen", True):  # freezing would widen weights stored as int8
+                return traced  # type: ignore[no-any-return]
             return torch.jit.freeze(traced)  # type: ignore[no-any-return]
     except Exception as error:  # tracing runs the user's code: anything can come out
         raise ModelError(

@@ -3,6 +3,7 @@
 import operator
 import warnings
 from collections.abc import Collection
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,30 +16,35 @@ from optimize.lowering.rewrites import drop_true_masks, fold_constants, merge_pr
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
+_CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "_assert_async")
 
 
 def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ()) -> fx.GraphModule:
-    """Capture `model` with `torch.export`: functional ATen operators, the batch size left free.
+    """Capture `model` with `torch.export`: functional ATen operators, the batch size left free,
+    and for ids `[N, L]` the length too.
 
     Args:
         model: in eval mode, float32, taking one tensor and returning one.
-        example: one input `[N, ...]` with N of at least 2.
+        example: one input `[N, ...]` with N of at least 2, or ids `[N, L]` with L of at least 2.
         keep_float: layers that are to stay as they are, never merged with others.
 
     Raises:
-        ModelError: data-dependent control flow, a batch size written into the code, or an
-            operator that `torch.export` does not know.
+        ModelError: data-dependent control flow, a batch size or length written into the code,
+            or an operator that `torch.export` does not know.
     """
+    free: dict[int, Any] = {0: Dim("batch")}
+    if is_ids(example):
+        free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}  # the length's bounds follow from the model
     try:
         with torch.no_grad(), warnings.catch_warnings():
             # torch.export's own calls, deprecated inside torch itself.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-            program = export(model, (example,), dynamic_shapes=({0: Dim("batch")},), strict=False)
+            program = export(model, (example,), dynamic_shapes=(free,), strict=False)
             module = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # export runs the user's code: anything can come out
         reason = str(error).strip().splitlines() or [type(error).__name__]
         hint = "take the control flow out of forward()"
-        if "batch" in str(error) and "specialized" in str(error):
+        if "specialized" in str(error) or "Not all values of" in str(error):
             hint = "write x.shape[0] where forward() says len(x) or int(x.shape[0])"
         raise ModelError(
             f"the model's graph cannot be captured: {reason[0]}; {hint}, or leave the quantize "
@@ -46,6 +52,7 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
         ) from error
     assert isinstance(module, fx.GraphModule)
     _drop_no_ops(module)
+    _drop_checks(module)
     _resolve_padding(module)
     fold_constants(module)
     drop_true_masks(module)
@@ -55,6 +62,17 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def is_ids(example: Tensor) -> bool:
+    """Whether an input is token ids `[N, L]`, whose length may vary as well."""
+    return example.dim() == 2 and not example.is_floating_point() and example.dtype != torch.uint8
+
+
+def _drop_checks(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        if node.op == "call_function" and any(name in str(node.target) for name in _CHECKS):
+            module.graph.erase_node(node)
 
 
 def _drop_no_ops(module: fx.GraphModule) -> None:

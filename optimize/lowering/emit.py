@@ -1,16 +1,29 @@
 """Write the quantized graph: walk the float one and put kernels in place of groups."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor, fx, nn
 
 from optimize.lowering import hot, kernels, raw
-from optimize.lowering.graphs import arguments, aten, constant, copy_call, layer_name
-from optimize.lowering.plan import TRANSPARENT, VIEWS, Group, Plan
+from optimize.lowering.attention import MaskedAttention, TokenAttention, UniformAttention
+from optimize.lowering.forms import FLOAT, HALF, PLAIN, UINT8, Forms
+from optimize.lowering.graphs import (
+    VIEWS,
+    arguments,
+    aten,
+    constant,
+    copy_call,
+    feeds_attention,
+    is_named,
+    layer_name,
+)
+from optimize.lowering.plan import TRANSPARENT, Group, Plan
 from optimize.lowering.ranges import Affine
 
 # A float32 classifier this small costs less than quantizing its input.
 _SMALL_HEAD = 1 << 16
+# Below this a table of embeddings is not worth rounding.
+_LARGE_TABLE = 1 << 20
 
 # By whether there are copies for batch sizes, and whether an addition is fused.
 _CONVOLUTIONS: dict[tuple[bool, bool], Callable[..., nn.Module]] = {
@@ -22,11 +35,7 @@ _CONVOLUTIONS: dict[tuple[bool, bool], Callable[..., nn.Module]] = {
 
 
 class Emitter:
-    """One walk over a captured graph.
-
-    A value exists in one or more forms, and a missing one is made on first demand: `float`,
-    `half` (bfloat16), `uint8` (a quantized tensor, with its scale) and `plain` (uint8 numbers).
-    """
+    """One walk over a captured graph; `forms` holds what is written so far."""
 
     def __init__(
         self,
@@ -35,15 +44,13 @@ class Emitter:
         affines: dict[fx.Node, Affine],
         pixels: Affine | None,
         hot_batch: int | None,
+        keep_float: Collection[str] = (),
     ) -> None:
         self.source, self.plan, self.affines, self.pixels = source, plan, affines, pixels
-        self.hot_batch = hot_batch
+        self.hot_batch, self.keep_float = hot_batch, keep_float
         self.lane: fx.Node | None = None
         self.root, self.graph = nn.Module(), fx.Graph()
-        self.float: dict[fx.Node, fx.Node] = {}
-        self.half: dict[fx.Node, fx.Node] = {}
-        self.uint8: dict[fx.Node, fx.Node] = {}
-        self.plain: dict[fx.Node, fx.Node] = {}
+        self.forms = Forms(source, self.graph, self.call, affines, plan.packing)
         self.lowered: list[str] = []
 
     def emit(self) -> nn.Module:
@@ -54,64 +61,40 @@ class Emitter:
                 self._group(self.plan.groups[node])
             elif node.op == "output":
                 (result,) = node.args[0]
-                self.graph.output(self.as_float(result))
+                self.graph.output(self.forms.get(result, FLOAT))
             elif node.op != "get_attr" and node not in self.plan.inner:
                 self._other(node)
         body = fx.GraphModule(self.root, self.graph)
         body.graph.eliminate_dead_code()
+        body.delete_all_unused_submodules()
+        used = {n.target for n in body.graph.nodes if n.op == "get_attr"}
+        for name in [n for n, _ in body.named_buffers(recurse=False) if n not in used]:
+            delattr(body, name)
         body.recompile()
         return body.eval()
 
-    def _call(self, name: str, module: nn.Module, *args: fx.Node) -> fx.Node:
+    def call(self, name: str, module: nn.Module, *args: fx.Node) -> fx.Node:
+        """Write a call of `module`, under its name or the next free one."""
         path = name.replace(".", "_")
         while hasattr(self.root, path):
             path += "_"
         self.root.add_module(path, module)
         return self.graph.call_module(path, args)
 
-    def as_float(self, node: fx.Node) -> fx.Node:
-        if node in self.float:
-            return self.float[node]
-        if node.op == "get_attr":
-            name = str(node.target).replace(".", "_")
-            self.root.register_buffer(name, constant(self.source, node))
-            self.float[node] = self.graph.get_attr(name)
-        elif node in self.half:
-            self.float[node] = self.graph.call_method("float", (self.half[node],))
-        else:
-            self.float[node] = self._call("dequantize", kernels.Dequantize(), self.as_uint8(node))
-        return self.float[node]
-
-    def as_half(self, node: fx.Node) -> fx.Node:
-        return self.half[node] if node in self.half else self.as_float(node)
-
-    def as_uint8(self, node: fx.Node) -> fx.Node:
-        if node not in self.uint8:
-            if node in self.plain:
-                made = self._call("wrap", raw.Wrap(self.affines[node]), self.plain[node])
-            else:
-                kernel = kernels.Quantize(self.affines[node])
-                made = self._call("quantize", kernel, self.as_float(node))
-            self.uint8[node] = made
-        return self.uint8[node]
-
-    def as_plain(self, node: fx.Node) -> fx.Node:
-        if node not in self.plain:
-            if node in self.uint8:
-                made = self._call("reveal", raw.Reveal(), self.uint8[node])
-            else:
-                made = self._call("quantize", raw.ToPlain(self.affines[node]), self.as_half(node))
-            self.plain[node] = made
-        return self.plain[node]
+    def _packed(self, node: fx.Node) -> bool:
+        return self.plan.packing is not None and node in self.plan.packing.nodes
 
     def _placeholder(self, node: fx.Node) -> None:
         copied = self.graph.placeholder("x")
+        if self.plan.packing is not None:
+            self.forms.batch = self.graph.call_method("size", (copied, 0))
         if self.hot_batch is not None:
-            self.lane = self._call("lane", hot.Lane(self.hot_batch), copied)
+            self.lane = self.call("lane", hot.Lane(self.hot_batch), copied)
         if self.pixels is None:
-            self.float[node] = copied
+            self.forms.put(node, FLOAT, copied)
         else:
-            self.uint8[node] = self._call("pixels", kernels.Pixels(self.pixels), copied)
+            pixels = self.call("pixels", kernels.Pixels(self.pixels), copied)
+            self.forms.put(node, UINT8, pixels)
 
     def _weights(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
         weight = constant(self.source, node.args[1])
@@ -119,50 +102,69 @@ class Emitter:
         return weight, constant(self.source, arguments(node)[2])
 
     def _group(self, group: Group) -> None:
-        name = layer_name(group.node)
-        if group.kind == "attention":
-            scale = self.source_scale(group.node)
-            reads = [self.as_half(n) for n in group.inputs]
-            self.half[group.last] = self._call("attention", raw.Attention(scale), *reads)
-        elif group.kind == "add":
-            call = kernels.Add(self.affines[group.last])
-            made = self._call(name, call, *map(self.as_uint8, group.inputs))
-            self.uint8[group.last] = made
-        elif group.kind == "cat":
-            cat = kernels.Concatenate(arguments(group.node)[1], self.affines[group.last])
-            made = self._call(name, cat, *map(self.as_uint8, group.inputs))
-            self.uint8[group.last] = made
+        name, packed = layer_name(group.node), self._packed(group.last)
+        if group.kind == "self_attention":
+            self._self_attention(group, packed)
+        elif group.kind == "attention":
+            self._attention(group)
+        elif group.kind in ("add", "cat"):
+            output = self.affines[group.last]
+            join: nn.Module = (
+                kernels.Add(output)
+                if group.kind == "add"
+                else kernels.Concatenate(arguments(group.node)[1], output)
+            )
+            reads = [self.forms.get(n, UINT8, packed) for n in group.inputs]
+            self.forms.put(group.last, UINT8, self.call(name, join, *reads), packed)
         elif group.kind == "linear" and self._small_head(group):
             return
         else:
             self.lowered += group.node.meta.get("names", [name])
             if group.kind == "linear" and self.plan.raw and not self._chained(group):
-                self._raw_linear(name, group)
+                self._raw_linear(name, group, packed)
             else:
-                self.uint8[group.last] = self._weighted(name, group)
+                made_at = self._weighted(name, group, packed)
+                self.forms.put(group.last, UINT8, made_at, packed)
 
-    def source_scale(self, attention: fx.Node) -> float:
-        """The factor of the scores: as given, or one over the root of the head's width."""
-        given = arguments(attention)[6]
-        width = attention.args[0].meta["val"].shape[-1]  # type: ignore[union-attr]
-        return float(width**-0.5 if given is None else given)
+    def _self_attention(self, group: Group, packed: bool) -> None:
+        source = self.forms.float_or_half(group.inputs[0], packed)
+        if packed:
+            kernel: nn.Module = TokenAttention(group.heads)
+            made = self.call("attention", kernel, source, self.forms.starts())
+        else:
+            length = group.inputs[0].meta["val"].shape[1]
+            kernel = UniformAttention(group.heads, 1 if isinstance(length, int) else 16)
+            made = self.call("attention", kernel, source)
+        self.forms.put(group.last, FLOAT, made, packed)
+
+    def _attention(self, group: Group) -> None:
+        given, mask = arguments(group.node)[6], arguments(group.node)[3]
+        width = group.node.args[0].meta["val"].shape[-1]  # type: ignore[union-attr]
+        scale = float(width**-0.5 if given is None else given)
+        reads = [self.forms.float_or_half(n) for n in group.inputs]
+        if mask is None:
+            made = self.call("attention", raw.Attention(scale), *reads)
+        else:
+            reads.append(self.forms.get(mask, FLOAT))
+            made = self.call("attention", MaskedAttention(scale), *reads)
+        self.forms.put(group.last, HALF, made)
 
     def _chained(self, group: Group) -> bool:
         """Whether uint8 goes straight from this linear layer into other quantized kernels."""
         return group.post == "none" and self._read_as_uint8(group.last)
 
     def _read_as_uint8(self, node: fx.Node) -> bool:
-        quantized = {g.node: g for g in self.plan.groups.values() if g.kind != "attention"}
+        quantized = {g.node: g for g in self.plan.groups.values() if "attention" not in g.kind}
         return bool(node.users) and all(
             user in quantized and node in quantized[user].reads() for user in node.users
         )
 
-    def _raw_linear(self, name: str, group: Group) -> None:
+    def _raw_linear(self, name: str, group: Group, packed: bool) -> None:
         weight, bias = self._weights(group.node)
         output, to = None, raw.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
             output, to = self.affines[group.last], raw.UINT8
-        elif _feeds_attention(group.last):
+        elif feeds_attention(group.last):
             to = raw.BFLOAT16
         post, algorithm = group.post, "none"
         if post == "gelu_tanh":
@@ -170,28 +172,26 @@ class Emitter:
         elif post == "none" and group.relu:
             post = "relu"
         source = group.inputs[0]
-        read = self.as_plain(source)
-        affine = self.affines[source]
+        read = self.forms.get(source, PLAIN, packed)
         stored = kernels.quantize_weight(weight)
-        kernel = raw.RawLinear(stored, bias, affine, post, algorithm, to, output)
-        made = self._call(name, kernel, read)
-        forms = {raw.FLOAT32: self.float, raw.BFLOAT16: self.half, raw.UINT8: self.plain}
-        forms[to][group.last] = made
+        kernel = raw.RawLinear(stored, bias, self.affines[source], post, algorithm, to, output)
+        form = {raw.FLOAT32: FLOAT, raw.BFLOAT16: HALF, raw.UINT8: PLAIN}[to]
+        self.forms.put(group.last, form, self.call(name, kernel, read), packed)
 
-    def _weighted(self, name: str, group: Group) -> fx.Node:
+    def _weighted(self, name: str, group: Group, packed: bool) -> fx.Node:
         """A convolution or linear layer, in copies when there is a hot batch size."""
         weight, bias = self._weights(group.node)
         stored = kernels.quantize_weight(weight)
         output = self.affines[group.last]
-        reads = [self.as_uint8(n) for n in group.reads()]
+        reads = [self.forms.get(n, UINT8, packed) for n in group.reads()]
         if self.lane is not None:
             reads.append(self.lane)
         if group.kind == "linear":
             make_linear = kernels.Linear if self.lane is None else hot.HotLinear
-            return self._call(name, make_linear(stored, bias, output), *reads)
+            return self.call(name, make_linear(stored, bias, output), *reads)
         make = _CONVOLUTIONS[self.lane is not None, group.other is not None]
         shape = arguments(group.node)[3:7]
-        return self._call(name, make(stored, bias, *shape, output=output), *reads)
+        return self.call(name, make(stored, bias, *shape, output=output), *reads)
 
     def _small_head(self, group: Group) -> bool:
         """A small last layer stays float32: exact logits for the price of one dequantize."""
@@ -202,39 +202,52 @@ class Emitter:
             return False
         head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
         head.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
-        name = layer_name(group.node)
+        name, packed = layer_name(group.node), self._packed(group.last)
         self.plan.refused[name] = "small last layer: float32 is as fast and exact"
-        self.float[group.last] = self._call(name, head, self.as_float(group.inputs[0]))
+        read = self.forms.get(group.inputs[0], FLOAT, packed)
+        self.forms.put(group.last, FLOAT, self.call(name, head, read), packed)
         return True
 
     def _other(self, node: fx.Node) -> None:
         """Copy an operator that has no group, in the form its input has where that changes
         nothing."""
+        forms, packed = self.forms, self._packed(node)
         first = node.all_input_nodes[0] if node.all_input_nodes else None
         if node.target is aten.sym_size.int and first is not None:
-            forms = (self.uint8, self.float, self.half, self.plain)
-            value = next(form[first] for form in forms if first in form)
-            self.float[node] = self.graph.call_method("size", (value, node.args[1]))
+            forms.put(node, FLOAT, self._size(first, node))
             return
-        form, fetch_first = self.float, self.as_float
-        if node.target in VIEWS and first in self.half:
-            form, fetch_first = self.half, self.as_half
-        elif node.target in TRANSPARENT and (first in self.uint8 or first in self.plain):
-            form, fetch_first = self.uint8, self.as_uint8
+        if node.target is aten.embedding.default and self._embedding(node):
+            return
+        form = FLOAT
+        if node.target in VIEWS and forms.has(first, HALF):
+            form = HALF
+        elif node.target in TRANSPARENT and forms.has(first, UINT8, PLAIN):
+            form = UINT8
 
         def fetch(argument: fx.Node) -> fx.Node:
-            return fetch_first(argument) if argument is first else self.as_float(argument)
+            return forms.get(argument, form if argument is first else FLOAT, packed)
 
         args, kwargs = fx.map_arg(node.args, fetch), fx.map_arg(node.kwargs, fetch)
-        form[node] = copy_call(self.graph, node, args, kwargs)
-        if form is self.uint8 and first in self.affines:
+        forms.put(node, form, copy_call(self.graph, node, args, kwargs), packed)
+        if form == UINT8 and first in self.affines:
             self.affines[node] = self.affines[first]
 
+    def _size(self, of: fx.Node, node: fx.Node) -> fx.Node:
+        """A free size, read from the model's input where that has it: always there, unpacked."""
+        given = next(n for n in self.source.graph.nodes if n.op == "placeholder")
+        axes = [str(s) for s in given.meta["val"].shape]
+        name = str(node.meta.get("val"))
+        source, axis = (given, axes.index(name)) if name in axes else (of, node.args[1])
+        form = next(f for f in (UINT8, FLOAT, HALF, PLAIN) if self.forms.has(source, f))
+        return self.graph.call_method("size", (self.forms.get(source, form), axis))
 
-def _feeds_attention(node: fx.Node) -> bool:
-    """Whether views of `node` go nowhere but into attention."""
-    attention = aten.scaled_dot_product_attention.default
-    return bool(node.users) and all(
-        user.target is attention or (user.target in VIEWS and _feeds_attention(user))
-        for user in node.users
-    )
+    def _embedding(self, node: fx.Node) -> bool:
+        """A large table of embeddings is stored in int8, a scale per row."""
+        weight = constant(self.source, node.args[0])
+        name = layer_name(node)
+        if weight is None or weight.numel() < _LARGE_TABLE or is_named(name, self.keep_float):
+            return False
+        self.lowered.append(name)
+        read = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
+        self.forms.put(node, FLOAT, self.call(name, raw.Embedding8(weight), read))
+        return True

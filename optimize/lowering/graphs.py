@@ -1,5 +1,6 @@
 """Small questions about nodes of a captured graph."""
 
+import operator
 from collections.abc import Collection
 from typing import Any
 
@@ -7,6 +8,24 @@ import torch
 from torch import Tensor, fx
 
 aten = torch.ops.aten
+
+# The same numbers in another shape, in any dtype.
+VIEWS = (
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.unbind.int,
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.chunk.default,
+    aten.slice.Tensor,
+    aten.select.int,
+    aten.unsqueeze.default,
+    aten.squeeze.dim,
+    operator.getitem,
+)
 
 
 def layer_name(node: fx.Node) -> str:
@@ -78,3 +97,12 @@ def copy_call(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any) -> fx.Node
             return graph.call_method(name, args, kwargs)
         return graph.call_function(target.overloadpacket, args, kwargs)
     return graph.call_function(target, args, kwargs)
+
+
+def feeds_attention(node: fx.Node) -> bool:
+    """Whether what is read of `node` goes nowhere but into attention, through views at most."""
+    attention = aten.scaled_dot_product_attention.default
+    return bool(node.users) and all(
+        user.target is attention or (user.target in VIEWS and feeds_attention(user))
+        for user in node.users
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.lowering.ranges import Affine
+from optimize.lowering.raw import Packed
 
 quantized = torch.ops.quantized
 
@@ -31,7 +32,7 @@ class Lane(nn.Module):
         return 2
 
 
-class HotConvolution(nn.Module):
+class HotConvolution(Packed):
     """`kernels.Convolution` in three copies."""
 
     def __init__(
@@ -111,7 +112,7 @@ class HotConvolutionAdd(HotConvolution):
         return result
 
 
-class HotLinear(nn.Module):
+class HotLinear(Packed):
     """`kernels.Linear` in three copies."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, output: Affine) -> None:

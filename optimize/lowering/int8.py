@@ -140,7 +140,9 @@ def lower_int8(
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
         emitter = Emitter(graph, plan, affines, pixels, ready, keep_float)
         body = emitter.emit()
-    return Lowered(body, engine, tuple(emitter.lowered), dict(plan.refused), not raw and ready is None).eval()
+    return Lowered(
+        body, engine, tuple(emitter.lowered), dict(plan.refused), not raw and ready is None
+    ).eval()
 
 
 def _suitable_engine(graph: fx.GraphModule) -> Engine:

@@ -1,15 +1,16 @@
 """Which operators of a captured graph become which quantized kernels."""
 
-import operator
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import fx
 
+from optimize.lowering.attention import find_self_attention, fold_scale
 from optimize.lowering.graphs import arguments, aten, constant, is_named, layer_name
+from optimize.lowering.tokens import Packing
 
-Kind = Literal["conv", "linear", "add", "cat", "attention"]
+Kind = Literal["conv", "linear", "add", "cat", "attention", "self_attention"]
 
 WEIGHTED = (aten.conv2d.default, aten.linear.default)
 
@@ -24,21 +25,6 @@ TRANSPARENT = (
     aten.relu.default,
 )
 
-# The same numbers in another shape, in any dtype.
-VIEWS = (
-    aten.view.default,
-    aten.reshape.default,
-    aten.flatten.using_ints,
-    aten.transpose.int,
-    aten.permute.default,
-    aten.unbind.int,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.unsqueeze.default,
-    aten.squeeze.dim,
-    operator.getitem,
-)
-
 
 @dataclass
 class Group:
@@ -51,6 +37,7 @@ class Group:
         inputs: the activations it reads, at most one for conv and linear.
         other: the tensor a fused convolution adds to (and overwrites).
         relu: whether the kernel clamps below at zero.
+        heads: of a self-attention whose input is queries, keys and values in one.
         post: GELU inside a linear kernel: "none", "gelu" or "gelu_tanh".
     """
 
@@ -61,6 +48,7 @@ class Group:
     other: fx.Node | None = None
     relu: bool = False
     post: str = "none"
+    heads: int = 0
     fused: list[fx.Node] = field(default_factory=list)
 
     def reads(self) -> list[fx.Node]:
@@ -81,12 +69,13 @@ class Plan:
     refused: dict[str, str] = field(default_factory=dict)
     fuse_adds: bool = True
     raw: bool = False
+    packing: Packing | None = None
 
     def observed(self) -> list[fx.Node]:
         """Every tensor that a quantized kernel reads or writes."""
         nodes: dict[fx.Node, None] = {}
         for group in self.groups.values():
-            if group.kind != "attention":
+            if "attention" not in group.kind:
                 nodes.update(dict.fromkeys([*group.reads(), group.last]))
         return list(nodes)
 
@@ -126,11 +115,12 @@ def make_plan(
     *,
     fuse_adds: bool = True,
     raw: bool = False,
+    packing: Packing | None = None,
     keep_float: Collection[str] = (),
 ) -> Plan:
     """Group the graph's operators into quantized kernels, all but those of the layers named in
     `keep_float`; see `Plan` for the choices."""
-    plan = Plan(fuse_adds=fuse_adds, raw=raw)
+    plan = Plan(fuse_adds=fuse_adds, raw=raw, packing=packing)
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if node in plan.inner or node in plan.groups:
@@ -143,20 +133,35 @@ def make_plan(
             _finish(Group("add", node, node, list(node.args[:2])), plan)
         elif node.target is aten.cat.default and _worth_joining(node, plan):
             _finish(Group("cat", node, node, list(node.args[0])), plan)
-        elif raw and _plain_attention(node):
-            plan.groups[node] = Group("attention", node, node, list(node.args[:3]))
+        elif raw and node.target is aten.scaled_dot_product_attention.default:
+            _plan_attention(module, node, plan)
         elif str(node.target).startswith("aten.conv"):
             plan.refused[layer_name(node)] = f"{node.target} has no quantized kernel"
     return plan
 
 
-def _plain_attention(node: fx.Node) -> bool:
-    """Attention without mask, causality, dropout or shared keys."""
-    if node.target is not aten.scaled_dot_product_attention.default:
-        return False
+def _plan_attention(module: fx.GraphModule, node: fx.Node, plan: Plan) -> None:
+    """Self-attention in one kernel where nothing is masked but padding; else attention without
+    causality, dropout or shared keys."""
     mask, dropout, causal, _, shared = arguments(node)[3:8]
+    packed = plan.packing is not None
+    found = find_self_attention(module, node) if mask is None or packed else None
+    if found is not None and (not packed or found.source in plan.packing.nodes):  # type: ignore
+        fold_scale(module, found)
+        group = Group("self_attention", node, found.last, [found.source], heads=found.heads)
+        plan.groups[found.last] = group
+        between = found.last.args[0]
+        while between is not node:
+            plan.inner.add(between)  # type: ignore[arg-type]
+            between = between.args[0]  # type: ignore[union-attr]
+        plan.inner.add(node)
+        if packed:
+            plan.packing.nodes.add(found.last)  # type: ignore[union-attr]
+        return
     width = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
-    return mask is None and dropout == 0 and not causal and not shared and width == 4
+    if dropout == 0 and not causal and not shared and width == 4:
+        reads: list[fx.Node] = list(node.args[:3])  # type: ignore[arg-type]
+        plan.groups[node] = Group("attention", node, node, reads)
 
 
 def _plan_weighted(

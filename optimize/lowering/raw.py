@@ -4,6 +4,8 @@ They pack their weights when the file is loaded, so they can be scripted and sav
 frozen: a packed oneDNN tensor frozen into a file reads back as garbage.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,20 @@ from torch.nn import functional as F
 from optimize.lowering.ranges import Affine
 
 FLOAT32, BFLOAT16, UINT8 = "float32", "bfloat16", "uint8"
+
+
+class Packed(nn.Module):
+    """A module whose `__getstate__` leaves out what `__setstate__` packs again; pickles too."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickle, (type(self), self.__getstate__())  # type: ignore[no-untyped-call]
+
+
+def _unpickle(kind: type[nn.Module], state: Any) -> nn.Module:
+    module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    module.__setstate__(state)
+    return module
 
 
 class ToPlain(nn.Module):
@@ -56,7 +72,7 @@ class Wrap(nn.Module):
         return result
 
 
-class RawLinear(nn.Module):
+class RawLinear(Packed):
     """Fully connected layer: plain uint8 in; bias, GELU or ReLU inside; any dtype out."""
 
     def __init__(
@@ -163,3 +179,17 @@ class Attention(nn.Module):
         v = v.reshape(batch * heads, -1, v.size(3))
         weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1)
         return torch.bmm(weights, v).reshape(batch, heads, length, -1)
+
+
+class Embedding8(nn.Module):
+    """Rows of an int8 table, a scale for each, as float32: a quarter of the file."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.scale: Tensor
+        self.weight: Tensor
+        self.register_buffer("scale", weight.abs().amax(1, keepdim=True).clamp(min=1e-9) / 127.0)
+        self.register_buffer("weight", (weight / self.scale).round().to(torch.int8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return torch.embedding(self.weight, ids).float() * torch.embedding(self.scale, ids)
