@@ -10,14 +10,20 @@ SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testd
 PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
+FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
+
 .DEFAULT_GOAL := help
-.PHONY: help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech figures
+.PHONY: extras test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech]"
 	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "make stop                           stop the server that make serve started"
 	@echo "make test                           all tests, against a real TorchServe"
+	@echo "make extras-FORMAT                  what python -m optimize export needs for a format:"
+	@echo "                                    $(FORMATS)"
+	@echo "make extras                         all of them (4 GB on disk)"
+	@echo "make test-exports                   all of them, then the exporters' tests"
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
@@ -75,6 +81,22 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Versions are those of pyproject.toml; torch is named again so that pip keeps this build.
+extras-%: setup
+	@test ! -f $(VENV)/.extras-$* -o pyproject.toml -nt $(VENV)/.extras-$* || exit 0; \
+	packages=$$($(BIN)/python -m optimize.export.extras $*) || exit 2; \
+	test -z "$$packages" || { echo "installing for $*: $$packages"; \
+	  $(BIN)/pip install --quiet "torch==2.13.0" "numpy==2.3.5" $$packages; } \
+	&& touch $(VENV)/.extras-$*
+
+extras: $(FORMATS:%=extras-%)
+
+# The stub of TensorFlow Serving asks for a tensorflow of its own: we bring tensorflow-cpu.
+test-exports: setup data extras
+	@$(BIN)/pip install --quiet --no-deps tensorflow-serving-api==2.21.0
+	@$(BIN)/pip install --quiet grpcio==1.85.1
+	EXPORTS=1 $(BIN)/python -m pytest tests/unit/optimize/export tests/integration/test_export.py
 
 format: setup
 	$(BIN)/ruff check --fix .

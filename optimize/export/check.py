@@ -5,14 +5,13 @@ padding other than the traced ones, tell.
 """
 
 import statistics
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimize.errors import ExportRefused
-from optimize.export import Format, Limits
+from optimize.export import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs, Subject
 
@@ -77,13 +76,13 @@ def describe(subject: Subject, piece: Inputs) -> str:
     return ", ".join(f"{axis} {size}" for axis, size in subject.sizes(piece).items()) or "one size"
 
 
-def quantized(form: Format, path: Path, limits: Limits) -> int:
+def quantized(run: Runner, limits: Limits) -> int:
     """How many quantized operators or weights the file holds.
 
     Raises:
         ExportRefused: none, where there should be.
     """
-    count = form.operators(path).get("quantized", 0)
+    count = run.operators().get("quantized", 0)
     if limits.quantized and not count:
         raise ExportRefused("the file holds nothing quantized: its int8 was dropped silently")
     return count

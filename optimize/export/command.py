@@ -1,5 +1,6 @@
 """`python -m optimize export`: write aside, check, then publish and report; or delete."""
 
+import json
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from typing import Any
 from optimize import checkpoint, export, files, report
 from optimize.errors import ExportRefused, RecipeError
 from optimize.export import Format, check, source, subjects
+from optimize.export.convert import convert
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
 
@@ -117,13 +119,7 @@ def one(
         parts = {s.name: aside / form.file(artifact, s.name) for s in exportable}
         for subject in exportable:
             parts[subject.name].parent.mkdir(parents=True, exist_ok=True)
-            try:
-                form.export(subject, parts[subject.name], precision)
-            except Exception as error:  # a foreign converter: anything can come out
-                raise ExportRefused(
-                    f"{subject.name} cannot be converted: {type(error).__name__}: "
-                    f"{str(error).strip()[:300]}"
-                ) from error
+            convert(name, subject, parts[subject.name], precision)
         runners = {
             part: open_runners.enter_context(Runner(name, path)) for part, path in parts.items()
         }
@@ -132,7 +128,7 @@ def one(
             for sizes, error in check.parity(subject, runners[subject.name], limits).items():
                 title = sizes if len(parts) == 1 else f"{subject.name}: {sizes}"
                 parity[title] = error
-        quantized = sum(check.quantized(form, path, limits) for path in parts.values())
+        quantized = sum(check.quantized(runner, limits) for runner in runners.values())
         measured = exportable.evaluate(dict(runners))
         check.metric(measured, truth, limits)
         ratios = None
@@ -144,13 +140,17 @@ def one(
         return {
             "format": name,
             "precision": precision,
-            "files": [str(path.relative_to(aside)) for path in parts.values()],
+            "file": f"exports/{target.name}/{next(iter(parts.values())).relative_to(aside)}",
+            "files": [
+                f"exports/{target.name}/{path.relative_to(aside)}" for path in parts.values()
+            ],
             "bytes": _bytes(aside),
             "parity": max(parity.values()),
             "parity_at": parity,
             "quantized": quantized,
             **measured,
-            "latency_ratio": ratios,
+            "latency_ratio": _first(ratios),
+            "latency_ratios": ratios,
             "versions": export.versions(form),
             "notes": [*exportable.notes, *([proves] if proves else [])],
         }
@@ -174,8 +174,6 @@ def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str,
 
 
 def _engine(folder: Path) -> str | None:
-    import json
-
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     found: str | None = card["model"]["quantized_engine"]
     return found
@@ -209,10 +207,16 @@ def _score(found: dict[str, Any]) -> str:
     return f"{name} {value:.4f} on {found['samples']}, agreement {found['agreement']:.3f}"
 
 
+def _first(ratios: dict[str, dict[str, float]] | None) -> float | None:
+    """The ratio to the served file, or to the eager module where there is none, at batch 1."""
+    if not ratios:
+        return None
+    return next(iter(ratios.get("served", ratios["eager"]).values()), None)
+
+
 def _ratio(entry: dict[str, Any]) -> str:
-    ratios = entry["latency_ratio"] or {}
     return "".join(
         f", {title} {ratio:.2f}x the time of {name}"
-        for name, found in ratios.items()
+        for name, found in (entry["latency_ratios"] or {}).items()
         for title, ratio in list(found.items())[:1]
     )

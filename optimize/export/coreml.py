@@ -5,7 +5,9 @@ wrongly and silently.
 """
 
 import contextlib
+import importlib
 import logging
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -61,10 +63,23 @@ class _FromInt32(nn.Module):
         )
 
 
+def _without_tensorflow() -> None:
+    """Import coremltools as if TensorFlow were not installed: it would be loaded for nothing."""
+    if "coremltools" in sys.modules or "tensorflow" in sys.modules:
+        return
+    blocked: Any = sys.modules
+    blocked["tensorflow"] = None
+    try:
+        importlib.import_module("coremltools")
+    finally:
+        del blocked["tensorflow"]
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without its progress bars and its notices that this is not a Mac."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
+    _without_tensorflow()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # traces into an operator nobody converts
     try:

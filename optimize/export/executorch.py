@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -92,15 +93,32 @@ def load(path: Path) -> Run:
 
 
 def operators(path: Path) -> dict[str, int]:
-    """Delegates and operators by name; `quantized` counts XNNPACK's quantized tensors."""
-    content = path.read_bytes()
+    """Operators and delegates by name; `quantized` counts XNNPACK's quantized values."""
     with quiet():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
-        found: Any = deserialize_pte_binary(content)
+        found: Any = deserialize_pte_binary(path.read_bytes())
     program = getattr(found, "program", found)
     counts: Counter[str] = Counter()
     for plan in program.execution_plan:
         counts.update(op.name for op in plan.operators)
         counts.update(delegate.id for delegate in plan.delegates)
-    return dict(counts)
+    quantized = sum(_quantized(entry.data) for entry in program.backend_delegate_data)
+    return {**counts, "quantized": quantized}
+
+
+def _quantized(blob: bytes) -> int:
+    """Quantized values in a delegate's graph, read with the schema that ExecuTorch ships."""
+    from executorch.backends.xnnpack import serialization
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
+    from executorch.exir._serialize._flatbuffer import _flatc_decompile
+
+    header = XNNHeader.from_bytes(bytes(blob[: XNNHeader.EXPECTED_LENGTH]))
+    start = header.flatbuffer_offset
+    graph = bytes(blob[start : start + header.flatbuffer_size])
+    schema = Path(serialization.__path__[0]) / "schema.fbs"
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "graph.bin"
+        source.write_bytes(graph)
+        _flatc_decompile(scratch, str(schema), str(source), ["--raw-binary"])
+        return source.with_suffix(".json").read_text().count("XNNQuantizedTensorValue")

@@ -20,8 +20,8 @@ from torch import Tensor, from_numpy
 from optimize.errors import ExportRefused
 from optimize.latency import MALLOC
 
-START_SECONDS = 180
-CALL_SECONDS = 300
+START_SECONDS = 600
+CALL_SECONDS = 600
 
 
 class Runner:
@@ -29,7 +29,7 @@ class Runner:
 
     def __init__(self, kind: str, path: Path, engine: str | None = None) -> None:
         self.path = path
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115: closed in close()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._pipe, child = Pipe()
         command = [sys.executable, "-W", "ignore", "-m", "optimize.export.runner"]
         self._process = subprocess.Popen(
@@ -82,6 +82,10 @@ class Runner:
     def time(self, seconds: float, *inputs: Tensor) -> list[float]:
         """Seconds of each of the calls that fit in so much time (3 at least)."""
         return self._ask(("time", [tensor.numpy() for tensor in inputs], seconds))  # type: ignore[no-any-return]
+
+    def operators(self) -> dict[str, int]:
+        """What the file consists of; see `optimize.export.Format.operators`."""
+        return self._ask(("operators", []))  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """End the process: a closed pipe is its sign to leave."""
@@ -150,6 +154,11 @@ def _serve(pipe: Connection, kind: str, path: Path, engine: str) -> None:
         except EOFError:
             return
         try:
+            if what == "operators":
+                from optimize import export
+
+                pipe.send((True, export.load(kind).operators(path)))
+                continue
             if what == "run":
                 pipe.send((True, run(*arrays)))
                 continue
