@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from optimize import checkpoint, distributed, files, latency, report, tasks, torchscript
+from optimize import checkpoint, distributed, files, page, publish, report, tasks
 from optimize.data import Dataset
 from optimize.errors import BudgetMissed, OptionError, RecipeError
-from optimize.models import macs, parameters
+from optimize.models import torchscript
 from optimize.recipe import Recipe, StageSpec
 from optimize.tasks import Context, State, Task
 
@@ -97,6 +97,7 @@ def run_stages(
 
 
 def _run_stage(task: Task, spec: StageSpec, state: State, context: Context) -> State:
+    torchscript.refuse(state.model, spec.kind)
     torch.manual_seed(context.seed)
     state = dataclasses.replace(state, details={})
     try:
@@ -148,6 +149,7 @@ def run(
         if not leads:
             return folder
         run_itself(recipe, folder, resume=resume, say=say)
+        page.write(folder, report.read(folder))
         return _gate(folder, say)
     dataset = task.load_data(recipe.data, recipe.folder, recipe.seed)
     say(f"data: {dataset.name}, {dataset.source}, {len(dataset.test)} test samples")
@@ -163,7 +165,11 @@ def run(
         controls = _controls(recipe, task, dataset, states[-1], folder / "stages", resume)
     if not leads:
         return folder
-    _publish(recipe, task, dataset, states, controls, folder, digest=digest, say=say)
+    scratch = folder / "stages"
+    publish.prepare(
+        recipe, task, dataset, states, scratch, digest=digest, controls=controls, say=say
+    )
+    publish.install(scratch, folder)
     return _gate(folder, say)
 
 

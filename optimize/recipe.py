@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,14 @@ class Recipe:
     controls: bool = False
     folder: Path = Path()
     file: str = ""
+    settings: tuple[str, ...] = ()
+
+    def command(self) -> str:
+        """What to type to run this recipe again."""
+        words = ["python", "-m", "optimize", "run", self.file]
+        for setting in self.settings:
+            words += ["--set", setting]
+        return shlex.join(words)
 
     def digest(self, stages: int | None = None) -> str:
         """SHA-256 of everything that decides the result of the first `stages` stages."""
@@ -156,7 +165,9 @@ def read(path: Path, overrides: list[str] | None = None) -> Recipe:
     for setting in overrides or []:
         override(root, setting, reader)
     entries = reader.mapping(root, "the recipe")
-    known = [f.name for f in dataclasses.fields(Recipe) if f.name not in ("folder", "file")]
+    known = [
+        f.name for f in dataclasses.fields(Recipe) if f.name not in ("folder", "file", "settings")
+    ]
     for name, (key, _) in entries.items():
         if name not in known:
             raise reader.unknown(key, name, known, "the recipe")
@@ -214,5 +225,6 @@ def read(path: Path, overrides: list[str] | None = None) -> Recipe:
         stages=stages,
         folder=path.resolve().parent,
         file=str(path),
+        settings=tuple(overrides or ()),
         **optional,
     )

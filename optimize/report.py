@@ -41,6 +41,7 @@ def build(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "seed": recipe.seed,
         "digest": digest,
+        "command": recipe.command(),
         "versions": machine.versions(),
         "machine": machine.describe(),
         "data": {

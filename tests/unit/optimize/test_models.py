@@ -185,6 +185,7 @@ def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_a_hugging_face_folder_answers_as_transformers_does(hub_folder: Path) -> None:
     model = huggingface.build("small", classes=5, channels=3, folder=hub_folder.parent).eval()
     pixels = PIXELS.expand(-1, 3, -1, -1)

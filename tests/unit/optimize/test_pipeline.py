@@ -8,7 +8,17 @@ import jsonschema
 import pytest
 import torch
 
-from optimize import checkpoint, evaluate, pipeline, recipe, report, tasks, torchscript
+from optimize import (
+    checkpoint,
+    evaluate,
+    markup,
+    page,
+    pipeline,
+    recipe,
+    report,
+    tasks,
+    torchscript,
+)
 from optimize.errors import BudgetMissed, DataError, ModelError, RecipeError
 from optimize.models import parameters
 from optimize.prune import widths
@@ -55,6 +65,16 @@ def test_the_report_fits_its_schema(artifact: Path) -> None:
         jsonschema.Draft202012Validator(schema).validate(found)
 
 
+def test_the_page_says_what_the_report_says(artifact: Path) -> None:
+    found, text = report.read(artifact), (artifact / "report.html").read_text()
+    assert text == page.render(found)
+    for entry in (found["original"], *found["stages"], found["final"]):
+        assert f"{entry['accuracy'] * 100:.2f}%" in text
+        assert report.size(entry["bytes"]) in text
+        assert markup.milliseconds(entry["latency_ms"]["batch1_threads1"]["p50"]) in text
+    assert found["command"] in text and found["command"].endswith("small.yaml")
+
+
 def test_the_reports_numbers_come_out_again(artifact: Path) -> None:
     found = report.read(artifact)
     checked = recipe.read(artifact.parent.parent / "small.yaml")
@@ -98,8 +118,8 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(artifact: Path, tmp_path: Pat
     assert (other / "model.pt").read_bytes() == (artifact / "model.pt").read_bytes()
     ours, theirs = report.read(other), report.read(artifact)
     for found in (ours, theirs):
-        for key in ("original", "final"):
-            del found[key]["latency_ms"]
+        for entry in (found["original"], found["final"], *found["stages"]):
+            del entry["latency_ms"]
         del found["created"]
     assert ours == theirs
 
