@@ -47,6 +47,7 @@ def load_torchscript(path: Path, card: Card) -> Predict:
     """A TorchScript file, on the card's threads and quantized engine."""
     torch.set_num_threads(card.threads)
     use_quantized_engine(card.model.get("quantized_engine"))
+    settle_quantized_notice()
     with warnings.catch_warnings():
         # PyTorch 2.13 announces the end of TorchScript at every call and ships it all the same.
         warnings.filterwarnings("ignore", r".*torch\.jit\.", DeprecationWarning)
@@ -60,6 +61,17 @@ def load_torchscript(path: Path, card: Card) -> Predict:
             return module(*tensors)
 
     return predict
+
+
+def settle_quantized_notice() -> None:
+    """Have PyTorch's one notice that quantized tensors will go said now, to nobody.
+
+    It comes once a process, and while a file is loaded no filter reaches it.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"torch\.quantize_per_tensor", UserWarning)
+        one = torch.ones(1)
+        torch._make_per_channel_quantized_tensor(one.char()[None], one.double(), one.long(), 0)
 
 
 def load_onnx(path: Path, card: Card) -> Predict:

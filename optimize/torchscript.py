@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from handlers.backend import settle_quantized_notice
 from optimize import files
 from optimize.errors import ModelError, ParityError
 
@@ -26,7 +27,9 @@ _DEPRECATED = (r"`?torch\.jit\.\w+`? is deprecated", r"torch\.ao\.quantization i
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Silence torch's notices that TorchScript and torch.ao.quantization are deprecated."""
+    """Silence torch's notices that TorchScript, torch.ao.quantization and quantized tensors are
+    deprecated."""
+    settle_quantized_notice()
     with warnings.catch_warnings():
         for message in _DEPRECATED:
             warnings.filterwarnings("ignore", message=message)

@@ -169,6 +169,12 @@ def load(path: str | None = None, development: float = 0.25, limit: int | None =
         name, source = "asterisk_prompts", "Debian packages asterisk-core-sounds-en(-wav)"
         if always:
             source += ", pocketsphinx-testdata"
+        if not found and PROMPTS.is_dir() and not PROMPTS_TEXT.exists():
+            raise DataError(
+                f"the prompts are installed and their text is not: {PROMPTS_TEXT} was left out, as "
+                "containers do with /usr/share/doc (path-exclude in /etc/dpkg/dpkg.cfg.d). "
+                "Remove that line, then `apt-get install --reinstall asterisk-core-sounds-en`"
+            )
         if not found:
             raise DataError(
                 "no transcribed speech here: as root `apt-get install asterisk-core-sounds-en "

@@ -54,6 +54,7 @@ class ContextStage:
     group: int = silence.GROUP
     step: int = 16
     margin: int = 4
+    merged: int = 2
 
 
 def _refuse(state: State, options: Any, context: Context) -> State:
@@ -122,7 +123,7 @@ def _versions(
     original = scratch / "original" / "model.pt"
     _save(build.build(found, int8=False), original)
     versions = [_Version("original", original, None)]
-    bases, options = None, CompressOptions(context="padded", rank=0)
+    bases, options = None, CompressOptions("padded", rank=0, group=1, merged=1)
     if recipe.stages and recipe.stages[0].kind != "int8":
         raise RecipeError("the first stage of a speech recipe is int8", recipe.file)
     for spec in recipe.stages:
@@ -138,6 +139,7 @@ def _versions(
                 group=stage.group,
                 step=stage.step,
                 margin=stage.margin,
+                merged=stage.merged,
             )
         path = scratch / spec.name / "model.pt"
         _save(compress.compress(found, bases, options), path)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from handlers.backend import settle_quantized_notice
 from optimize.whisper.checkpoint import Checkpoint, Spec
 from optimize.whisper.decoder import Decoder
 from optimize.whisper.encoder import Encoder
@@ -30,8 +31,8 @@ def _encoder(spec: Spec, weights: dict[str, Tensor], bf16_attention: bool) -> En
     for i, layer in enumerate(encoder.layers):
         of = f"{side}.layers.{i}"
         _copy(layer.norm1, weights, f"{of}.self_attn_layer_norm")
-        qkv = [f"{of}.self_attn.{part}_proj" for part in "qkv"]
-        _copy(layer.qkv, weights, *qkv, scale=scale)
+        _copy(layer.query, weights, f"{of}.self_attn.q_proj", scale=scale)
+        _copy(layer.key_value, weights, f"{of}.self_attn.k_proj", f"{of}.self_attn.v_proj")
         _copy(layer.out, weights, f"{of}.self_attn.out_proj")
         _copy(layer.norm2, weights, f"{of}.final_layer_norm")
         _copy(layer.fc1, weights, f"{of}.fc1")
@@ -82,6 +83,7 @@ def build(
     screen: tuple[Tensor, Tensor] | None = None,
     step: int = 16,
     margin: int = 4,
+    merged: int = 1,
 ) -> Transcriber:
     """An eager transcriber that pads to 30 s, in eval mode; nothing requires gradients.
 
@@ -92,6 +94,7 @@ def build(
         screen: bases from `screen.fit`, for the int8 vocabulary.
         step: the encoder's length is rounded up to this, once there is a fill.
         margin: positions encoded past the end of the audio, once there is a fill.
+        merged: positions that the decoder attends to as one; divides `step`.
     """
     spec, weights = checkpoint.spec, checkpoint.weights
     encoder = _encoder(spec, weights, bf16_attention=int8)
@@ -102,10 +105,11 @@ def build(
     bias[spec.suppress] = -1e9
     vocabulary: nn.Module = FloatVocabulary(table, bias)
     if int8:
+        settle_quantized_notice()
         _to_int8(encoder)
         _to_int8(decoder)
         vocabulary = Int8Vocabulary(table, bias)
         if screen is not None:
             vocabulary = ScreenedVocabulary(table, bias, *screen)
-    model = Transcriber(spec, encoder, decoder, vocabulary, step=step, margin=margin)
+    model = Transcriber(spec, encoder, decoder, vocabulary, step=step, margin=margin, merged=merged)
     return model.eval().requires_grad_(False)

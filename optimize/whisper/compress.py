@@ -21,8 +21,9 @@ class CompressOptions:
         context: `real` encodes the real audio and lets cached silence stand for the rest;
             `padded` encodes 30 s whatever the length.
         rank: columns of the projection that the output head looks through first; 0 for none.
-        group: silent positions merged into one.
-        step, margin: see `build`.
+        group: silent positions attended to as one. Cached silence bears 16; silence that is
+            encoded along bears 4, because its own positions attend to their neighbours.
+        step, margin, merged: see `build`.
     """
 
     context: str = "real"
@@ -30,12 +31,15 @@ class CompressOptions:
     group: int = silence.GROUP
     step: int = 16
     margin: int = 4
+    merged: int = 2
 
     def __post_init__(self) -> None:
         if self.context not in ("real", "padded"):
             raise ValueError(f"context must be real or padded, not {self.context!r}")
-        if self.group < 1 or self.step % self.group:
-            raise ValueError("step must be a multiple of group")
+        if min(self.group, self.step, self.merged) < 1 or self.margin < 0:
+            raise ValueError("group, step and merged are at least 1, margin at least 0")
+        if self.step % self.merged or (self.context == "padded" and self.group % self.merged):
+            raise ValueError("merged must divide step, and group where silence is encoded")
 
 
 def fit_screen(
@@ -69,8 +73,15 @@ def compress(
         options: see `CompressOptions`.
     """
     options = options or CompressOptions()
-    model = build(checkpoint, screen=bases, step=options.step, margin=options.margin)
+    model = build(
+        checkpoint,
+        screen=bases,
+        step=options.step,
+        margin=options.margin,
+        merged=options.merged,
+    )
     if options.context == "padded":
+        model.group = options.group
         return model
     encoder = build(checkpoint, int8=False).encoder
     return silence.fill(model, encoder, group=options.group)

@@ -33,14 +33,17 @@ def macs(spec: Spec, heard: int, tokens: int, options: CompressOptions | None) -
         options: of the compression; None for the original.
     """
     width, rank = spec.width, spec.width
-    seen = heard
+    seen, listened, projected = heard, heard, heard
     if options is not None:
         rank = options.rank or spec.width
+        projected = heard // options.merged
+        silent = 0
         if options.context == "real":
-            seen += -(-spec.audio_positions // options.group) - heard // options.group
+            silent = -(-spec.audio_positions // options.group) - heard // options.group
+        seen, listened = heard + silent, projected + silent
     encoder = 2 * heard * 3 * spec.mels * width + heard * 3 * width * width
     encoder += spec.encoder_layers * (12 * heard * width * width + 2 * heard * seen * width)
-    encoder += spec.decoder_layers * 2 * heard * width * width
+    encoder += spec.decoder_layers * 2 * projected * width * width
     steps = tokens + len(spec.start)
-    step = spec.decoder_layers * (14 * width * width + 2 * seen * width + steps * width)
+    step = spec.decoder_layers * (14 * width * width + 2 * listened * width + steps * width)
     return encoder + steps * step + (tokens + 1) * spec.vocabulary * rank

@@ -13,6 +13,16 @@ from torch.nn import functional
 from optimize.whisper.checkpoint import Spec
 
 
+def merge_tail(x: Tensor, kept: int, group: int) -> Tensor:
+    """Rows from `kept` on averaged in groups of `group`, which divides their number.
+
+    Projections are linear, so the mean of the rows gives the mean of their keys and values.
+    """
+    if kept == x.shape[0]:
+        return x
+    return torch.cat([x[:kept], x[kept:].view(-1, group, x.shape[1]).mean(1)])
+
+
 class EncoderLayer(nn.Module):
     """Pre-norm self-attention and feed-forward block over `[positions, width]`."""
 
@@ -24,49 +34,53 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.heads, self.bf16_attention = spec.heads, bf16_attention
         self.norm1 = nn.LayerNorm(spec.width)
-        self.qkv = nn.Linear(spec.width, 3 * spec.width)
+        self.query = nn.Linear(spec.width, spec.width)
+        self.key_value = nn.Linear(spec.width, 2 * spec.width)
         self.out = nn.Linear(spec.width, spec.width)
         self.norm2 = nn.LayerNorm(spec.width)
         self.fc1 = nn.Linear(spec.width, 4 * spec.width)
         self.fc2 = nn.Linear(4 * spec.width, spec.width)
 
-    def _attend(self, qkv: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
-        """Attention of `[positions, 3 * width]`, queries already scaled, and of the fill."""
-        count, width = qkv.shape[0], qkv.shape[1] // 3
-        split = qkv.view(count, 3, self.heads, width // self.heads).permute(1, 2, 0, 3)
-        if self.bf16_attention:
-            split = split.to(torch.bfloat16)
-        q, k, v = split.unbind(0)
+    def _attend(self, query: Tensor, key_value: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
+        """Attention of queries, already scaled, over the keys and the fill's."""
+        dtype = torch.bfloat16 if self.bf16_attention else torch.float32
+        width = query.shape[1] // self.heads
+        q = query.view(-1, self.heads, width).transpose(0, 1).to(dtype)
+        seen = key_value.view(-1, 2, self.heads, width).permute(1, 2, 0, 3).to(dtype)
         if fill.shape[2] > 0:
-            k = torch.cat([k, fill[0].to(k.dtype)], dim=1)
-            v = torch.cat([v, fill[1].to(v.dtype)], dim=1)
-            bias = torch.cat([torch.zeros(count), bias]).to(q.dtype)
+            seen = torch.cat([seen, fill.to(dtype)], dim=2)
+        k, v = seen[0], seen[1]
+        raised = bias.shape[0] > 0
+        bias = bias.to(dtype)
         # The fused kernel has no bf16 arithmetic without AMX; two products around a softmax
         # have, and one head's scores stay in the cache.
-        if count <= self.whole_up_to:
+        if q.shape[1] <= self.whole_up_to:
             scores = torch.matmul(q, k.transpose(1, 2))
-            if fill.shape[2] > 0:
+            if raised:
                 scores += bias
             mixed = torch.matmul(torch.softmax(scores, -1), v)
         else:
             mixed = torch.empty_like(q)
             for head in range(self.heads):
                 scores = torch.matmul(q[head], k[head].t())
-                if fill.shape[2] > 0:
+                if raised:
                     scores += bias
                 mixed[head] = torch.matmul(torch.softmax(scores, -1), v[head])
-        return mixed.transpose(0, 1).to(torch.float32).reshape(count, width)
+        return mixed.transpose(0, 1).to(torch.float32).reshape(query.shape)
 
-    def forward(self, x: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, fill: Tensor, bias: Tensor, kept: int, group: int) -> Tensor:
         """One layer.
 
         Args:
             x: `[positions, width]`.
             fill: keys and values of positions that are not computed, attended to as well:
                 `[2, heads, groups, head width]`.
-            bias: added to the scores of those, `[groups]`.
+            bias: added to the scores, `[keys]`; empty for none.
+            kept, group: whose keys and values are merged, see `merge_tail`.
         """
-        x = x + self.out(self._attend(self.qkv(self.norm1(x)), fill, bias))
+        h = self.norm1(x)
+        seen = self.key_value(merge_tail(h, kept, group))
+        x = x + self.out(self._attend(self.query(h), seen, fill, bias))
         return x + self.fc2(functional.gelu(self.fc1(self.norm2(x))))
 
 
@@ -93,23 +107,42 @@ class Encoder(nn.Module):
             [frames // stride, 3 * channels], [stride * channels, 1]
         ).contiguous()
 
-    def forward(self, features: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
+    def forward(
+        self,
+        features: Tensor,
+        positions: int,
+        fill: Tensor,
+        bias: Tensor,
+        kept: int,
+        group: int,
+        merged: int,
+    ) -> Tensor:
         """Keys and values of the audio for every decoder layer.
 
         Args:
-            features: log-mel `[2 * positions, mels]`, and two frames more if there is a fill:
-                the convolutions look ahead.
+            features: log-mel `[frames, mels]`, two frames to a position. With a fill there are
+                two frames more: the convolutions look ahead. Where there are fewer than
+                `positions` ask for, the last four positions' are silence and stand for all
+                that are missing.
+            positions: to encode.
             fill: per layer, see `EncoderLayer`: `[layers, 2, heads, groups, head width]`.
-            bias: see `EncoderLayer`.
+            bias, kept, group: see `EncoderLayer`.
+            merged: as many of the kept positions become one for the decoder; divides `kept`.
 
         Returns:
-            `[positions, decoder layers * 2 * width]`.
+            `[keys, decoder layers * 2 * width]`, merged as the layers' own keys are.
         """
         x = functional.gelu(self.conv1(self._windows(features, 1)))
         x = functional.gelu(self.conv2(self._windows(x, 2)))
-        if fill.shape[3] > 0:
-            x = x[:-1]
-        x = x + self.positions[: x.shape[0]].float()
+        if x.shape[0] > positions:
+            x = x[:positions]
+        elif x.shape[0] < positions:  # silence looks the same everywhere but at the end
+            silent = x[-2:-1].expand(positions - x.shape[0], x.shape[1])
+            x = torch.cat([x[:-2], silent, x[-2:]])
+        x = x + self.positions[:positions].float()
         for i, layer in enumerate(self.layers):
-            x = layer(x, fill[i], bias)
-        return self.cross(self.norm(x))
+            x = layer(x, fill[i], bias, kept, group)
+        x = merge_tail(self.norm(x), kept, group)
+        if merged > 1:
+            x = torch.cat([merge_tail(x[:kept], 0, merged), x[kept:]])
+        return self.cross(x)

@@ -110,6 +110,7 @@ class ScreenedVocabulary(nn.Module):
     """
 
     candidates: Final[int] = 64
+    parts: Final[int] = 16
     rows_at_once: Final[int] = 512
 
     def __init__(self, table: Tensor, bias: Tensor, hidden_basis: Tensor, basis: Tensor) -> None:
@@ -123,19 +124,22 @@ class ScreenedVocabulary(nn.Module):
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
         self.bias, self.hidden_basis, self.basis = bias, hidden_basis, basis
-        self.packed = pack(*self._narrow(), bias)
+        self.packed = pack(*self._narrow())
 
-    def _narrow(self) -> tuple[Tensor, Tensor]:
-        """The narrow table, int8, and its scales."""
-        values = torch.empty([self.table.shape[0], self.basis.shape[1]], dtype=torch.int8)
-        scale = torch.empty(self.table.shape[0])
+    def _narrow(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The narrow table, int8, its scales and biases; rows added to fill the parts never
+        win."""
+        count = (self.table.shape[0] + self.parts - 1) // self.parts * self.parts
+        values = torch.zeros([count, self.basis.shape[1]], dtype=torch.int8)
+        scale, bias = torch.ones(count), torch.full([count], -1e9)
+        bias[: self.table.shape[0]] = self.bias
         for start in range(0, self.table.shape[0], self.rows_at_once):
             end = min(start + self.rows_at_once, self.table.shape[0])
             rows = self.table[start:end].float() * self.scale[start:end].unsqueeze(1)
             narrow = torch.matmul(rows, self.basis)
             scale[start:end] = narrow.abs().amax(1).clamp(min=1e-8) / 127
             values[start:end] = torch.round(narrow / scale[start:end].unsqueeze(1)).to(torch.int8)
-        return values, scale
+        return values, scale, bias
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
@@ -145,16 +149,30 @@ class ScreenedVocabulary(nn.Module):
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]) -> None:
         self.table, self.scale, self.bias = state[0], state[1], state[2]
         self.hidden_basis, self.basis, self.training = state[3], state[4], state[5]
-        values, scale = self._narrow()
+        values, scale, bias = self._narrow()
         zeros = torch.zeros(scale.shape[0], dtype=torch.long)
         quantized = torch._make_per_channel_quantized_tensor(values, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(quantized, self.bias)
+        self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
+
+    def _likely(self, estimates: Tensor) -> Tensor:
+        """Indices of the `candidates` greatest of `[rows, tokens]`, in any order.
+
+        They lie where the greatest of every `parts`th token are among the greatest: looking
+        for those first is twice as fast as one search.
+        """
+        parts = estimates.view(estimates.shape[0], self.parts, -1)
+        places = min(self.candidates, parts.shape[2])
+        place = torch.topk(parts.amax(1), places, 1, sorted=False).indices
+        wide = place.unsqueeze(1).expand(-1, self.parts, -1)
+        found = parts.gather(2, wide).flatten(1)
+        best = torch.topk(found, min(self.candidates, found.shape[1]), 1, sorted=False).indices
+        part = torch.div(best, places, rounding_mode="floor")
+        return place.gather(1, best % places) + part * parts.shape[2]
 
     def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
         """See `FloatVocabulary`."""
         narrow = torch.matmul(hidden, self.hidden_basis)
-        estimates: Tensor = torch.ops.quantized.linear_dynamic(narrow, self.packed, False)
-        likely = torch.topk(estimates, self.candidates, 1).indices
+        likely = self._likely(torch.ops.quantized.linear_dynamic(narrow, self.packed, False))
         rows = self.table[likely].float()
         exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely]
         exact = exact + self.bias[likely]

@@ -48,7 +48,7 @@ def encode_silence(
     """
     seen: list[Tensor] = []
     hooks = [
-        layer.qkv.register_forward_hook(lambda _m, _i, out: seen.append(out))
+        layer.key_value.register_forward_hook(lambda _m, _i, out: seen.append(out))
         for layer in encoder.layers
     ]
     heads = encoder.layers[0].heads
@@ -57,11 +57,11 @@ def encode_silence(
     nothing = torch.zeros(len(encoder.layers), 2, heads, 0, width)
     try:
         with torch.inference_mode():
-            cross = encoder(features, nothing, torch.zeros(0))
+            cross = encoder(features, positions, nothing, torch.zeros(0), positions, 1, 1)
     finally:
         for hook in hooks:
             hook.remove()
-    own = torch.stack(seen).view(len(seen), positions, 3, heads, width)[:, :, 1:]
+    own = torch.stack(seen).view(len(seen), positions, 2, heads, width)
     cross = cross.view(positions, -1, 2, heads, width)
     return own.permute(0, 2, 3, 1, 4), cross.permute(1, 2, 3, 0, 4)
 
@@ -78,10 +78,8 @@ def fill(
         model: pads to 30 s so far.
         encoder: a float32 encoder of the same weights.
         levels: see the module.
-        group: see `merge`; divides the model's step.
+        group: see `merge`.
     """
-    if model.step % group:
-        raise ValueError(f"groups of {group} positions do not divide a step of {model.step}")
     mels = model.frontend.filters.shape[0]
     pairs = [encode_silence(encoder, model.audio_positions, mels, level) for level in levels]
     own, bias = merge(torch.stack([pair[0] for pair in pairs]), group)

@@ -1,5 +1,6 @@
 """Samples to tokens in one scripted module: front end, encoder, greedy decoding."""
 
+import math
 from typing import Final
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from optimize.whisper.checkpoint import CHUNK_SECONDS, SAMPLE_RATE, Spec
 from optimize.whisper.decoder import Decoder
 from optimize.whisper.encoder import Encoder
-from optimize.whisper.frontend import HOP, LogMel
+from optimize.whisper.frontend import LogMel
 
 
 class Transcriber(nn.Module):
@@ -18,11 +19,13 @@ class Transcriber(nn.Module):
     runs over the real audio alone, rounded up to `step` positions, and the positions that
     padding would have added are stood in for by what the encoder makes of pure silence: its
     self-attention sees the silence's keys and values in every layer, and so does the
-    cross-attention. Neighbouring silent positions are merged into groups whose scores are
-    raised by the logarithm of their count, so that they weigh as much as all their members.
+    cross-attention. Neighbouring silent positions are attended to in groups of `group`, and
+    the decoder attends to `merged` real ones as one; a group's score is raised by the
+    logarithm of its count, so that it weighs as much as all its members.
     """
 
-    hop: Final[int] = HOP
+    silent: Final[int] = 4  # positions of silence whose convolutions stand for all others
+    frames_per_position: Final[int] = 2
     longest: Final[int] = SAMPLE_RATE * CHUNK_SECONDS
     heads: Final[int]
     encoder_layers: Final[int]
@@ -33,6 +36,7 @@ class Transcriber(nn.Module):
     end: Final[int]
     step: Final[int]
     margin: Final[int]
+    merged: Final[int]
 
     def __init__(
         self,
@@ -43,6 +47,7 @@ class Transcriber(nn.Module):
         *,
         step: int = 16,
         margin: int = 4,
+        merged: int = 1,
     ) -> None:
         super().__init__()
         self.heads = spec.heads
@@ -50,7 +55,7 @@ class Transcriber(nn.Module):
         self.audio_positions = spec.audio_positions
         self.samples_per_position = spec.samples_per_position
         self.max_tokens, self.end = spec.text_positions // 2, spec.end
-        self.step, self.margin = step, margin
+        self.step, self.margin, self.merged = step, margin, merged
         self.frontend = LogMel(spec.mels)
         self.encoder, self.decoder, self.vocabulary = encoder, decoder, vocabulary
         first = torch.zeros(spec.vocabulary)
@@ -65,35 +70,52 @@ class Transcriber(nn.Module):
         self.group = 1
 
     def _positions(self, samples: int) -> int:
-        """Encoder positions to compute for a clip of so many samples."""
-        if self.fill_levels.shape[0] == 0:
-            return self.audio_positions
+        """Encoder positions that hold a clip of so many samples, and the margin."""
         real = (samples + self.samples_per_position - 1) // self.samples_per_position
-        rounded = (real + self.margin + self.step - 1) // self.step * self.step
-        return min(self.audio_positions, rounded)
+        if self.fill_levels.shape[0] > 0:
+            rounded = (real + self.margin + self.step - 1) // self.step * self.step
+            return min(self.audio_positions, rounded)
+        if self.group == 1:
+            return self.audio_positions
+        rest = max(0, self.audio_positions - real - self.margin)
+        return self.audio_positions - rest // self.group * self.group
 
     def _listen(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-attention keys and values of one clip, and the bias of their positions.
+        """Cross-attention keys and values of one clip, and the bias of their scores.
 
         Returns:
-            `[layers, 2, heads, positions, head width]` and `[positions]`.
+            `[layers, 2, heads, keys, head width]` and `[keys]`.
         """
         groups, width = self.fill_bias.shape[0], self.fill_cross.shape[5]
-        real = self._positions(samples.shape[0])
-        filled = max(0, groups - (real + self.group - 1) // self.group)
-        frames = real * self.samples_per_position // self.hop
-        features, silence = self.frontend(samples, frames if filled == 0 else frames + 2)
+        kept = self._positions(samples.shape[0])
+        silent = (self.audio_positions - kept) // self.group
+        encoded, frames = kept, kept + self.silent
+        filled = max(0, groups - kept // self.group) if kept < self.audio_positions else 0
+        if groups == 0:
+            encoded = self.audio_positions
+        elif filled > 0:
+            frames = kept + 1
+        frames = min(frames, self.audio_positions)
+        features, silence = self.frontend(samples, frames * self.frames_per_position)
         if filled == 0:
             own = torch.zeros(self.encoder_layers, 2, self.heads, 0, width)
             cross = torch.zeros(self.decoder_layers, 2, self.heads, 0, width)
+            bias = torch.full([silent], math.log(self.group))
         else:
             level = int((self.fill_levels - silence).abs().argmin())
             own = self.fill_encoder[level, :, :, :, groups - filled :]
             cross = self.fill_cross[level, :, :, :, groups - filled :].float()
-        bias = self.fill_bias[groups - filled :]
-        heard = self.encoder(features, own, bias)
-        heard = heard.view(real, self.decoder_layers, 2, self.heads, width).permute(1, 2, 3, 0, 4)
-        return torch.cat([heard, cross], dim=3), torch.cat([torch.zeros(real), bias])
+            bias = self.fill_bias[groups - filled :].clone()
+            # The first group may begin before the kept positions end.
+            bias[0] = math.log(math.exp(float(bias[0])) - kept % self.group)
+        raised = torch.cat([torch.zeros(kept), bias]) if bias.shape[0] > 0 else bias
+        heard = self.encoder(features, encoded, own, raised, kept, self.group, self.merged)
+        bias = torch.cat([torch.full([kept // self.merged], math.log(self.merged)), bias])
+        shape = [heard.shape[0], self.decoder_layers, 2, self.heads, width]
+        heard = heard.view(shape).permute(1, 2, 3, 0, 4).contiguous()
+        if filled > 0:
+            heard = torch.cat([heard, cross], dim=3)
+        return heard, bias
 
     def _decode(
         self, audio: list[list[Tensor]], bias: list[Tensor], start: Tensor

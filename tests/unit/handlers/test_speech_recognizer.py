@@ -7,8 +7,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
+import soxr
 
 from handlers.audio import SAMPLE_RATE
 from handlers.speech_recognizer import SpeechRecognizer
@@ -75,8 +77,6 @@ def test_answer_has_text_segments_and_duration(
 def test_formats_rates_and_channels_say_the_same(
     worker: Worker, prompts: list[speech.Utterance], form: str, rate: int, stereo: bool
 ) -> None:
-    import soxr
-
     samples = soxr.resample(prompts[0].samples(), SAMPLE_RATE, rate)
     data = np.stack([samples] * 2, axis=1) if stereo else samples
     answer = ask(worker, wav(data, rate, form), f"audio/{form.lower()}")
@@ -115,30 +115,141 @@ def test_long_recordings_are_split_and_joined(
     assert all(0 < s["end"] - s["start"] <= 30 for s in answer["segments"])
 
 
-def test_bad_recordings_fail_alone(worker: Worker, prompts: list[speech.Utterance]) -> None:
-    """Each kind of damage gets its own answer; the good request beside it gets its text."""
-    samples = prompts[0].samples()
+def telephone(samples: np.ndarray) -> np.ndarray:
+    """What a telephone leaves: 300 to 3400 Hz, 8 kHz, mu-law."""
+    spectrum = np.fft.rfft(samples)
+    hertz = np.fft.rfftfreq(len(samples), 1 / SAMPLE_RATE)
+    spectrum[(hertz < 300) | (hertz > 3400)] = 0
+    band = np.fft.irfft(spectrum, len(samples)).astype(np.float32)
+    data = io.BytesIO()
+    narrow = soxr.resample(band, SAMPLE_RATE, 8000)
+    soundfile.write(data, narrow, 8000, format="WAV", subtype="ULAW")
+    return soxr.resample(
+        soundfile.read(io.BytesIO(data.getvalue()), dtype="float32")[0], 8000, 16000
+    )
+
+
+CONDITIONS = {
+    "as it is": (lambda s: s, 0.1),
+    "loud and clipped": (lambda s: np.clip(s * 8, -1, 1), 0.25),
+    "quiet, 40 dB down": (lambda s: s * np.float32(0.01), 0.15),
+    "noise 20 dB below": (
+        lambda s: s + np.random.default_rng(0).normal(0, 0.1 * s.std(), len(s)).astype("f4"),
+        0.25,
+    ),
+    "telephone band": (telephone, 0.2),
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_words_are_heard_under_every_condition(
+    worker: Worker, prompts: list[speech.Utterance], condition: str
+) -> None:
+    change, limit = CONDITIONS[condition]
+    chosen = prompts[3::14][:10]
+    texts = [text(ask(worker, wav(change(u.samples())))) for u in chosen]
+    assert wer.measure([u.text for u in chosen], texts).rate <= limit
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1, 3, 8, 15, 29.5, 30])
+@pytest.mark.parametrize("gain", [1.0, 0.01])
+def test_clips_of_any_length_give_their_words_once(
+    worker: Worker, prompts: list[speech.Utterance], seconds: float, gain: float
+) -> None:
+    """Prompts one after the other, cut where the clip ends: no loops, no invented sentences."""
+    parts: list[np.ndarray] = []
+    said: list[str] = []
+    end = int(seconds * SAMPLE_RATE)
+    length = 0
+    for utterance in prompts:
+        samples = utterance.samples()
+        length += len(samples)
+        if length > end:
+            parts.append(samples)
+            break
+        parts.append(samples)
+        said.append(utterance.text)
+    clip = np.concatenate(parts)[:end] * np.float32(gain)
+    found = wer.normalise(text(ask(worker, wav(clip)))).split()
+    assert len(found) <= 5 * seconds + 2  # nobody speaks faster
+    if said:
+        whole = wer.normalise(" ".join(said)).split()
+        rate = wer.measure([" ".join(whole)], [" ".join(found[: len(whole)])]).rate
+        assert rate <= 0.2, found
+
+
+def test_memory_does_not_grow_with_the_recording(
+    worker: Worker, prompts: list[speech.Utterance]
+) -> None:
+    """A quarter of an hour takes no more than a few minutes do; the benchmark does the hour."""
+    pause = np.zeros(SAMPLE_RATE, np.float32)
+    once = np.concatenate([part for u in prompts[:12] for part in (u.samples(), pause)])
+    process = psutil.Process()
+    used = []
+    for minutes in (2, 8):
+        silence = np.zeros(60 * minutes * SAMPLE_RATE - 2 * len(once), np.float32)
+        data = wav(np.concatenate([once, silence, once]), form="FLAC")
+        answer = ask(worker, data, "audio/flac").json()
+        assert answer["duration"] == pytest.approx(60 * minutes, abs=0.1)
+        assert answer["segments"][-1]["start"] > 60 * minutes - len(once) / SAMPLE_RATE - 1
+        del data
+        used.append(process.memory_info().rss)
+    assert used[1] - used[0] < 30_000_000
+
+
+def damaged(samples: np.ndarray) -> dict[str, tuple[bytes, int, str]]:
+    """Every way for a recording to be bad: its bytes, status and error type."""
     good = wav(samples)
-    wanted = text(ask(worker, good))
     day = bytearray(good)
     struct.pack_into("<I", day, day.find(b"data") + 4, 2 * SAMPLE_RATE * 86_400)
     poisoned = samples.copy()
     poisoned[1000] = np.nan
     broken = io.BytesIO()
     soundfile.write(broken, poisoned, SAMPLE_RATE, format="WAV", subtype="FLOAT")
-    long = wav(np.tile(samples, 20), form="FLAC")
-    cases = {
-        b"no audio at all": (400, "undecodable_audio"),
-        good[: len(good) // 2]: (400, "truncated_audio"),
-        long[: len(long) * 3 // 4]: (400, "truncated_audio"),
-        wav(samples[:0]): (400, "empty_input"),
-        bytes(day): (413, "too_long"),
-        broken.getvalue(): (400, "bad_samples"),
+    flac = wav(np.tile(samples, 20), form="FLAC")  # long: decoded while it is transcribed
+    return {
+        "garbage": (b"no audio at all", 400, "undecodable_audio"),
+        "nothing": (b"", 400, "empty_input"),
+        "no samples": (wav(samples[:0]), 400, "empty_input"),
+        "wav cut in half": (good[: len(good) // 2], 400, "truncated_audio"),
+        "long flac cut": (flac[: len(flac) * 3 // 4], 400, "truncated_audio"),
+        "header of a day": (bytes(day), 413, "too_long"),
+        "longer than the limit": (wav(np.zeros(601 * 8000, "f4"), 8000), 413, "too_long"),
+        "more bytes than the limit": (bytes(33_554_433), 413, "too_many_bytes"),
+        "not a number": (broken.getvalue(), 400, "bad_samples"),
+        "rate too low": (wav(samples, 2000), 400, "unsupported_audio"),
     }
-    for data, expected in cases.items():
-        bad, fine = worker.predict(body(data, "application/octet-stream"), body(good, "audio/wav"))
-        assert (bad.status, bad.json()["type"]) == expected
-        assert text(fine) == wanted
+
+
+@pytest.mark.parametrize("kind", damaged(np.zeros(4000, "f4")))
+def test_a_bad_recording_fails_alone(
+    worker: Worker, prompts: list[speech.Utterance], kind: str
+) -> None:
+    """Each kind of damage gets its own answer; the good request beside it gets its text."""
+    samples = prompts[0].samples()
+    data, status, error = damaged(samples)[kind]
+    bad, fine = worker.predict(
+        body(data, "application/octet-stream"), body(wav(samples), "audio/wav")
+    )
+    assert (bad.status, bad.json()["type"]) == (status, error)
+    assert text(fine) == text(ask(worker, wav(samples)))
+
+
+@pytest.mark.parametrize(
+    ("request_body", "error"),
+    [
+        (b'{"b64": "not base64!"}', "bad_base64"),
+        (b'{"b64": 5}', "wrong_type"),
+        (b'{"audio": [0.1, 0.2]}', "wrong_type"),
+        (b'{"b64": "", "encoding": "pcm_s16le"}', "empty_input"),
+        (b'{"b64": "AAAA", "encoding": "pcm_s16le", "sample_rate": 1}', "bad_parameter"),
+        (b'{"instances": []}', "empty_input"),
+        (b'{"b64": "AAAA"', "bad_json"),
+    ],
+)
+def test_bad_json_is_refused(worker: Worker, request_body: bytes, error: str) -> None:
+    answer = ask(worker, request_body, "application/json")
+    assert (answer.status, answer.json()["type"]) == (400, error)
 
 
 @pytest.mark.parametrize(

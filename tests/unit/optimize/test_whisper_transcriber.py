@@ -126,6 +126,52 @@ def test_cached_silence_is_exact_where_the_clip_is_silent() -> None:
     assert (part - whole).norm() / whole.norm() < 1e-3
 
 
+@pytest.mark.parametrize("seconds", [0.3, 4.01, 29.9, 30.0])
+@pytest.mark.parametrize(
+    "options",
+    [
+        CompressOptions(rank=0),
+        CompressOptions(rank=0, group=7, step=10, merged=5),
+        CompressOptions("padded", rank=0, group=4),
+        CompressOptions("padded", rank=0, group=1, merged=1),
+    ],
+)
+def test_every_position_of_the_thirty_seconds_weighs(
+    options: CompressOptions, seconds: float
+) -> None:
+    model = compress(CHECKPOINT, options=options)
+    (samples,) = clips(int(seconds * 16_000))
+    with torch.inference_mode():
+        keys, bias = model._listen(samples)
+    assert keys.shape[3] == len(bias)
+    assert float(bias.exp().sum()) == pytest.approx(SPEC.audio_positions, abs=0.1)
+
+
+def test_silence_is_convolved_once_and_looks_as_if_it_were_all_convolved() -> None:
+    model = build(CHECKPOINT, int8=False)
+    (samples,) = clips(20_000)
+    seen: list[Tensor] = []
+    model.encoder.layers[0].register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    with torch.inference_mode():
+        model._listen(samples)
+        model.group = 2
+        model._listen(samples)
+    assert torch.equal(seen[0], seen[1])
+
+
+def test_encoding_groups_of_silence_changes_the_audio_little() -> None:
+    model = build(CHECKPOINT, int8=False)
+    (samples,) = clips(64_000)
+    with torch.inference_mode():
+        whole, _ = model._listen(samples)
+        model.group = 4
+        part, _ = model._listen(samples)
+    real = 64_000 // SPEC.samples_per_position
+    assert part.shape[3] < 0.5 * whole.shape[3]
+    difference = part[:, :, :, :real] - whole[:, :, :, :real]
+    assert 0 < difference.norm() / whole[:, :, :, :real].norm() < 0.05
+
+
 def test_merged_groups_weigh_as_their_members() -> None:
     values = torch.arange(14.0).view(7, 2)
     means, bias = silence.merge(values, 3)
@@ -141,6 +187,20 @@ def test_encoded_positions_follow_the_audio(samples: int, positions: int) -> Non
     assert model._positions(samples) == SPEC.audio_positions
     silence.fill(model, model.encoder, group=16)
     assert model._positions(samples) == positions
+
+
+@pytest.mark.parametrize("tokens_", [50, 2000, 51_864])
+def test_the_search_for_candidates_finds_the_greatest(tokens_: int) -> None:
+    from optimize.whisper.layers import ScreenedVocabulary
+
+    generator = torch.Generator().manual_seed(tokens_)
+    bases = torch.randn(32, 8, generator=generator), torch.randn(32, 8, generator=generator)
+    head = ScreenedVocabulary(torch.randn(tokens_, 32), torch.zeros(tokens_), *bases)
+    estimates = torch.randn(3, -(-tokens_ // head.parts) * head.parts, generator=generator)
+    estimates[:, tokens_:] = -1e9
+    wanted = torch.topk(estimates, min(head.candidates, tokens_), 1).indices.sort(1).values
+    found = head._likely(estimates).sort(1).values
+    assert torch.equal(found[:, : wanted.shape[1]], wanted)
 
 
 def test_screened_head_picks_the_token_of_the_full_one() -> None:
@@ -177,7 +237,7 @@ def test_a_saved_file_gives_the_same_tokens_in_a_fresh_process(
 
 
 def test_int8_stays_close_to_float32() -> None:
-    model = compress(CHECKPOINT, options=CompressOptions(context="padded", rank=0))
+    model = compress(CHECKPOINT, options=CompressOptions("padded", rank=0, group=1, merged=1))
     exact = build(CHECKPOINT, int8=False)
     with torch.inference_mode():
         for samples in clips(16_000, 40_000):
@@ -205,9 +265,9 @@ def test_wrong_shapes_are_refused(shape: tuple[int, int], lengths: list[int], me
         model(torch.zeros(shape), torch.tensor(lengths))
 
 
-@pytest.mark.parametrize("wrong", [{"context": "half"}, {"group": 0}, {"step": 24}])
+@pytest.mark.parametrize("wrong", [{"context": "half"}, {"group": 0}, {"step": 5}, {"margin": -1}])
 def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"context|step"):
+    with pytest.raises(ValueError, match=r"context|step|margin"):
         CompressOptions(**wrong)  # type: ignore[arg-type]
 
 
