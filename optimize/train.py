@@ -213,7 +213,10 @@ class _Run:
             nesterov=True,
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, options.learning_rate, total_steps=self.steps + 1, pct_start=0.25
+            self.optimizer,
+            options.learning_rate,
+            total_steps=self.steps + 1,
+            pct_start=max(0.25, 1.5 / (self.steps + 1)),  # a fall or rise of no step divides by 0
         )
         self.averaged = None
         if options.average:
