@@ -267,8 +267,8 @@ def _vocabulary(state: State, options: VocabularyOptions, context: Context) -> S
     found = [tokenizer.token_to_id(name) for name in vocabulary.SPECIAL]
     special = [0, *(i for i in found if i is not None)]
     smaller, covered = vocabulary.shrink(model, counts, special, options)
-    dataset.notes.append(f"{options.rows} rows hold {covered:.2%} of the training texts' tokens")
-    return dataclasses.replace(state, model=smaller, float_model=smaller)
+    details = {"rows": options.rows, "tokens_with_a_row_of_their_own": round(covered, 5)}
+    return dataclasses.replace(state, model=smaller, float_model=smaller, details=details)
 
 
 def _prune(state: State, options: PruneStage, context: Context) -> State:

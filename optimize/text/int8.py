@@ -6,6 +6,7 @@ float32 in one operator, which on transformers of this size is within noise of o
 """
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimize.lowering.kernels import quantize_weight
 from optimize.models.bert import PADDING, BertClassifier, Embeddings
 from optimize.text.vocabulary import SharedEmbedding
 from optimize.torchscript import silenced
@@ -29,6 +29,16 @@ class Range:
 
     scale: float
     zero_point: int
+
+
+def quantize_weight(weight: Tensor) -> Tensor:
+    """int8 per output channel, symmetric: the largest magnitude becomes 127."""
+    scale = weight.abs().amax(1).double().clamp(min=1e-9) / 127
+    zero = torch.zeros(len(weight), dtype=torch.long)
+    with warnings.catch_warnings():
+        # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
+        warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
+        return torch.quantize_per_channel(weight.float(), scale, zero, 0, torch.qint8)
 
 
 def fit_range(values: Tensor) -> Range:
