@@ -239,11 +239,11 @@ def test_a_bad_recording_fails_alone(
     ("request_body", "error"),
     [
         (b'{"b64": "not base64!"}', "bad_base64"),
-        (b'{"b64": 5}', "wrong_type"),
+        (b'{"b64": 5}', "bad_base64"),
         (b'{"audio": [0.1, 0.2]}', "wrong_type"),
         (b'{"b64": "", "encoding": "pcm_s16le"}', "empty_input"),
         (b'{"b64": "AAAA", "encoding": "pcm_s16le", "sample_rate": 1}', "bad_parameter"),
-        (b'{"instances": []}', "empty_input"),
+        (b'{"instances": []}', "bad_json"),
         (b'{"b64": "AAAA"', "bad_json"),
     ],
 )
