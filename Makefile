@@ -13,7 +13,7 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech figures
+.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech]"
@@ -96,7 +96,11 @@ extras: $(FORMATS:%=extras-%)
 test-exports: setup data extras
 	@$(BIN)/pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 	@$(BIN)/pip install --quiet grpcio==1.85.1
-	EXPORTS=1 $(BIN)/python -m pytest tests/unit/optimize/export tests/integration/test_export.py
+	EXPORTS=1 $(BIN)/python -m pytest -p no:anyio tests/unit/optimize/export tests/integration/test_export.py
+
+# The table of docs/formats.md, from the reports in artifacts/.
+formats-table: setup
+	@$(BIN)/python -m optimize.export.table
 
 format: setup
 	$(BIN)/ruff check --fix .

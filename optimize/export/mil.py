@@ -194,7 +194,13 @@ def _gelu(a: Arguments) -> Tensor:
     return F.gelu(a.tensor("x"), approximate="none" if exact else "tanh")
 
 
-OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
+def _split(a: Arguments) -> list[Tensor]:
+    x, axis = a.tensor("x"), a.integer("axis")
+    sizes = a.integers("split_sizes") if "split_sizes" in a else []
+    return list(x.split(sizes or x.shape[axis] // a.integer("num_splits"), axis))
+
+
+OPERATORS: dict[str, Callable[[Arguments], Tensor | list[Tensor]]] = {
     "add": _two(torch.add),
     "cast": lambda a: a.tensor("x").to(_TYPES[a.text("dtype")]),
     "clip": lambda a: a.tensor("x").clamp(a.number("alpha"), a.number("beta")),
@@ -245,8 +251,10 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor]] = {
     "sigmoid": _one(torch.sigmoid),
     "slice_by_index": _slice,
     "softmax": lambda a: a.tensor("x").softmax(a.integer("axis", -1)),
+    "split": _split,
     "sqrt": _one(torch.sqrt),
     "square": _one(torch.square),
+    "stack": lambda a: torch.stack(a.tensors("values"), a.integer("axis", 0)),
     "squeeze": lambda a: a.tensor("x").squeeze(tuple(a.integers("axes"))),
     "sub": _two(torch.sub),
     "tanh": _one(torch.tanh),
@@ -313,8 +321,10 @@ class Program:
                     raise NotImplementedError(f"the MIL operator {op.op_type} is not known here")
                 given = Arguments({name: value(of) for name, of in op.inputs.items()})
                 found = OPERATORS[op.op_type](given)
-                # The file's own type: what overflows float16 there is infinite here.
-                values[op.outputs[0].name] = found.to(self.type_of(op.outputs[0]))
+                several = [found] if isinstance(found, Tensor) else found
+                for variable, one in zip(op.outputs, several, strict=True):
+                    # The file's own type: what overflows float16 there is infinite here.
+                    values[variable.name] = one.to(self.type_of(variable))
             return [values[variable.name].float().numpy() for variable in self.outputs]
 
     def operators(self) -> list[str]:

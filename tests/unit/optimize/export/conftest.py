@@ -1,0 +1,75 @@
+"""Small real modules to export, and a way to skip what is not installed."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from optimize import export
+from optimize.data import Dataset
+from optimize.export.subject import Axis, Exportable, Subject
+from optimize.export.subjects import image
+from optimize.models.bert import BertClassifier, BertShape
+
+
+@pytest.fixture
+def needs() -> Callable[[str], None]:
+    """Skip unless a format's packages are installed; with EXPORTS=1 fail instead."""
+
+    def needs(name: str) -> None:
+        modules = importlib.import_module(f"optimize.export.{name}").MODULES
+        if os.environ.get("EXPORTS"):
+            export.load(name)
+        elif any(importlib.util.find_spec(module) is None for module in modules):
+            pytest.skip(f"{name} is not installed: make extras-{name}, or make test-exports")
+
+    return needs
+
+
+@pytest.fixture(scope="session")
+def pictures(trained: nn.Module, dataset: Dataset) -> Exportable:
+    """A classifier trained on real pictures, with 500 held-out ones."""
+    return image.make(trained, dataset)
+
+
+SHAPE = BertShape(
+    vocab_size=60,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=64,
+    max_position_embeddings=48,
+)
+
+
+def ids(*sizes: int) -> torch.Tensor:
+    """Rows of so many tokens, padded with 0 to the longest."""
+    generator = torch.Generator().manual_seed(sum(sizes))
+    rows = torch.zeros(len(sizes), max(sizes), dtype=torch.int32)
+    for row, size in zip(rows, sizes, strict=True):
+        row[:size] = torch.randint(1, 60, (size,), generator=generator, dtype=torch.int32)
+    return rows
+
+
+@pytest.fixture(scope="session")
+def sentences() -> Subject:
+    """An encoder with attention masks, large weights so that a wrong mask shows."""
+    torch.manual_seed(0)
+    model = BertClassifier(SHAPE, classes=3).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3.0) if parameter.dim() > 1 else None
+    return Subject(
+        name="model",
+        module=model.requires_grad_(False),
+        inputs=("ids",),
+        outputs=("logits",),
+        pieces=[(ids(20, 13),), (ids(9),), (ids(24, 3, 11),), (ids(*range(8, 24, 2)),)],
+        calibration=[(ids(*range(4, 36, 4)),)],
+        axes={"batch": Axis(), "tokens": Axis(least=2, most=32, sizes=(32,), limit=48)},
+        dynamic=({0: "batch", 1: "tokens"},),
+        dynamic_outputs=({0: "batch"},),
+    )

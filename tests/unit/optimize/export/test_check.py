@@ -1,0 +1,103 @@
+"""The check itself: what it lets through and what it refuses, and why."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from optimize.errors import ExportRefused
+from optimize.export import FLOAT32, INT8, check
+from optimize.export.subject import Exportable, Subject
+
+
+def test_error_is_relative_and_infinite_for_nan() -> None:
+    wanted = torch.tensor([3.0, 4.0])
+    assert check.error_of(wanted, wanted) == 0
+    assert check.error_of(wanted + torch.tensor([0.0, 0.5]), wanted) == pytest.approx(0.1)
+    assert check.error_of(torch.tensor([3.0, float("nan")]), wanted) == float("inf")
+
+
+def test_one_wrong_row_does_not_hide_among_good_ones() -> None:
+    wanted = torch.ones(100, 4)
+    found = wanted.clone()
+    found[7] *= 1.5
+    assert check.error_of(found, wanted) < 0.06
+    assert check.worst_row(found, wanted) == pytest.approx(0.5)
+
+
+def test_the_module_itself_passes_at_every_size(sentences: Subject) -> None:
+    errors = check.parity(sentences, sentences, FLOAT32)
+    assert set(errors.values()) == {0.0}
+    assert {"batch 2, tokens 20", "batch 1, tokens 9", "batch 3, tokens 24"} <= set(errors)
+
+
+def test_pieces_hold_padded_rows_and_other_batches(
+    pictures: Exportable, sentences: Subject
+) -> None:
+    assert {len(piece[0]) for piece in pictures.subjects[0].pieces} == {1, 2, 3, 8}
+    padded = [bool((piece[0] == 0).any()) for piece in sentences.pieces]
+    assert padded.count(True) == 3
+
+
+def test_a_mask_that_is_ignored_is_refused_at_the_padded_row(sentences: Subject) -> None:
+    def unmasked(ids: Tensor) -> list[Tensor]:
+        return sentences(torch.where(ids == 0, 1, ids))
+
+    with pytest.raises(ExportRefused, match=r"at batch 2, tokens 20: logits differs .* by"):
+        check.parity(sentences, unmasked, FLOAT32)
+
+
+def test_other_shapes_and_numbers_of_outputs_are_refused(sentences: Subject) -> None:
+    def short(ids: Tensor) -> list[Tensor]:
+        return [sentences(ids)[0][:, :2]]
+
+    def twice(ids: Tensor) -> list[Tensor]:
+        return sentences(ids) * 2
+
+    with pytest.raises(ExportRefused, match=r"has shape \[2, 2\], the module's \[2, 3\]"):
+        check.parity(sentences, short, FLOAT32)
+    with pytest.raises(ExportRefused, match="2 outputs, the module has 1"):
+        check.parity(sentences, twice, FLOAT32)
+
+
+def _metrics(**changed: Any) -> dict[str, Any]:
+    return {
+        "accuracy": 0.9,
+        "samples": 500,
+        "agreement": 1.0,
+        "agreement_samples": 500,
+        **changed,
+    }
+
+
+def test_lost_accuracy_and_disagreement_are_refused() -> None:
+    check.metric(_metrics(accuracy=0.892), _metrics(), INT8)
+    with pytest.raises(ExportRefused, match=r"accuracy 0.8800, the module's is 0.9000"):
+        check.metric(_metrics(accuracy=0.88), _metrics(), INT8)
+    with pytest.raises(ExportRefused, match=r"agrees with the module on 0.700 of 500"):
+        check.metric(_metrics(agreement=0.7), _metrics(), INT8)
+
+
+def test_a_higher_word_error_rate_is_a_loss() -> None:
+    before = {**_metrics(), "wer": 0.05}
+    after = {**_metrics(), "wer": 0.08}
+    del before["accuracy"], after["accuracy"]
+    with pytest.raises(ExportRefused, match=r"wer 0.0800"):
+        check.metric(after, before, INT8)
+    check.metric(before, after, INT8)
+
+
+def test_accuracy_is_of_the_run_that_is_given(pictures: Exportable) -> None:
+    subject = pictures.subjects[0]
+    truth = pictures.evaluate({"model": subject})
+    assert truth["samples"] == 500
+    assert truth["accuracy"] > 0.5
+    assert truth["agreement"] == 1
+
+    def shifted(pixels: Tensor) -> list[Tensor]:
+        return [subject(pixels)[0].roll(1, dims=1)]
+
+    wrong = pictures.evaluate({"model": shifted})
+    assert wrong["accuracy"] < 0.2
+    assert wrong["agreement"] == 0
