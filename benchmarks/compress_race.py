@@ -1,0 +1,163 @@
+"""Contestants in processes of their own, taking turns in short bursts.
+
+`python compress_race.py MODEL CONTESTANT BATCH THREADS WORK` is one contestant's process; the
+functions here start such processes and race them.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+# malloc's defaults return big activations to the system after every call, and dominate.
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "268435456",
+}
+BURST = 0.3  # seconds
+GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+def serve(model: str, contestant: str, batch: int, threads: int, work: Path) -> None:
+    """Answer each line with the milliseconds per call of a burst of as many seconds."""
+    import compress_contestants
+    import compress_zoo
+    import torch
+
+    torch.set_num_threads(threads)
+    entry = compress_zoo.ZOO[model]
+    suffix, _, load = compress_contestants.CONTESTANTS[contestant]
+    timed = entry.timed(batch)
+    inputs = [entry.inputs(batch, seed) for seed in range(2, 6)]
+    given = compress_zoo.load(model) if contestant in ("eager", "compile") else torch.nn.Identity()
+    with torch.inference_mode():
+        call = load(given, work / f"{model}{suffix}", threads, timed[0], entry.varied)
+        for _ in range(4):
+            for x in timed:
+                call(x)
+        outputs = torch.cat([torch.as_tensor(call(x)).clone().float() for x in inputs])
+        torch.save(outputs, work / f"{model}.{contestant}.{batch}.{threads}.out")
+        print("ready", flush=True)
+        for line in sys.stdin:
+            until, times = time.perf_counter() + float(line), []
+            while len(times) < 2 or time.perf_counter() < until:
+                start = time.perf_counter()
+                for x in timed:
+                    call(x)
+                times.append((time.perf_counter() - start) * 1e3 / len(timed))
+            print(json.dumps(times), flush=True)
+
+
+def spawn(script: str, *arguments: str, threads: int = 2, **options: Any) -> subprocess.Popen[str]:
+    """One of this folder's scripts, with the same malloc and threads for everybody."""
+    environment = {
+        **os.environ,
+        **MALLOC,
+        "OMP_NUM_THREADS": str(threads),
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+    }
+    command = [sys.executable, str(HERE / script), *arguments]
+    return subprocess.Popen(command, env=environment, text=True, **options)
+
+
+@dataclass
+class Runner:
+    """One contestant's process and its milliseconds per call so far."""
+
+    name: str
+    process: subprocess.Popen[str]
+    output: Path
+    times: list[float] = field(default_factory=list)
+
+    def read(self) -> str | None:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if line.startswith(("ready", "[")):
+                return line
+        return None
+
+    def burst(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{BURST}\n")
+        self.process.stdin.flush()
+        self.times.extend(json.loads(self.read() or "[]"))
+
+    def close(self) -> float:
+        """End the process; the median of the faster half of its times."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        fast = sorted(self.times)[: max(1, len(self.times) // 2)]
+        return statistics.median(fast)
+
+
+def start(model: str, name: str, batch: int, threads: int, work: Path, cores: str) -> Runner | None:
+    """A contestant that is loaded and warm; None when it cannot be."""
+    words = [model, name, str(batch), str(threads), str(work)]
+    with (work / f"{model}.{name}.log").open("a") as log:
+        process = spawn(
+            "compress_race.py",
+            *words,
+            threads=threads,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    if cores:
+        os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
+    runner = Runner(name, process, work / f"{model}.{name}.{batch}.{threads}.out")
+    if runner.read() is None:
+        process.wait()
+        return None
+    return runner
+
+
+def race(
+    model: str, names: list[str], batch: int, threads: int, rounds: int, work: Path, cores: str
+) -> dict[str, dict[str, float]]:
+    """Milliseconds per call, relative error and agreement with eager, by contestant."""
+    import torch
+
+    started = [start(model, name, batch, threads, work, cores) for name in names]
+    runners = [runner for runner in started if runner is not None]
+    for _ in range(rounds):
+        for runner in runners:
+            runner.burst()
+    results: dict[str, dict[str, float]] = {}
+    reference = None
+    for runner in runners:
+        results[runner.name] = {"ms": runner.close()}
+        output = torch.load(runner.output)
+        runner.output.unlink()
+        reference = output if runner.name == "eager" else reference
+        if reference is not None:
+            error = (output - reference).norm() / reference.norm()
+            same = (output.argmax(1) == reference.argmax(1)).float().mean()
+            results[runner.name] |= {"error": error.item(), "agreement": same.item()}
+    return results
+
+
+def grid(model: str, threads: int, work: Path, cores: str) -> dict[int, float]:
+    """Our milliseconds per input by batch size, all from processes on the same file."""
+    found = {}
+    for batch in GRID:
+        runner = start(model, "ours", batch, threads, work, cores)
+        if runner is None:
+            continue
+        runner.burst()
+        runner.burst()
+        found[batch] = runner.close() / batch
+        runner.output.unlink()
+    return found
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
