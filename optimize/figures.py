@@ -44,8 +44,9 @@ def pareto(report: dict[str, Any]) -> str:
         value = before - trial["drop"] if better else before + trial["drop"]
         kind = "best" if trial.get("front") else "trial"
         label = f"trial {trial['number']}"
-        took = trial["latency_ratio"] * base
-        latency.append(Point(label, took, value, kind, milliseconds(took), percent(value)))
+        if trial.get("latency_ratio"):
+            took = trial["latency_ratio"] * base
+            latency.append(Point(label, took, value, kind, milliseconds(took), percent(value)))
         told = size(trial["bytes"])
         sizes.append(Point(label, trial["bytes"] / 1e6, value, kind, told, percent(value)))
     shown = [p.y for p in [*latency, *sizes]]

@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         aside.replace(path)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"no space left to write {path}; free some and run again") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise StorageError(

@@ -232,7 +232,7 @@ def _trials(report: dict[str, Any]) -> str:
                 f"{trial['number']}",
                 f"{-trial['drop'] * 100:+.2f}" if measured else "",
                 size(trial["bytes"]) if measured else "",
-                f"{1 / trial['latency_ratio']:.1f}x" if measured else "",
+                f"{1 / trial['latency_ratio']:.1f}x" if trial.get("latency_ratio") else "",
                 escape(state),
                 escape(trial["stages"]),
             ]

@@ -50,24 +50,35 @@ def _digest(recipe: Recipe, count: int, fingerprint: str) -> str:
 
 
 def run_stages(
-    recipe: Recipe, task: Task, dataset: Dataset, folder: Path, *, resume: bool, say: Say
+    recipe: Recipe,
+    task: Task,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    resume: bool,
+    say: Say,
+    begun: list[State] | None = None,
 ) -> list[State]:
     """Run every stage, or load it if it was finished before with the same inputs.
 
     Every stage is seeded by its own position, so that a run continued after any stage ends as
-    an uninterrupted one does.
+    an uninterrupted one does. `begun` are the states of the first stages, where they ran already.
 
     Returns:
         The state after building the model and after each stage.
     """
     leads = distributed.leads()
     fingerprint = dataset.fingerprint()
-    torch.manual_seed(recipe.seed)
-    model = task.build_model(recipe.model, dataset, recipe.folder, recipe.checkpoint).eval()
-    states = [State(model, model, model)]
+    if begun is None:
+        torch.manual_seed(recipe.seed)
+        model = task.build_model(recipe.model, dataset, recipe.folder, recipe.checkpoint).eval()
+        begun = [State(model, model, model)]
+    states = list(begun)
     if leads and not resume and folder.exists():
         shutil.rmtree(folder)
     for number, spec in enumerate(recipe.stages):
+        if number < len(begun) - 1:
+            continue
         kept = _Finished(folder / f"{number:02d}-{spec.name}")
         digest = _digest(recipe, number + 1, fingerprint)
         if distributed.agreed(resume and kept.matches(digest)):
@@ -159,6 +170,11 @@ def run(
     if distributed.agreed(resume and report.is_current(folder, digest)):
         say(f"{folder} is finished and up to date")
         return _gate(folder, say) if leads else folder
+    if recipe.search is not None:
+        from optimize import search
+
+        search.run(recipe, task, dataset, folder, digest=digest, resume=resume, say=say)
+        return _gate(folder, say)
     states = run_stages(recipe, task, dataset, folder / "stages", resume=resume, say=say)
     controls = {}
     if recipe.controls:

@@ -11,7 +11,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -28,10 +28,13 @@ class Budget:
     Attributes:
         max_drop: what the final model may lose against the original (0.01 is one point).
         min_agreement: the least share of samples on which both must say the same.
+        objective: what a search makes best within the two: the latency of one input, inputs
+            per second in batches of `serving.batch_size`, or the size of the file.
     """
 
     max_drop: float = 0.01
     min_agreement: float = 0.0
+    objective: Literal["latency_batch1", "throughput", "size"] = "latency_batch1"
 
     def __post_init__(self) -> None:
         if self.max_drop >= 1:
@@ -70,6 +73,29 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class SearchOptions:
+    """How long a search may take; `search: true` is all defaults.
+
+    Attributes:
+        trials: candidates to try, those stopped early included.
+        minutes: no candidate is begun after so many.
+        short: the share of its training after which a candidate that another one beats in
+            cost and accuracy is given up.
+        storage: an SQLAlchemy URL that Optuna keeps the study in; several machines that name
+            the same one share it. By default an SQLite file in the artefact's folder.
+    """
+
+    trials: int = 20
+    minutes: float = 60.0
+    short: float = 0.2
+    storage: str = ""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or not self.minutes > 0 or not 0 < self.short < 1:
+            raise ValueError("trials start at 1, minutes above 0, short is between 0 and 1")
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """One stage: its kind, a name unique in the recipe, its checked options, and where it stands
     (file and line, for messages)."""
@@ -94,6 +120,7 @@ class Recipe:
     seed: int = 0
     checkpoint: str | None = None
     controls: bool = False
+    search: SearchOptions | None = None
     folder: Path = Path()
     file: str = ""
     settings: tuple[str, ...] = ()
@@ -122,9 +149,18 @@ class Recipe:
                 self.controls,
                 dataclasses.asdict(self.budget),
                 dataclasses.asdict(self.serving),
+                dataclasses.asdict(self.search) if self.search else None,
             ]
         text = json.dumps(_without_where(parts), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _search(reader: Reader, node: yaml.Node) -> SearchOptions | None:
+    """`search: true`, or a mapping of its options."""
+    if isinstance(node, yaml.ScalarNode):
+        return SearchOptions() if reader.value(node, bool, "search") else None
+    options: SearchOptions = reader.dataclass(node, SearchOptions, "search")
+    return options
 
 
 def _without_where(value: Any) -> Any:
@@ -217,6 +253,8 @@ def read(path: Path, overrides: list[str] | None = None) -> Recipe:
         )
         if key in entries
     }
+    if "search" in entries:
+        optional["search"] = _search(reader, entries["search"][1])
     return Recipe(
         name=name,
         task=task_name,
