@@ -85,13 +85,18 @@ def gathered(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def averaged(tensor: Tensor) -> Tensor:
+    """The mean of a tensor over all processes, without gradients."""
+    if world() == 1:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
 def mean(value: Tensor) -> float:
     """The mean of a scalar over all processes."""
-    if world() == 1:
-        return value.item()
-    total = value.detach().float().clone()
-    dist.all_reduce(total)
-    return total.item() / world()
+    return averaged(value.detach().float()).item()
 
 
 class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):

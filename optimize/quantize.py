@@ -1,16 +1,25 @@
-"""Static int8 quantization (Jacob et al. 2018): uint8 activations, int8 weights per channel."""
+"""Quantization: fewer bits for weights and activations, by the method a recipe names."""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from optimize.lowering import ENGINE, Lowered, lower_int8
-from optimize.models import Normalized
+from optimize.errors import DataError, OptionError
+from optimize.lowering import ENGINE
+from optimize.lowering.ranges import Ranges
+from optimize.quantization.bfloat16 import to_bfloat16
+from optimize.quantization.dynamic import to_dynamic_int8
+from optimize.quantization.equalize import equalize
+from optimize.quantization.fallback import within_budget
+from optimize.quantization.simulated import quantization_table
+from optimize.quantization.static import Fallback, to_static_int8
+from optimize.quantization.weight_only import store_int8
 
 __all__ = ["ENGINE", "QuantizeOptions", "quantize"]
 
-_BATCH = 64
+Method = Literal["static_int8", "dynamic_int8", "weight_only_int8", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -18,41 +27,127 @@ class QuantizeOptions:
     """How to quantize.
 
     Attributes:
-        method: `static_int8`.
+        method: `static_int8`, the fastest, with activation ranges from calibration data;
+            `dynamic_int8`, linear layers only, ranges at each call; `weight_only_int8`, a
+            quarter of the bytes at float speed; `bf16`, half the bytes and no calibration.
         calibration: number of real inputs that set the activation ranges.
+        ranges: `mse` clips where the squared error is least, `entropy` where the divergence
+            is, `minmax` takes the whole observed range.
+        equalize: alpha of SmoothQuant, which moves the scales of activations into weights
+            where that is exact; 0 leaves it out.
+        max_drop: accuracy that quantization may lose on the validation split; layers go back
+            to float, the costliest first, until it holds. None: all layers whatever it costs.
+        fallback: what those layers, and those in `keep`, compute in.
+        keep: names of layers, or of modules that contain them, to leave in float.
+        sensitivity: put what int8 costs in each layer alone into the report.
     """
 
-    method: Literal["static_int8"] = "static_int8"
+    method: Method = "static_int8"
     calibration: int = 512
+    ranges: Ranges = "mse"
+    equalize: float = 0.0
+    max_drop: float | None = None
+    fallback: Fallback = "fp32"
+    keep: list[str] = field(default_factory=list)
+    sensitivity: bool = False
 
     def __post_init__(self) -> None:
         if self.calibration < 2:
             raise ValueError("calibration must be 2 images or more")
+        if not 0 <= self.equalize <= 1:
+            raise ValueError("equalize must be between 0 and 1; 0.5 is usual, 0 leaves it out")
+        if self.max_drop is not None and self.max_drop >= 1:
+            raise ValueError("max_drop is a share: 0.01 is one point")
+        if self.method != "static_int8":
+            for name, default in (("ranges", "mse"), ("equalize", 0.0), ("fallback", "fp32")):
+                if getattr(self, name) != default:
+                    raise ValueError(f"{name} belongs to method static_int8, not {self.method}")
 
 
 def quantize(
-    model: nn.Module, calibration: Tensor, options: QuantizeOptions | None = None
-) -> Lowered:
-    """Quantize a float classifier; returns a new module on the CPU, in eval mode.
+    model: nn.Module,
+    calibration: Tensor,
+    options: QuantizeOptions | None = None,
+    *,
+    accuracy: Callable[[nn.Module], float] | None = None,
+    details: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Quantize a float model; returns a new module on the CPU, in eval mode.
 
     Args:
-        model: takes uint8 `[N, C, H, W]`; left as it is. In a `Normalized` whose mean is one
-            whole number the pixels become the quantized input as they are.
-        calibration: real inputs uint8 `[N, C, H, W]`, from the training data.
+        model: one tensor in and one out, as uint8 `[N, C, H, W]`; left as it is. In a
+            `Normalized` whose mean is one whole number the pixels become the quantized input
+            as they are.
+        calibration: real inputs, from the training data.
         options: see `QuantizeOptions`.
+        accuracy: of a model on held-out data, which `max_drop` decides by.
+        details: filled with what was found out, for the report.
 
     Returns:
-        A module that names its int8 layers in `lowered` and the others, with the reason, in
-        `left_in_float`. The process that runs it needs
-        `torch.backends.quantized.engine = ENGINE`.
+        A module that names its changed layers in `lowered`, the others with the reason in
+        `left_in_float`, and in `engine` what `torch.backends.quantized.engine` must be in the
+        process that runs it (None: anything).
 
     Raises:
         ModelError: the graph cannot be captured (data-dependent control flow, say).
         DataError: fewer than two calibration inputs.
+        OptionError: an option that does not fit this model.
     """
     options = options or QuantizeOptions()
-    batches = calibration[: options.calibration].split(_BATCH)
-    pixels = model.input_quantization() if isinstance(model, Normalized) else None
-    if isinstance(model, Normalized) and pixels is not None:
-        return lower_int8(model.body, batches, input_scale=pixels[0], input_zero_point=pixels[1])
-    return lower_int8(model, batches)
+    details = details if details is not None else {}
+    images = calibration[: options.calibration]
+    if len(images) < 2:
+        raise DataError("quantization needs calibration data: two inputs or more")
+    if options.equalize:
+        model, details["equalized"] = equalize(model, images, options.equalize)
+
+    def build(kept: Collection[str]) -> nn.Module:
+        return _build(model, images, options, [*options.keep, *kept])
+
+    if options.sensitivity:
+        details["sensitivity"] = quantization_table(
+            model, images, accuracy=accuracy, ranges=options.ranges
+        )
+    if options.max_drop is None:
+        quantized, reasons = build([]), dict.fromkeys(options.keep, "kept in float as asked")
+    else:
+        if accuracy is None:
+            raise OptionError("max_drop needs held-out data to decide by; leave it out")
+
+        def ranking() -> list[str]:
+            if "sensitivity" not in details:  # the error ranks, and no drop need be measured
+                details["sensitivity"] = quantization_table(model, images, ranges=options.ranges)
+            return [row["layer"] for row in details["sensitivity"]]
+
+        found = within_budget(build, accuracy, accuracy(model), options.max_drop, ranking)
+        quantized = found.model
+        details |= {"max_drop": options.max_drop, "drop": found.drop, "trials": found.trials}
+        errors = {row["layer"]: row["error"] for row in details.get("sensitivity", [])}
+        reasons = dict.fromkeys(options.keep, "kept in float as asked")
+        for name in found.kept:
+            reasons[name] = (
+                f"kept in {options.fallback} to lose at most {options.max_drop:g}: int8 here "
+                f"alone changes the answers by {errors[name]:.2%}"
+            )
+    left: dict[str, str] = dict(getattr(quantized, "left_in_float", {}))
+    for name, reason in reasons.items():
+        inside = [k for k in left if k == name or k.startswith(f"{name}.")]
+        left.update(dict.fromkeys(inside or [name], reason))
+    details["left_in_float"] = left
+    details["lowered"] = len(getattr(quantized, "lowered", ()))
+    return quantized
+
+
+def _build(
+    model: nn.Module, images: Tensor, options: QuantizeOptions, keep: Collection[str]
+) -> nn.Module:
+    if options.method == "static_int8":
+        return to_static_int8(
+            model, images, keep_float=keep, ranges=options.ranges, fallback=options.fallback
+        )
+    methods = {
+        "dynamic_int8": to_dynamic_int8,
+        "weight_only_int8": store_int8,
+        "bf16": to_bfloat16,
+    }
+    return methods[options.method](model, images, keep_float=keep)

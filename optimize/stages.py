@@ -1,5 +1,6 @@
 """The stages of image recipes: what a recipe may say, and the library calls it becomes."""
 
+import copy
 import dataclasses
 import functools
 import warnings
@@ -16,6 +17,8 @@ from optimize.errors import DataError
 from optimize.prune import PruneOptions, prune, widths
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.weights import NO_SPEED, held, zeros
+from optimize.quantization.simulated import input_ranges, layers, simulated
+from optimize.quantize import QuantizeOptions, quantize
 from optimize.sensitivity import accuracy_on, pruning_table
 from optimize.tasks import Context, State
 from optimize.train import History, TrainOptions, fit
@@ -44,6 +47,23 @@ class PruneStage(PruneOptions):
             )
 
 
+@dataclass(frozen=True)
+class QuantizeStage(QuantizeOptions):
+    """Quantize the current model.
+
+    Attributes:
+        recover: first train on with int8 simulated, by distillation from the original
+            (quantization-aware training); a tenth of the usual learning rate serves.
+    """
+
+    recover: DistillOptions | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.recover is not None and self.method != "static_int8":
+            raise ValueError(f"recover trains for static_int8, not for {self.method}")
+
+
 def split_of(dataset: Dataset, name: str) -> Split:
     """A split of the data set, by name.
 
@@ -51,7 +71,7 @@ def split_of(dataset: Dataset, name: str) -> Split:
         DataError: there is none.
     """
     split: Split | None = getattr(dataset, name)
-    if split is None:
+    if split is None or not len(split):
         raise DataError(f"data set {dataset.name} has no {name} split, and this recipe needs one")
     return split
 
@@ -167,3 +187,54 @@ def calibration_images(context: Context, count: int) -> Tensor:
         raise DataError(f"data set {dataset.name} has no images to calibrate with")
     generator = torch.Generator().manual_seed(context.seed)
     return images[torch.randperm(len(images), generator=generator)[:count]]
+
+
+def run_quantize(state: State, options: QuantizeStage, context: Context) -> State:
+    """Quantize, after training for it if asked, and note which layers stayed in float and why."""
+    images = calibration_images(context, options.calibration)
+    details: dict[str, Any] = {"method": options.method}
+    model = state.model
+    if options.recover is not None:
+        model = _train_for_int8(state, options, context, images, details)
+    accuracy = None
+    if options.max_drop is not None or options.sensitivity:
+        split = context.dataset.validation or split_of(context.dataset, "train")
+        accuracy = accuracy_on(split, len(split) if options.max_drop is not None else 1000)
+    quantized = quantize(model, images, options, accuracy=accuracy, details=details)
+    if options.max_drop is not None:
+        kept = [name for name in details["left_in_float"] if name not in options.keep]
+        context.say(
+            f"    {details['lowered']} layers in {options.method}, {len(kept)} in float; drop "
+            f"{details['drop']:.4f} of {options.max_drop:.4f} on the validation split"
+        )
+    float_model = model if options.recover is not None else state.float_model
+    return dataclasses.replace(
+        state,
+        model=quantized,
+        float_model=float_model,
+        engine=getattr(quantized, "engine", None),
+        details=details,
+    )
+
+
+def _train_for_int8(
+    state: State,
+    options: QuantizeStage,
+    context: Context,
+    images: Tensor,
+    details: dict[str, Any],
+) -> nn.Module:
+    assert options.recover is not None
+    recover = options.recover
+    if recover.precision == "auto":  # bfloat16 would round the int8 steps away
+        recover = dataclasses.replace(recover, precision="fp32")
+    model = copy.deepcopy(state.model)
+    kept = [n for n in layers(model) if any(n == k or n.startswith(f"{k}.") for k in options.keep)]
+    affines = input_ranges(model, images, options.ranges)
+    arguments = given(recover, context, "int8")
+    logits = training_logits(state, recover.flip, context)
+    with simulated(model, affines, only=[n for n in affines if n not in kept]):
+        split = split_of(context.dataset, "train")
+        distill(model, logits, split, recover, freeze_norm=True, **arguments)
+    details["training"] = dataclasses.asdict(arguments["history"])
+    return model

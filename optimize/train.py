@@ -154,7 +154,7 @@ def fit(
         DataError: `patience` without a validation split.
         StorageError: a checkpoint could not be written.
     """
-    if options.patience and validation is None:
+    if options.patience and not validation:
         raise DataError("early stopping (patience) needs a validation split: set patience: 0")
     run = _Run(model, split, options, seed)
     history = history if history is not None else History()

@@ -16,7 +16,6 @@ from optimize import data, evaluate, models, stages
 from optimize.data import Dataset, Split
 from optimize.distill import DistillOptions
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.quantize import ENGINE, QuantizeOptions, quantize
 from optimize.recipe import Named, Recipe
 from optimize.stages import split_of
 from optimize.tasks import Context, Stage, State
@@ -188,17 +187,11 @@ def _distill(state: State, options: DistillStage, context: Context) -> State:
     return stages.run_distill(state, options, context, student)
 
 
-def _quantize(state: State, options: QuantizeOptions, context: Context) -> State:
-    images = stages.calibration_images(context, options.calibration)
-    quantized = quantize(state.model, images, options)
-    return dataclasses.replace(state, model=quantized, engine=ENGINE)
-
-
 STAGES: dict[str, Stage] = {
     "train": Stage(TrainOptions, stages.run_train),
     "distill": Stage(DistillStage, _distill),
     "prune": Stage(stages.PruneStage, stages.run_prune),
-    "quantize": Stage(QuantizeOptions, _quantize),
+    "quantize": Stage(stages.QuantizeStage, stages.run_quantize),
 }
 
 

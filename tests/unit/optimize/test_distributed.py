@@ -67,8 +67,9 @@ def test_two_processes_train_as_one(alone: Path, tmp_path: Path) -> None:
     assert theirs[:5] == pytest.approx(ours[:5], rel=1e-4)
     assert theirs[:40] == pytest.approx(ours[:40], rel=0.02)
     weights = one.model.state_dict()
-    for name, value in two.model.state_dict().items():  # batch statistics among them
-        assert torch.allclose(value.float(), weights[name].float(), rtol=0.02, atol=0.02), name
+    for name, value in two.model.state_dict().items():  # statistics of the batches among them
+        wanted = weights[name].float()
+        assert (value.float() - wanted).norm() <= 0.05 * wanted.norm() + 1e-3, name
     reports = [json.loads((f / "report.json").read_text()) for f in (alone, tmp_path / "two")]
     assert reports[0]["final"]["accuracy"] == pytest.approx(
         reports[1]["final"]["accuracy"], abs=0.02

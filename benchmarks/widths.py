@@ -1,0 +1,71 @@
+"""Which channel counts int8 kernels like: time per useful multiply-accumulate, by width.
+
+`python -m benchmarks.widths` lowers three 3x3 convolutions of every width and times them by
+turns at one thread; 1.00 is the best width of 64 and less.
+"""
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from optimize import machine
+from optimize.lowering import lower_int8
+
+RESULT = Path(__file__).resolve().parent / "results" / "widths.json"
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 36, 40, 48, 56, 60, 64, 72, 80, 96, 112, 128)
+SIDE, BATCH, ROUNDS = 14, 8, 9
+
+
+def _model(width: int) -> nn.Module:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(3):
+        layers += [nn.Conv2d(width, width, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers).eval()
+
+
+def measure(engine: str) -> dict[int, float]:
+    """Nanoseconds per thousand multiply-accumulates, by width."""
+    built = {}
+    for width in WIDTHS:
+        data = [torch.randn(4, width, SIDE, SIDE)]
+        lowered = lower_int8(_model(width), data, engine=engine)  # type: ignore[arg-type]
+        x = torch.randn(BATCH, width, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            traced = torch.jit.freeze(torch.jit.trace(lowered, x, check_trace=False))
+        built[width] = (traced, x)
+    times: dict[int, list[float]] = {width: [] for width in WIDTHS}
+    with torch.inference_mode():
+        for _ in range(ROUNDS):
+            for width, (model, x) in built.items():
+                model(x), model(x)
+                start = time.perf_counter()
+                for _ in range(10):
+                    model(x)
+                times[width].append((time.perf_counter() - start) / 10)
+    work = {width: 3 * BATCH * SIDE * SIDE * width * width * 9 for width in WIDTHS}
+    return {w: 1e12 * statistics.median(times[w]) / work[w] for w in WIDTHS}
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    found = {}
+    for engine in ("fbgemm", "onednn"):
+        torch.backends.quantized.engine = engine
+        cost = measure(engine)
+        best = min(cost[w] for w in WIDTHS if w <= 64)
+        found[engine] = {str(w): round(c / best, 2) for w, c in cost.items()}
+    RESULT.parent.mkdir(exist_ok=True)
+    result = {"machine": machine.describe(), "relative_cost": found}
+    RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print("width  " + "  ".join(f"{e:>7}" for e in found))
+    for width in WIDTHS:
+        print(f"{width:5}  " + "  ".join(f"{found[e][str(width)]:7.2f}" for e in found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Dynamic int8: linear layers whose inputs are quantized by the range of each call."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, fx, nn
+
+from optimize.errors import ModelError
+from optimize.lowering import ENGINE
+from optimize.lowering.graphs import aten, constant, layer_name
+from optimize.lowering.kernels import quantize_weight
+from optimize.quantization.graph import LAYERS, Copier, Quantized, captured
+from optimize.torchscript import silenced
+
+quantized = torch.ops.quantized
+
+
+class DynamicLinear(nn.Module):
+    """float32 in and out, int8 weights per output channel, uint8 inputs by their own range."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.packed = quantized.linear_prepack(quantize_weight(weight), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # All eight bits: the ninth that FBGEMM's oldest kernels need is not needed here.
+        result: Tensor = quantized.linear_dynamic(x, self.packed, False)
+        return result
+
+
+def to_dynamic_int8(
+    model: nn.Module, calibration: Tensor, *, keep_float: Collection[str] = ()
+) -> Quantized:
+    """Quantize the linear layers; convolutions stay, as there are no dynamic kernels for them.
+
+    Args:
+        model: float32, in eval mode; left as it is.
+        calibration: real inputs `[N, ...]`, two or more; only their shape matters.
+        keep_float: names of layers, or of modules that contain them, that stay in float32.
+
+    Raises:
+        ModelError: the graph cannot be captured, or has no linear layer.
+        OptionError: `keep_float` names no module.
+    """
+    source = captured(model, calibration, keep_float)
+    if not any(node.target is aten.linear.default for node in source.graph.nodes):
+        raise ModelError(
+            "dynamic_int8 quantizes linear layers, and this model has none; use static_int8"
+        )
+    torch.backends.quantized.engine = ENGINE
+    copier = _Dynamic(source, keep_float)
+    with silenced(), torch.no_grad():
+        body = copier.copy()
+    return Quantized(body, ENGINE, tuple(copier.lowered), copier.left).eval()
+
+
+class _Dynamic(Copier):
+    def operator(self, node: fx.Node) -> fx.Node:
+        if node.target is not aten.linear.default:
+            if node.target in LAYERS and node.target is not aten.embedding.default:
+                reason = "dynamic int8 has kernels for linear layers only"
+                self.left[layer_name(node)] = reason
+            return super().operator(node)
+        weight = constant(self.source, node.args[1])
+        bias = node.args[2] if len(node.args) > 2 else None
+        if weight is None or not self.changes(node):
+            return super().operator(node)
+        x = node.args[0]
+        assert isinstance(x, fx.Node)
+        stored = constant(self.source, bias) if bias is not None else None
+        return self.call(layer_name(node), DynamicLinear(weight, stored), self.fetch(x))
