@@ -69,8 +69,9 @@ def build(
 
 
 def metric_of(metrics: dict[str, Any]) -> tuple[str, float]:
-    """The metric's name and value: accuracy, or wer (lower is better)."""
-    name = "accuracy" if "accuracy" in metrics else "wer"
+    """The metric's name and value: the one `metric` names, else accuracy, or wer (lower is
+    better)."""
+    name = metrics.get("metric") or ("accuracy" if "accuracy" in metrics else "wer")
     return name, metrics[name]
 
 
@@ -78,7 +79,7 @@ def gate(recipe: Recipe, original: dict[str, Any], final: dict[str, Any]) -> dic
     """Whether the final model stayed within the budget, and why not."""
     name, before = metric_of(original)
     after = final[name]
-    drop = before - after if name == "accuracy" else after - before
+    drop = after - before if name == "wer" else before - after
     reasons = []
     # Both are counts over the same samples: half a sample is below what can be told apart.
     if drop > recipe.budget.max_drop + 0.5 / max(1, final["samples"]):

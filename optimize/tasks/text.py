@@ -19,7 +19,7 @@ from optimize.files import write
 from optimize.models import bert
 from optimize.recipe import Named, Recipe
 from optimize.tasks import Context, Stage, State
-from optimize.text import calibration, inference, int8, vocabulary
+from optimize.text import calibration, inference, int8, metrics, vocabulary
 from optimize.text.corpus import TextDataset, TextSplit, load_tokenizer
 from optimize.text.training import FineTuneOptions, against_labels, fit
 from optimize.text.vocabulary import VocabularyOptions
@@ -118,24 +118,29 @@ def predict(model: nn.Module, dataset: TextDataset, split: str, title: str) -> T
 
 
 def score(answers: Tensor, dataset: TextDataset, split: str) -> dict[str, Any]:
-    """Accuracy, its interval, per class and per source, and the calibration error."""
+    """Accuracy with its interval, per class and per source; macro F1, AUROC, calibration error.
+
+    `metric` names the one that the recipe's gate looks at.
+    """
     part = _split(dataset, split)
-    found = evaluate.accuracy(answers, part.targets)
+    given = metrics.said(answers, dataset.multi_label)
+    right = metrics.truth(part.targets, len(dataset.labels))
     sources = {}
     for name in sorted(set(part.sources)):
         chosen = torch.tensor([source == name for source in part.sources])
-        of_source = evaluate.accuracy(answers[chosen], part.targets[chosen])
-        sources[name] = {
-            "accuracy": of_source.value,
-            "samples": of_source.samples,
-            "ci95": list(of_source.ci95),
-        }
+        sources[name] = metrics.accuracy(given[chosen], right[chosen])
+    per_class = [
+        float(given[right[:, i], i].double().mean()) if right[:, i].any() else None
+        for i in range(len(dataset.labels))
+    ]
+    scores = answers if dataset.multi_label else answers.softmax(1)
     return {
-        "accuracy": found.value,
-        "samples": found.samples,
-        "ci95": list(found.ci95),
-        "per_class": found.per_class,
+        **metrics.accuracy(given, right),
+        "metric": dataset.metric,
+        "per_class": per_class,
         "per_source": sources,
+        "macro_f1": metrics.macro_f1(given, right),
+        "auroc": metrics.auroc(scores, right),
         "ece": calibration.expected_calibration_error(answers, part.targets),
     }
 
