@@ -44,7 +44,7 @@ def test_the_artefact_is_complete(artifact: Path) -> None:
     assert card["name"] == "small" and card["handler"] == "image_classifier"
     assert card["model"] == {
         "file": "model.pt",
-        "quantized_engine": "onednn",
+        "quantized_engine": "fbgemm",
         "threads": 1,
         "batch_sizes": [1, 2, 3, 4],
     }
@@ -79,7 +79,7 @@ def test_the_reports_numbers_come_out_again(artifact: Path) -> None:
     found = report.read(artifact)
     checked = recipe.read(artifact.parent.parent / "small.yaml")
     dataset = tasks.load(checked.task).load_data(checked.data, checked.folder, checked.seed)
-    torch.backends.quantized.engine = "onednn"
+    torch.backends.quantized.engine = "fbgemm"
     model = torch.jit.load(artifact / "model.pt")
     with torch.inference_mode():
         right = (model(dataset.test.inputs).argmax(1) == dataset.test.targets).sum().item()
@@ -103,7 +103,7 @@ def test_every_stage_did_its_work(artifact: Path) -> None:
     assert parameters(pruned.model) == report.read(artifact)["final"]["parameters"]
     operators = torchscript.operators(torchscript.load(artifact / "model.pt"))
     assert sum(n for name, n in operators.items() if "conv" in name and "::" in name) == 2, operators
-    assert final.engine == "onednn"
+    assert final.engine == "fbgemm"
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(artifact: Path, tmp_path: Path) -> None:
