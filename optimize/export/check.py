@@ -24,7 +24,7 @@ def error_of(found: Tensor, wanted: Tensor) -> float:
     found, wanted = found.double(), wanted.double()
     if not torch.isfinite(found).all():
         return float("inf")
-    return ((found - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()
+    return float((found - wanted).norm() / wanted.norm().clamp(min=1e-12))
 
 
 def worst_row(found: Tensor, wanted: Tensor) -> float:
@@ -51,8 +51,8 @@ def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:
         title = describe(subject, piece)
         try:
             answers = run(*piece)
-        except ExportRefused as error:
-            raise ExportRefused(f"at {title}: {error}") from error
+        except ExportRefused as refused:
+            raise ExportRefused(f"at {title}: {refused}") from refused
         wanted = subject(*piece)
         if len(answers) != len(wanted):
             raise ExportRefused(f"{len(answers)} outputs, the module has {len(wanted)}")

@@ -77,33 +77,17 @@ def _without_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its progress bars and its notices that this is not a Mac."""
+    """Without its notices that this is not a Mac."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     _without_tensorflow()
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # traces into an operator nobody converts
     try:
-        with warnings.catch_warnings(), torchscript.silenced(), _no_bars():
+        with warnings.catch_warnings(), torchscript.silenced():
             warnings.simplefilter("ignore")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@contextlib.contextmanager
-def _no_bars() -> Iterator[None]:
-    import tqdm
-
-    kept = tqdm.tqdm.__init__
-
-    def silent(self: Any, *args: Any, **options: Any) -> None:
-        kept(self, *args, **{**options, "disable": True})
-
-    tqdm.tqdm.__init__ = silent
-    try:
-        yield
-    finally:
-        tqdm.tqdm.__init__ = kept
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:

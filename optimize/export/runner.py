@@ -115,6 +115,7 @@ QUIET = {
     "TF_ENABLE_ONEDNN_OPTS": "1",
     "CUDA_VISIBLE_DEVICES": "",
     "JAX_PLATFORMS": "cpu",
+    "TQDM_DISABLE": "1",
 }
 
 

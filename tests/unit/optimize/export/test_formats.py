@@ -120,6 +120,62 @@ def test_a_mask_that_was_lost_is_refused(needs: Needs, sentences: Subject, tmp_p
         check.parity(sentences, run, export.FLOAT32)
 
 
+class Padded(nn.Module):
+    """PyTorch's own encoder with a padding mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+        self.embed = nn.Embedding(60, 32)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden = self.body(self.embed(ids), src_key_padding_mask=ids == 0)
+        real = (ids != 0).float().unsqueeze(2)
+        logits: Tensor = self.head((hidden * real).sum(1) / real.sum(1))
+        return logits
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_mask_that_core_ml_compiles_wrongly_is_refused(
+    needs: Needs, sentences: Subject, tmp_path: Path
+) -> None:
+    """The route from an exported program ends well, and gets the padded row wrong."""
+    needs("coreml")
+    from optimize.export import coreml
+
+    torch.manual_seed(0)
+    subject = Subject(
+        **{
+            **vars(sentences),
+            "module": Padded().eval().requires_grad_(False),
+            "pieces": sentences.pieces[:1],
+            "axes": {},
+            "dynamic": ({},),
+        }
+    )
+    path = tmp_path / "wrong.mlpackage"
+    with coreml._quiet():
+        import coremltools as ct
+
+        program = torch.export.export(subject.module, subject.pieces[0])
+        ct.convert(
+            program.run_decompositions({}),
+            compute_precision=ct.precision.FLOAT32,
+            minimum_deployment_target=ct.target.iOS17,
+            skip_model_load=True,
+        ).save(str(path))
+    with (
+        Runner("coreml", path) as run,
+        pytest.raises(ExportRefused, match="at one size: logits differs"),
+    ):
+        check.parity(subject, run, export.FLOAT32)
+    right = written("coreml", subject, "float32", tmp_path / "right")
+    with Runner("coreml", right) as run:
+        check.parity(subject, run, export.FLOAT32)
+
+
 def test_a_quantized_module_does_not_convert(
     needs: Needs, pictures: Exportable, trained: nn.Module, tmp_path: Path
 ) -> None:

@@ -1,0 +1,156 @@
+"""Speech: Whisper's encoder and decoder step as two files; whoever runs them loops."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optimize import wer
+from optimize.data.speech import Speech
+from optimize.export import source
+from optimize.export.subject import Axis, Exportable, Subject
+from optimize.export.subjects.whisper_steps import DecoderStep, EncoderExport
+from optimize.recipe import Recipe
+from optimize.tasks import speech
+from optimize.whisper import build
+from optimize.whisper.checkpoint import Checkpoint
+from optimize.whisper.frontend import LogMel
+
+BATCH = 8
+SAMPLES = 500
+FRAMES = 3000
+
+Step = Callable[..., list[Tensor]]
+
+
+def features(frontend: LogMel, clips: list[Tensor]) -> Tensor:
+    """Log-mel of clips padded to 30 s, float32 `[batch, 3000, mels]`."""
+    return torch.stack([frontend(clip, FRAMES)[0] for clip in clips])
+
+
+def transcribe(encoder: Step, step: Step, heard: Tensor, found: Checkpoint) -> list[list[int]]:
+    """Greedy decoding of a batch of features with one function for each of the two files.
+
+    Returns:
+        Token ids of every row, without start and end.
+    """
+    spec, rows = found.spec, len(heard)
+    (audio,) = encoder(heard)
+    capacity = spec.text_positions
+    cache = torch.zeros(rows, spec.decoder_layers * 2 * spec.heads, capacity, spec.head_width)
+    answers: list[list[int]] = [[] for _ in range(rows)]
+    alive = [True] * rows
+    token = torch.full((rows,), spec.start[0], dtype=torch.int32)
+    limit = len(spec.start) + spec.text_positions // 2 - 1
+    for place in range(limit):
+        logits, fresh = step(token, torch.full((rows,), place, dtype=torch.int32), cache, audio)
+        cache[:, :, place : place + 1] = fresh
+        if place + 1 < len(spec.start):
+            token = torch.full((rows,), spec.start[place + 1], dtype=torch.int32)
+            continue
+        if place + 1 == len(spec.start):
+            logits = logits.clone()
+            logits[:, spec.suppress_first] = -1e9
+        token = logits.argmax(1).int()
+        for row, best in enumerate(token.tolist()):
+            alive[row] = alive[row] and best != spec.end
+            if alive[row]:
+                answers[row].append(best)
+        if not any(alive):
+            break
+    return answers
+
+
+def make(found: Checkpoint, data: Speech, decode: Callable[[list[int]], str]) -> Exportable:
+    """What exporting a Whisper checkpoint needs.
+
+    Args:
+        found: the checkpoint.
+        data: held-out recordings check the files, development recordings calibrate them.
+        decode: from token ids to text.
+    """
+    model, spec = build.build(found, int8=False), found.spec
+    encoder, step = EncoderExport(model).eval(), DecoderStep(model, spec, spec.text_positions)
+    frontend = LogMel(spec.mels)
+    held = data.test[:SAMPLES]
+
+    def heard(utterances: list[Any]) -> Tensor:
+        return features(frontend, [torch.from_numpy(u.samples()) for u in utterances])
+
+    sizes = [held[a : a + n] for a, n in ((0, 2), (2, 1), (3, 3))]
+    first = Subject(
+        name="encoder",
+        module=encoder,
+        inputs=("features",),
+        outputs=("audio",),
+        pieces=[(heard(part),) for part in sizes if part],
+        calibration=[(heard([u]),) for u in data.development[:8]],
+        axes={"batch": Axis(most=BATCH, sizes=(1,))},
+        dynamic=({0: "batch"},),
+        dynamic_outputs=({0: "batch"},),
+    )
+    second = Subject(
+        name="decoder_step",
+        module=step.eval(),
+        inputs=("token", "past", "cache", "audio"),
+        outputs=("logits", "fresh"),
+        pieces=[_state(first, step, piece[0], found) for piece in first.pieces],
+        calibration=[_state(first, step, piece[0], found) for piece in first.calibration],
+        axes={"batch": Axis(most=BATCH, sizes=(1,))},
+        dynamic=tuple({0: "batch"} for _ in range(4)),
+        dynamic_outputs=({0: "batch"}, {0: "batch"}),
+    )
+    known: list[str] = []
+
+    def measure(run: dict[str, Step]) -> dict[str, Any]:
+        """Word error rate, and how often the text is PyTorch's to the letter."""
+        texts = []
+        for start in range(0, len(held), BATCH):
+            part = heard(held[start : start + BATCH])
+            tokens = transcribe(run["encoder"], run["decoder_step"], part, found)
+            texts += [decode(row) for row in tokens]
+        known[:] = known or texts
+        rate = wer.measure([u.text for u in held], texts)
+        same = [wer.normalise(a) == wer.normalise(b) for a, b in zip(texts, known, strict=True)]
+        return {
+            "wer": rate.rate,
+            "samples": rate.utterances,
+            "ci95": list(rate.ci95),
+            "agreement": sum(same) / len(same),
+            "agreement_samples": len(same),
+        }
+
+    notes = [] if len(held) >= 500 else [f"there are {len(held)} held-out recordings"]
+    return Exportable([first, second], measure, notes=notes)
+
+
+def _state(encoder: Subject, step: DecoderStep, heard: Tensor, found: Checkpoint) -> Any:
+    """Inputs of the decoder in the middle of a sentence, rows at different places."""
+    calls: list[tuple[Tensor, ...]] = []
+
+    def listening(*inputs: Tensor) -> list[Tensor]:
+        calls.append(tuple(tensor.clone() for tensor in inputs))
+        with torch.inference_mode():
+            return list(step(*inputs))
+
+    transcribe(encoder, listening, heard, found)
+    token, past, cache, audio = calls[len(calls) * 2 // 3]
+    rows = torch.arange(len(token), dtype=torch.int32)
+    return token, (past - rows).clamp(min=1), cache, audio
+
+
+def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
+    """See `optimize.export.subjects.load`."""
+    from tokenizers import Tokenizer
+
+    data = speech.load_data(recipe.data, recipe.folder)
+    source.same_data(data.fingerprint(), recipe, report)
+    found = speech.load_checkpoint(recipe.model, recipe.folder, recipe.checkpoint)
+    tokenizer = Tokenizer.from_file(str(found.tokenizer))
+
+    def decode(row: list[int]) -> str:
+        return str(tokenizer.decode(row, skip_special_tokens=True))
+
+    return make(found, data, decode)

@@ -1,0 +1,102 @@
+"""Whisper as two modules without loops: the encoder, and one step of the decoder.
+
+The transcriber of `optimize.whisper` scripts its loop, and formats elsewhere have none. The
+same weights are applied here in batches and with the caches as inputs and outputs; who runs the
+files keeps the caches and loops.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from optimize.whisper.checkpoint import Spec
+from optimize.whisper.transcriber import Transcriber
+
+
+def _kernel(weight: Tensor) -> Tensor:
+    """A convolution's kernel `[out, in, 3]` from the rows of its windows `[out, 3 * in]`."""
+    return weight.view(weight.shape[0], 3, -1).permute(0, 2, 1).contiguous()
+
+
+class EncoderExport(nn.Module):
+    """Log-mel `[batch, 3000, mels]` to keys and values `[batch, 1500, layers * 2 * width]`."""
+
+    def __init__(self, model: Transcriber) -> None:
+        super().__init__()
+        encoder = model.encoder
+        self.heads = model.heads
+        self.layers, self.norm, self.cross = encoder.layers, encoder.norm, encoder.cross
+        self.kernels = nn.ParameterList(
+            nn.Parameter(_kernel(conv.weight), requires_grad=False)
+            for conv in (encoder.conv1, encoder.conv2)
+        )
+        self.biases = nn.ParameterList([encoder.conv1.bias, encoder.conv2.bias])
+        self.register_buffer("positions", encoder.positions.float())
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = features.transpose(1, 2)
+        for i, (kernel, bias) in enumerate(zip(self.kernels, self.biases, strict=True)):
+            x = functional.gelu(functional.conv1d(x, kernel, bias, stride=i + 1, padding=1))
+        x = x.transpose(1, 2) + self.positions
+        batch, count, width = x.shape
+        for layer in self.layers:
+            y = layer.norm1(x)
+            q = layer.query(y).view(batch, count, self.heads, -1).transpose(1, 2)
+            shape = (batch, count, 2, self.heads, width // self.heads)
+            k, v = layer.key_value(y).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # queries come scaled
+            x = x + layer.out(mixed.transpose(1, 2).reshape(batch, count, width))
+            x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
+        found: Tensor = self.cross(self.norm(x))
+        return found
+
+
+class DecoderStep(nn.Module):
+    """One token of every row.
+
+    `forward(token, past, cache, audio)`: int32 `[batch]`; int32 `[batch]`, how many tokens are
+    in the cache; float32 `[batch, layers * 2 * heads, capacity, head width]`, of which the first
+    `past` are read; what the encoder returned. Returns logits `[batch, tokens]`, and the keys
+    and values `[batch, layers * 2 * heads, 1, head width]` to write at `past`.
+    """
+
+    def __init__(self, model: Transcriber, spec: Spec, capacity: int) -> None:
+        super().__init__()
+        self.heads, self.width = spec.heads, spec.head_width
+        self.layers, self.norm = model.decoder.layers, model.decoder.norm
+        self.register_buffer("positions", model.decoder.positions)
+        self.register_buffer("table", model.vocabulary.table)
+        self.register_buffer("bias", model.vocabulary.bias)
+        self.register_buffer("places", torch.arange(capacity, dtype=torch.int32))
+
+    def forward(
+        self, token: Tensor, past: Tensor, cache: Tensor, audio: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        batch, heads = token.shape[0], self.heads
+        x = (self.table[token.long()] + self.positions[past.long()]).unsqueeze(1)
+        unread = (self.places[None, :] >= past[:, None])[:, None, None, :]
+        hidden = torch.zeros_like(unread, dtype=x.dtype).masked_fill(unread, -1e9)
+        now = torch.zeros_like(hidden[..., :1])
+        bias = torch.cat([hidden, now], -1)
+        fresh = []
+        for i, layer in enumerate(self.layers):
+            shape = (batch, 1, 3, heads, self.width)
+            q, k, v = layer.qkv(layer.norm1(x)).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            fresh += [k, v]
+            first = 2 * heads * i
+            keys = torch.cat([cache[:, first : first + heads], k], 2)
+            values = torch.cat([cache[:, first + heads : first + 2 * heads], v], 2)
+            mixed = torch.softmax(q @ keys.transpose(-1, -2) + bias, -1) @ values
+            x = x + layer.out(mixed.transpose(1, 2).reshape(batch, 1, heads * self.width))
+            q = layer.query(layer.norm_cross(x)).view(batch, 1, heads, self.width).transpose(1, 2)
+            size = heads * self.width
+            heard = audio[:, :, 2 * size * i : 2 * size * (i + 1)]
+            k, v = (
+                part.reshape(batch, -1, heads, self.width).transpose(1, 2)
+                for part in heard.split(size, 2)
+            )
+            mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v
+            x = x + layer.out_cross(mixed.transpose(1, 2).reshape(batch, 1, size))
+            x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
+        logits = functional.linear(self.norm(x[:, 0]), self.table, self.bias)
+        return logits, torch.cat(fresh, 1)
