@@ -106,29 +106,32 @@ def main() -> int:
         return 0
     for model in options.models:
         prepare(model, options.contestants, options.rebuild, work)
-        for threads in () if options.only_build else map(int, options.threads):
-            for batch in map(int, options.batches):
-                file = rows / f"{model}.{threads}.{batch}.json"
-                made = kept(file, options.fresh)
-                if made is None:
-                    results = compress_race.race(
-                        model, options.contestants, batch, threads, options.rounds, work,
-                        options.cores,
-                    )  # fmt: skip
-                    made = row(model, batch, threads, results)
-                    file.write_text(json.dumps(made))
-                show(made)
-            file = rows / f"{model}.{threads}.grid.json"
-            times = kept(file, options.fresh)
-            if times is None:
-                times = compress_race.grid(model, threads, work, options.cores)
-                file.write_text(json.dumps(times))
-            spread = max(times.values()) / min(times.values())
-            cells = ", ".join(f"{batch}: {ms:.2f}" for batch, ms in times.items())
-            print(f"{model} threads {threads}, our ms per input by batch size: {cells}; ", end="")
-            print(f"worst over best {spread:.2f}", flush=True)
-    if not options.only_build:
-        write(rows, options.output)
+    if options.only_build:
+        return 0
+    plan = [(m, int(t)) for t in options.threads for m in options.models]
+    for model, threads in plan:
+        for batch in map(int, options.batches):
+            file = rows / f"{model}.{threads}.{batch}.json"
+            made = kept(file, options.fresh)
+            if made is None:
+                results = compress_race.race(
+                    model, options.contestants, batch, threads, options.rounds, work, options.cores
+                )
+                made = row(model, batch, threads, results)
+                file.write_text(json.dumps(made))
+                write(rows, options.output)
+            show(made)
+    for model, threads in plan:
+        file = rows / f"{model}.{threads}.grid.json"
+        times = kept(file, options.fresh) or compress_race.grid(model, threads, work, options.cores)
+        if not times:
+            continue
+        file.write_text(json.dumps(times))
+        spread = max(times.values()) / min(times.values())
+        cells = ", ".join(f"{batch}: {ms:.2f}" for batch, ms in times.items())
+        print(f"{model} threads {threads}, our ms per input by batch size: {cells}; ", end="")
+        print(f"worst over best {spread:.2f}", flush=True)
+    write(rows, options.output)
     return 0
 
 

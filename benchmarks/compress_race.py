@@ -145,19 +145,47 @@ def race(
     return results
 
 
-def grid(model: str, threads: int, work: Path, cores: str) -> dict[int, float]:
-    """Our milliseconds per input by batch size, all from processes on the same file."""
+def walk(model: str, threads: int, work: Path) -> None:
+    """Print our milliseconds per input by batch size, all on one loaded file."""
+    import compress_contestants
+    import compress_zoo
+    import torch
+
+    torch.set_num_threads(threads)
+    entry = compress_zoo.ZOO[model]
+    suffix, _, load = compress_contestants.CONTESTANTS["ours"]
+    inputs = entry.inputs(max(GRID), 1)
     found = {}
-    for batch in GRID:
-        runner = start(model, "ours", batch, threads, work, cores)
-        if runner is None:
-            continue
-        runner.burst()
-        runner.burst()
-        found[batch] = runner.close() / batch
-        runner.output.unlink()
+    with torch.inference_mode():
+        call = load(torch.nn.Identity(), work / f"{model}{suffix}", threads, inputs, False)
+        for batch in GRID:
+            x, times = inputs[:batch], []
+            for _ in range(3):
+                call(x)
+            until = time.perf_counter() + BURST
+            while len(times) < 3 or time.perf_counter() < until:
+                start = time.perf_counter()
+                call(x)
+                times.append((time.perf_counter() - start) * 1e3)
+            found[batch] = statistics.median(sorted(times)[: (len(times) + 1) // 2]) / batch
+    print(json.dumps(found), flush=True)
+
+
+def grid(model: str, threads: int, work: Path, cores: str) -> dict[str, float]:
+    """What `walk` finds in a fresh process; nothing when it fails."""
+    words = [model, "walk", "0", str(threads), str(work)]
+    process = spawn("compress_race.py", *words, threads=threads, stdout=subprocess.PIPE)
+    if cores:
+        os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
+    output, _ = process.communicate()
+    lines = [line for line in output.splitlines() if line.startswith("{")]
+    found: dict[str, float] = json.loads(lines[-1]) if lines else {}
     return found
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
+    MODEL, NAME, BATCH, THREADS, WORK = sys.argv[1:]
+    if NAME == "walk":
+        walk(MODEL, int(THREADS), Path(WORK))
+    else:
+        serve(MODEL, NAME, int(BATCH), int(THREADS), Path(WORK))

@@ -1,0 +1,57 @@
+import json
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
+
+
+@pytest.fixture
+def compress(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The benchmark's folder is a script's, its modules import each other by name."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return __import__("compress")
+
+
+def results() -> dict[str, dict[str, float]]:
+    found = {
+        name: {"ms": ms, "error": 0.01, "agreement": 1.0}
+        for name, ms in (("eager", 40.0), ("ours", 4.0), ("openvino_int8", 5.0))
+    }
+    found["openvino_bf16"] = {"ms": 8.0, "error": 0.003, "agreement": 1.0}
+    return found
+
+
+def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(compress: ModuleType) -> None:
+    row = compress.row("bert6", 8, 1, results())
+    assert (row["eager"], row["ours"], row["openvino"]) == (1.0, 10.0, 8.0)
+    assert row["aoti"] is None and row["onnxruntime"] is None
+    assert row["agreement"] == 1.0 and row["relative_error"]["ours"] == 0.01
+
+
+def test_rows_measured_so_far_become_one_file_and_a_plot(
+    compress: ModuleType, tmp_path: Path
+) -> None:
+    for batch in (8, 1):
+        row = compress.row("resnet50", batch, 1, results())
+        (tmp_path / f"resnet50.1.{batch}.json").write_text(json.dumps(row))
+    (tmp_path / "resnet50.1.grid.json").write_text(json.dumps({"1": 2.0, "8": 1.5}))
+    compress.write(tmp_path, tmp_path / "out" / "compress.json")
+    written = json.loads((tmp_path / "out" / "compress.json").read_text())
+    assert [row["batch"] for row in written["rows"]] == [1, 8]
+    assert written["grid"][0]["ms_per_input"] == {"1": 2.0, "8": 1.5}
+    plot = ElementTree.parse(tmp_path / "out" / "compress.svg").getroot()
+    bars = list(plot.iter("{http://www.w3.org/2000/svg}rect"))
+    assert len(bars) == 1 + 6 + 2 * 6  # the ground, the legend, a bar per contestant and row
+
+
+def test_an_unfinished_row_is_measured_and_a_kept_one_is_not(
+    compress: ModuleType, tmp_path: Path
+) -> None:
+    file = tmp_path / "row.json"
+    assert compress.kept(file, fresh=False) is None
+    file.write_text('{"a": 1}')
+    assert compress.kept(file, fresh=False) == {"a": 1}
+    assert compress.kept(file, fresh=True) is None
