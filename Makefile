@@ -14,10 +14,10 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-compress figures
+.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress figures
 
 help:
-	@echo "make serve [RECIPE=fashion|photos|speech]"
+	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
 	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "make stop                           stop the server that make serve started"
 	@echo "make test                           all tests, against a real TorchServe"
@@ -28,6 +28,7 @@ help:
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
+	@echo "make bench-serve-text               texts served, against the teacher and two servers"
 	@echo "make bench-compress                 compressed models against six other engines"
 	@echo "make figures                        the README's tables, from the reports"
 	@echo "make clean                          remove artefacts, archives and logs"
@@ -134,6 +135,10 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 
 bench-compress: $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/compress.py
+
+bench-serve-text: $(BENCH)/.installed
+	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume
+	LITSERVE_PYTHON=$(BENCH)/bin/python $(BIN)/python -m benchmarks.serve_text
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

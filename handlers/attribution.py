@@ -6,6 +6,7 @@ of features, whose attributions add up to the score minus that of the empty inpu
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ def groups(features: int, limit: int) -> list[tuple[int, int]]:
     """Runs of neighbouring features, at most `limit` of them, as (start, stop)."""
     count = min(features, limit)
     cuts = [features * i // count for i in range(count + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def ablation(score: Score, features: int) -> tuple[Array, int]:

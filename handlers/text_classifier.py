@@ -166,9 +166,9 @@ class TextClassifier(BaseHandler):
         masks: np.ndarray[Any, np.dtype[np.bool_]],
         target: int,
     ) -> Array:
-        """Log-odds of the target for each mask `[evaluations, runs]`; a word that is out is padding.
+        """Log-odds of the target for each mask `[evaluations, runs]`.
 
-        Only windows that differ are computed: most masks change one window of a long text.
+        A word that is out is padding in its place. Only windows that differ are computed: most masks change one window of a long text.
         """
         rows: dict[tuple[int, ...], int] = {}
         used: list[list[int]] = []

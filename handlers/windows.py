@@ -6,6 +6,7 @@ are the mean of its windows' logits.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ def spans(tokens: int, body: int) -> list[tuple[int, int]]:
     """Start and stop of each window over `tokens` tokens, at most `body` of them in each."""
     count = max(1, -(-tokens // body))
     cuts = [tokens * i // count for i in range(count + 1)]
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(pairwise(cuts))
 
 
 def windows(ids: Sequence[int], first: int, last: int, max_length: int) -> list[list[int]]:

@@ -44,8 +44,8 @@ def auroc(scores: Tensor, right: Tensor) -> float:
         positive, negative = int(chosen.sum()), int((~chosen).sum())
         if not positive or not negative:
             continue
-        values, inverse, counts = scores[:, column].double().unique(
-            return_inverse=True, return_counts=True
+        values, inverse, counts = (
+            scores[:, column].double().unique(return_inverse=True, return_counts=True)
         )
         ends = counts.cumsum(0).double()
         ranks = (ends - (counts.double() - 1) / 2)[inverse]
