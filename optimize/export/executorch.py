@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from optimize.export import FLOAT32, INT8, Array, Run
-from optimize.export.subject import Subject
+from optimize.export.subject import Inputs, Subject
 
 EXTRA = "executorch"
 MODULES = ("executorch", "torchao")
@@ -27,12 +27,40 @@ def file(artifact: str, subject: str) -> str:
 
 
 def _dims(subject: Subject) -> tuple[dict[int, Any], ...]:
-    """Bounded axes: memory is planned for the largest size, one above which is left out."""
+    """The first axis, bounded: memory is planned for the largest size, one above which is left
+    out. XNNPACK reshapes along one dynamic dimension only, so the others are fixed."""
+    first = next(iter(subject.axes), "")
     named = {
-        name: torch.export.Dim(name, min=axis.least, max=axis.most + 1)
+        first: torch.export.Dim(first, min=axis.least, max=axis.most + 1)
         for name, axis in subject.axes.items()
+        if name == first
     }
-    return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in subject.dynamic)
+    return tuple(
+        {dim: named[axis] for dim, axis in dims.items() if axis == first}
+        for dims in subject.dynamic
+    )
+
+
+def _fixed(subject: Subject, piece: Inputs) -> Inputs:
+    """Inputs with every axis but the first padded with zeros to its largest size."""
+    first = next(iter(subject.axes), "")
+    found = []
+    for tensor, dims in zip(piece, subject.dynamic, strict=True):
+        shape = [
+            subject.axes[dims[i]].most if i in dims and dims[i] != first else size
+            for i, size in enumerate(tensor.shape)
+        ]
+        found.append(_pad(tensor, shape))
+    return tuple(found)
+
+
+def _pad(tensor: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    sides = [
+        side
+        for have, want in zip(reversed(tensor.shape), reversed(shape), strict=True)
+        for side in (0, want - have)
+    ]
+    return torch.nn.functional.pad(tensor, sides) if any(sides) else tensor
 
 
 @contextlib.contextmanager
@@ -53,7 +81,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 
         dims = _dims(subject)
         module = subject.module if precision == "float32" else quantize(subject, dims)
-        program = torch.export.export(module, subject.pieces[0], dynamic_shapes=dims)
+        example = _fixed(subject, subject.pieces[0])
+        program = torch.export.export(module, example, dynamic_shapes=dims)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
 
@@ -68,11 +97,12 @@ def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Mod
 
     settings = get_symmetric_quantization_config(is_per_channel=True)
     quantizer = XNNPACKQuantizer().set_global(settings)
-    graph = torch.export.export(subject.module, subject.pieces[0], dynamic_shapes=dims).module()
+    example = _fixed(subject, subject.pieces[0])
+    graph = torch.export.export(subject.module, example, dynamic_shapes=dims).module()
     prepared = prepare_pt2e(graph, quantizer)
     with torch.no_grad():
         for piece in subject.calibration:
-            prepared(*piece)
+            prepared(*_fixed(subject, piece))
     converted: torch.nn.Module = convert_pt2e(prepared)
     return converted
 
@@ -85,8 +115,16 @@ def load(path: Path) -> Run:
     method = Runtime.get().load_program(path).load_method("forward")
     assert method is not None
 
+    told = method.metadata
+    shapes = [list(told.input_tensor_meta(i).sizes()) for i in range(told.num_inputs())]
+
     def run(*arrays: Array) -> list[Array]:
-        found = method.execute([torch.from_numpy(array) for array in arrays])
+        found = method.execute(
+            [
+                _pad(torch.from_numpy(array), [len(array), *shape[1:]]) if shape else array
+                for array, shape in zip(arrays, shapes, strict=True)
+            ]
+        )
         return [tensor.clone().numpy() for tensor in found]
 
     return run

@@ -147,7 +147,9 @@ def _slice(a: Arguments) -> Tensor:
 
 def _reshape(a: Arguments) -> Tensor:
     x, shape = a.tensor("x"), a.integers("shape")
-    return x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape)])
+    # A zero keeps the size; no sizes at all make a scalar.
+    sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
+    return torch.reshape(x, tuple(sizes))
 
 
 def _expand_dims(a: Arguments) -> Tensor:
