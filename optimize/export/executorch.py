@@ -30,13 +30,12 @@ def _dims(subject: Subject) -> tuple[dict[int, Any], ...]:
     """The first axis, bounded: memory is planned for the largest size, one above which is left
     out. XNNPACK reshapes along one dynamic dimension only, so the others are fixed."""
     first = next(iter(subject.axes), "")
-    named = {
-        first: torch.export.Dim(first, min=axis.least, max=axis.most + 1)
-        for name, axis in subject.axes.items()
-        if name == first
-    }
+    named = {}
+    if first:
+        axis = subject.axes[first]
+        named[first] = torch.export.Dim(first, min=axis.least, max=axis.most + 1)
     return tuple(
-        {dim: named[axis] for dim, axis in dims.items() if axis == first}
+        {dim: named[name] for dim, name in dims.items() if name == first}
         for dims in subject.dynamic
     )
 
