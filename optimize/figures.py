@@ -136,8 +136,7 @@ def sensitivity(report: dict[str, Any]) -> str:
         keys = list(rows[0])
         cells = [[cell(row.get(key)) for key in keys] for row in rows]
         listed = table([escape(key.replace("_", " ")) for key in keys], cells)
-        if len(rows) > MANY:
-            listed = f"<details><summary>{len(rows)} layers</summary>{listed}</details>"
+        listed = f"<details><summary>all {len(rows)} figures</summary>{listed}</details>"
         parts.append(f"<div><h3>{escape(stage['name'])}</h3>{_drops(rows)}{listed}</div>")
     lead = "What the metric loses when one layer alone is compressed, the costliest first."
     body = f'<div class="falls">{"".join(parts)}</div>'
@@ -150,7 +149,11 @@ def _drops(rows: list[dict[str, Any]]) -> str:
         return ""
     worst = sorted(rows, key=lambda row: -row["drop"])[:12]
     largest = max(abs(row["drop"]) for row in worst)
-    names = [str(row.get("layer", row.get("name", ""))) for row in worst]
+    names = [
+        str(row.get("layer", row.get("name", "")))
+        + (f" at {row['ratio']}" if "ratio" in row else "")
+        for row in worst
+    ]
     return "".join(
         charts.bar(name, row["drop"], largest, f"{row['drop'] * 100:+.2f} points")
         for name, row in zip(names, worst, strict=True)

@@ -137,7 +137,7 @@ def _before_after(report: dict[str, Any]) -> str:
 
     def score(metrics: dict[str, Any]) -> str:
         low, high = (end * 100 for end in metrics["ci95"])
-        return f"{percent(metrics[name])}<small>{low:.2f} to {high:.2f}</small>"
+        return f"{percent(metrics[name])}<small>{low:.2f}&ndash;{high:.2f}</small>"
 
     rows = [
         [f"{title(name)}, 95% interval", score(original), score(final), _points(report)],

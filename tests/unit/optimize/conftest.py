@@ -1,14 +1,25 @@
 """Small real models and data that several tests of `optimize` share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from optimize import latency
 from optimize.data import Dataset, fashion_mnist
 from optimize.models import convnet
 from optimize.train import TrainOptions, fit
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_rounds() -> Iterator[None]:
+    """Latencies are measured for real and briefly: no test asserts a time."""
+    defaults = latency.measure.__kwdefaults__
+    rounds, defaults["rounds"] = defaults["rounds"], 2
+    yield
+    defaults["rounds"] = rounds
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 import torch
 
-from optimize import pipeline, recipe, report, space
+from optimize import pipeline, recipe, report, space, study
 from optimize.errors import DataError, RecipeError
 from optimize.tasks import image
 from tests.unit.optimize.conftest import SMALL
@@ -124,8 +124,6 @@ def test_candidates_come_from_the_recipes_stages(tmp_path: Path) -> None:
 
 
 def test_searching_without_a_split_to_decide_on_is_refused(tmp_path: Path) -> None:
-    from optimize import study
-
     checked = read(tmp_path)
     dataset = image.load_data(checked.data, tmp_path, 0)
     assert study.with_validation(dataset, 0) is dataset
@@ -151,9 +149,32 @@ def test_a_bad_search_is_refused(tmp_path: Path, change: str, to: str, word: str
         read(tmp_path, SEARCH.replace(change, to))
 
 
-def test_a_storage_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
-    from optimize import study
+def test_machines_share_a_study_through_its_storage(tmp_path: Path) -> None:
+    """Two that name the same storage: each sees what the other tried, and leaves it running."""
+    checked = read(tmp_path)
+    shared = recipe.SearchOptions(storage=f"sqlite:///{tmp_path}/shared.db")
+    first, second = (study.begin(checked, shared, tmp_path / name, "f") for name in "ab")
+    done, running = first.ask(), first.ask()
+    done.set_user_attr("stages", "quantize")
+    done.set_user_attr("cost", 0.5)
+    done.set_user_attr("drop", 0.01)
+    first.tell(done, (0.5, 0.01))
+    assert [p["stages"] for p in study.points(second)] == ["quantize"]
+    assert study.points(second)[0]["front"]
+    third = study.begin(checked, shared, tmp_path / "c", "f")
+    assert third.get_trials()[running.number].state.name == "RUNNING"
+    other = study.begin(checked, shared, tmp_path / "d", "other data")
+    assert study.points(other) == []
 
+    alone = [study.begin(checked, recipe.SearchOptions(), tmp_path, "f")]
+    killed = alone[0].ask()
+    killed.suggest_categorical("quantize", [True, False])
+    again = study.begin(checked, recipe.SearchOptions(), tmp_path, "f").get_trials()
+    assert again[killed.number].state.name == "FAIL"
+    assert again[-1].state.name == "WAITING"
+
+
+def test_a_storage_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
     checked = read(tmp_path)
     absent = f"sqlite:///{tmp_path}/no/such/folder/study.db"
     for url, word in (("nothing://x", "SQLAlchemy URL"), (absent, "cannot be used")):
