@@ -1,24 +1,24 @@
 """Speech: our compressed Whisper against the original and faster-whisper, same weights.
 
-    python benchmarks/speech.py [--limit N] [--threads 1 2]
+    python -m benchmarks.speech [--threads 1 2] [--folder DIR [--piece NAME]]
 
 Every utterance is transcribed by every contestant in turn, in one process, so that a noisy
 machine slows all alike; memory is measured in a process of its own for each. Besides the
-product's packages this needs `transformers` and `faster-whisper`. Writes
-benchmarks/results/speech.json.
+product's packages this needs `transformers` and `faster-whisper` (`make bench-speech`). Writes
+benchmarks/results/speech.json. On a shared machine the pieces can run one by one: --folder
+keeps what they measured, --piece runs one of them, and a last call without it writes the result.
 """
 
 import argparse
 import gc
+import importlib.metadata
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,149 +32,15 @@ MALLOC["MALLOC_TOP_PAD_"] = "268435456"
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from optimize import machine, torchscript, wer  # noqa: E402
-from optimize.data import package_folder, speech  # noqa: E402
-from optimize.whisper import checkpoint, compress  # noqa: E402
+from benchmarks.speech_contestants import ENGINE, NAMES, contestant, save  # noqa: E402
+from optimize import machine, wer  # noqa: E402
+from optimize.data import speech  # noqa: E402
+from optimize.whisper import checkpoint  # noqa: E402
 
 warnings.filterwarnings("ignore")
-CONTESTANTS = ("original", "faster_whisper_int8", "ours_padded", "ours")
-ENGINE = compress.ENGINE
-# Padded, every one of the 1500 positions is encoded; attention sees four silent ones as one.
-OURS = {
-    "ours_padded": compress.CompressOptions("padded", group=4),
-    "ours": compress.CompressOptions("real"),
-}
-Transcribe = Callable[[np.ndarray], str]
-
-
-def _original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
-    """Hugging Face `generate`, float32, greedy, without timestamps."""
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    spec = found.spec
-    config = transformers.WhisperConfig(
-        vocab_size=spec.vocabulary,
-        d_model=spec.width,
-        encoder_layers=spec.encoder_layers,
-        decoder_layers=spec.decoder_layers,
-        encoder_attention_heads=spec.heads,
-        decoder_attention_heads=spec.heads,
-        encoder_ffn_dim=4 * spec.width,
-        decoder_ffn_dim=4 * spec.width,
-        num_mel_bins=spec.mels,
-        decoder_start_token_id=spec.start[0],
-        eos_token_id=spec.end,
-        bos_token_id=spec.end,
-        pad_token_id=spec.end,
-        suppress_tokens=None,
-        begin_suppress_tokens=None,
-    )
-    model = transformers.WhisperForConditionalGeneration(config).eval()
-    weights = dict(found.weights)
-    weights["proj_out.weight"] = weights["model.decoder.embed_tokens.weight"]
-    model.load_state_dict(weights, strict=True)
-    model.generation_config = transformers.GenerationConfig(
-        decoder_start_token_id=spec.start[0],
-        eos_token_id=spec.end,
-        bos_token_id=spec.end,
-        pad_token_id=spec.end,
-        suppress_tokens=spec.suppress,
-        begin_suppress_tokens=spec.suppress_first,
-        no_timestamps_token_id=spec.start[-1],
-        is_multilingual=False,
-        max_length=spec.text_positions // 2,
-        num_beams=1,
-        do_sample=False,
-        return_timestamps=False,
-    )
-    features = transformers.WhisperFeatureExtractor(feature_size=spec.mels)
-    decode = _decoder(found)
-
-    def transcribe(samples: np.ndarray) -> str:
-        torch.set_num_threads(threads)
-        inputs = features(samples, sampling_rate=16000, return_tensors="pt").input_features
-        mask = torch.ones(1, inputs.shape[-1], dtype=torch.long)
-        with torch.inference_mode():
-            ids = model.generate(inputs, attention_mask=mask)[0].tolist()
-        return decode([i for i in ids if i < spec.end])
-
-    return transcribe
-
-
-def _faster_whisper(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
-    """faster-whisper on CTranslate2, int8, greedy, no fallback, no timestamps."""
-    from faster_whisper import WhisperModel
-
-    model = WhisperModel(
-        str(found.tokenizer.parent), device="cpu", compute_type="int8", cpu_threads=threads
-    )
-
-    def transcribe(samples: np.ndarray) -> str:
-        segments, _ = model.transcribe(
-            samples,
-            beam_size=1,
-            temperature=0.0,
-            without_timestamps=True,
-            condition_on_previous_text=False,
-            language="en",
-        )
-        return "".join(segment.text for segment in segments)
-
-    return transcribe
-
-
-def _decoder(found: checkpoint.Checkpoint) -> Callable[[list[int]], str]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(found.tokenizer))
-    return lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _ours(found: checkpoint.Checkpoint, threads: int, path: Path) -> Transcribe:
-    torch.backends.quantized.engine = ENGINE
-    model, decode = torch.jit.load(str(path)), _decoder(found)
-
-    def transcribe(samples: np.ndarray) -> str:
-        torch.set_num_threads(threads)
-        with torch.inference_mode():
-            ids, counts = model(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
-        return decode(ids[0, : int(counts[0])].tolist())
-
-    return transcribe
-
-
-def _contestant(name: str, found: checkpoint.Checkpoint, threads: int, folder: Path) -> Transcribe:
-    if name == "original":
-        return _original(found, threads)
-    if name == "faster_whisper_int8":
-        return _faster_whisper(found, threads)
-    return _ours(found, threads, folder / name / "model.pt")
-
-
-def _save(found: checkpoint.Checkpoint, data: speech.Speech, folder: Path) -> dict[str, int]:
-    """Both artefacts of ours, as the handler takes them; the sizes of their model files."""
-    torch.backends.quantized.engine = ENGINE
-    clips = [torch.from_numpy(u.samples()) for u in data.development]
-    bases = compress.fit_screen(found, clips)
-    sizes = {}
-    for name, options in OURS.items():
-        (folder / name).mkdir()
-        model = compress.compress(found, bases, options)
-        path = folder / name / "model.pt"
-        sizes[name] = torchscript.save(torch.jit.script(model), path)
-        shutil.copyfile(found.tokenizer, folder / name / "tokenizer.json")
-        shutil.copyfile(
-            package_folder("silero_vad") / "data/silero_vad.jit", folder / name / "vad.jit"
-        )
-        card = {
-            "name": name,
-            "task": "speech_recognition",
-            "model": {"file": "model.pt", "quantized_engine": ENGINE, "threads": 1},
-            "input": {},
-        }
-        (folder / name / "model.json").write_text(json.dumps(card))
-    return sizes
+SHARES = 3  # a race on one thread takes minutes
+SECOND = 57  # utterances on every other thread count
+PEERS = ("transformers", "faster-whisper", "ctranslate2", "jiwer", "soundfile", "soxr")
 
 
 def _memory(name: str, folder: Path, utterances: list[speech.Utterance]) -> dict[str, float]:
@@ -201,7 +67,7 @@ def _memory(name: str, folder: Path, utterances: list[speech.Utterance]) -> dict
 
 def _memory_child(name: str) -> None:
     found = checkpoint.find()
-    transcribe = _contestant(name, found, 1, Path())
+    transcribe = contestant(name, found, 1, Path())
     del found
     gc.collect()
     for utterance in speech.load().test[:10]:
@@ -250,9 +116,9 @@ def _race(
     found: checkpoint.Checkpoint,
     threads: int,
     folder: Path,
-) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+) -> dict[str, Any]:
     """Seconds and texts of every contestant on every utterance, in turns."""
-    racers = {name: _contestant(name, found, threads, folder) for name in CONTESTANTS}
+    racers = {name: contestant(name, found, threads, folder) for name in NAMES}
     warm = [u.samples() for u in utterances[:2]]
     for transcribe in racers.values():
         for samples in warm:
@@ -269,7 +135,7 @@ def _race(
             texts[name].append(text)
         if number % 20 == 19:
             print(f"  {threads} threads: {number + 1}/{len(utterances)}", file=sys.stderr)
-    return times, texts
+    return {"names": [u.name for u in utterances], "times": times, "texts": texts}
 
 
 def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
@@ -281,91 +147,126 @@ def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
     return round(float(a.sum() / b.sum()), 2), round(float(low), 2), round(float(high), 2)
 
 
-def run(limit: int | None, threads: list[int], second: int) -> dict[str, Any]:
-    """The whole benchmark; see the module."""
-    data, found = speech.load(), checkpoint.find()
-    step = max(1, len(data.test) // limit) if limit else 1
-    utterances = data.test[::step][:limit] if limit else data.test
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        sizes = _save(found, data, folder)
-        results: dict[str, Any] = {name: {} for name in CONTESTANTS}
+def _hour(folder: Path) -> dict[str, float]:
+    """One hour of recordings through the handler, in a process of its own."""
+    script = Path(__file__).with_name("speech_memory.py")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", str(script), str(folder / "ours"), "--hour"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+    )
+    return json.loads(ran.stdout.strip().splitlines()[-1])
+
+
+def _accuracy(
+    name: str, utterances: list[speech.Utterance], texts: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Word error rate of one contestant, alone and against the original."""
+    references = [u.text for u in utterances]
+    measured = wer.measure(references, texts[name])
+    against = wer.difference(references, texts["original"], texts[name])
+    same = [
+        wer.normalise(a) == wer.normalise(b)
+        for a, b in zip(texts["original"], texts[name], strict=True)
+    ]
+    collections: dict[str, tuple[list[str], list[str]]] = {}
+    for utterance, text in zip(utterances, texts[name], strict=True):
+        said, heard = collections.setdefault(utterance.collection, ([], []))
+        said.append(utterance.text)
+        heard.append(text)
+    return {
+        "wer": round(measured.rate, 4),
+        "ci95": [round(v, 4) for v in measured.ci95],
+        "utterances": measured.utterances,
+        "words": measured.words,
+        "wer_minus_original": round(against[0], 4),
+        "wer_minus_original_ci95": [round(against[1], 4), round(against[2], 4)],
+        "same_words_as_original": round(float(np.mean(same)), 4),
+        "by_collection": {
+            key: round(wer.measure(*rows).rate, 4) for key, rows in sorted(collections.items())
+        },
+    }
+
+
+class Benchmark:
+    """The pieces, each measured once and kept in `folder`."""
+
+    def __init__(self, folder: Path, threads: list[int]) -> None:
+        self.folder, self.threads = folder, threads
+        self.data, self.found = speech.load(), checkpoint.find()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def pieces(self) -> list[str]:
+        """Names, in order."""
+        first, *others = self.threads
+        races = [f"race{first}-{share + 1}of{SHARES}" for share in range(SHARES)]
+        return ["models", *races, *(f"race{t}" for t in others), "memory", "batches", "hour"]
+
+    def get(self, piece: str) -> Any:
+        """What a piece measured; measures it where that is not done yet."""
+        path = self.folder / f"{piece}.json"
+        if not path.is_file():
+            print(f"measuring {piece}", file=sys.stderr)
+            path.write_text(json.dumps(self._measure(piece)))
+        return json.loads(path.read_text())
+
+    def _measure(self, piece: str) -> Any:
+        test, folder = self.data.test, self.folder
+        if piece == "models":
+            return save(self.found, self.data, folder)
+        self.get("models")
+        if piece == "memory":
+            return {name: _memory(name, folder, test) for name in NAMES}
+        if piece == "batches":
+            return _batches(folder / "ours/model.pt", [u.samples() for u in test[:64]])
+        if piece == "hour":
+            return _hour(folder)
+        count, _, share = piece.removeprefix("race").partition("-")
+        if share:
+            return _race(test[int(share[0]) - 1 :: SHARES], self.found, int(count), folder)
+        return _race(test[:: len(test) // SECOND], self.found, int(count), folder)
+
+    def results(self) -> dict[str, Any]:
+        """Everything; see the module."""
+        results: dict[str, Any] = {name: {} for name in NAMES}
         ratios: dict[str, Any] = {}
-        references = [u.text for u in utterances]
-        for count in threads:
-            subset = (
-                utterances
-                if count == threads[0]
-                else utterances[:: max(1, len(utterances) // second)]
-            )
-            times, texts = _race(subset, found, count, folder)
-            for name in CONTESTANTS:
+        by_name = {u.name: u for u in self.data.test}
+        for count in self.threads:
+            races = [self.get(p) for p in self.pieces() if p.partition("-")[0] == f"race{count}"]
+            utterances = [by_name[name] for race in races for name in race["names"]]
+            times = {name: [t for race in races for t in race["times"][name]] for name in NAMES}
+            texts = {name: [t for race in races for t in race["texts"][name]] for name in NAMES}
+            for name in NAMES:
                 seconds = round(float(np.mean(times[name])), 4)
                 results[name][f"seconds_per_utterance_threads{count}"] = seconds
-                if count != threads[0]:
-                    continue
-                measured = wer.measure(references, texts[name])
-                against = wer.difference(references, texts["original"], texts[name])
-                results[name].update(
-                    wer=round(measured.rate, 4),
-                    ci95=[round(v, 4) for v in measured.ci95],
-                    utterances=measured.utterances,
-                    words=measured.words,
-                    seconds_per_utterance=seconds,
-                    wer_minus_original=round(against[0], 4),
-                    wer_minus_original_ci95=[round(against[1], 4), round(against[2], 4)],
-                    same_words_as_original=round(
-                        float(
-                            np.mean(
-                                [
-                                    wer.normalise(a) == wer.normalise(b)
-                                    for a, b in zip(texts["original"], texts[name], strict=True)
-                                ]
-                            )
-                        ),
-                        4,
-                    ),
-                    by_collection={
-                        c: round(
-                            wer.measure(
-                                [u.text for u in utterances if u.collection == c],
-                                [
-                                    t
-                                    for u, t in zip(utterances, texts[name], strict=True)
-                                    if u.collection == c
-                                ],
-                            ).rate,
-                            4,
-                        )
-                        for c in sorted({u.collection for u in utterances})
-                    },
-                )
+                if count == self.threads[0]:
+                    results[name]["seconds_per_utterance"] = seconds
+                    results[name].update(_accuracy(name, utterances, texts))
             ratios[f"threads{count}"] = {
                 f"{fast}_over_{slow}": _ratio(times[slow], times[fast])
                 for fast in ("ours_padded", "ours")
                 for slow in ("original", "faster_whisper_int8")
             }
-            ratios[f"threads{count}"]["utterances"] = len(subset)
-        for name in CONTESTANTS:
-            results[name].update(_memory(name, folder, utterances))
-        for name, size in sizes.items():
+            ratios[f"threads{count}"]["utterances"] = len(utterances)
+        for name, memory in self.get("memory").items():
+            results[name].update(memory)
+        for name, size in self.get("models").items():
             results[name]["bytes"] = size
-        clips = [u.samples() for u in utterances[: 64 if len(utterances) > 64 else None]]
-        batching = _batches(folder / "ours/model.pt", clips)
-    versions = machine.versions()
-    import importlib.metadata
-
-    for package in ("transformers", "faster-whisper", "ctranslate2", "jiwer", "soundfile", "soxr"):
-        versions[package] = importlib.metadata.version(package)
-    return {
-        **results,
-        "speedup": ratios,
-        "batching": batching,
-        "data": {"source": data.source, "fingerprint": data.fingerprint()},
-        "weights": found.source,
-        "machine": machine.describe(),
-        "versions": versions,
-    }
+        versions = machine.versions()
+        versions.update({package: importlib.metadata.version(package) for package in PEERS})
+        return {
+            **results,
+            "speedup": ratios,
+            "batching": self.get("batches"),
+            "hour": self.get("hour"),
+            "data": {"source": self.data.source, "fingerprint": self.data.fingerprint()},
+            "weights": self.found.source,
+            "machine": machine.describe(),
+            "versions": versions,
+        }
 
 
 def table(results: dict[str, Any], threads: list[int]) -> list[str]:
@@ -375,7 +276,7 @@ def table(results: dict[str, Any], threads: list[int]) -> list[str]:
         + "".join(f"{f's, {t} thr':>9}" for t in threads)
         + f"{'RSS MB':>8}"
     ]
-    for name in CONTESTANTS:
+    for name in NAMES:
         row = results[name]
         interval = f"{row['ci95'][0]:.3f}-{row['ci95'][1]:.3f}"
         seconds = "".join(f"{row[f'seconds_per_utterance_threads{t}']:>9.3f}" for t in threads)
@@ -387,14 +288,19 @@ def table(results: dict[str, Any], threads: list[int]) -> list[str]:
                     f"{count} thread(s) {name:<36}{value[0]:>7.2f}x ({value[1]}-{value[2]})"
                 )
     lines.append(f"batch 8 over batch 1: {results['batching']['batch8_over_batch1']}x")
+    hour = results["hour"]
+    lines.append(
+        f"one hour: {hour['seconds']} s, {hour['rss_mb']:.0f} MB ({hour['minute_rss_mb']:.0f} MB "
+        "after a minute)"
+    )
     return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--limit", type=int, help="use only so many utterances")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--second", type=int, default=60, help="utterances for later thread counts")
+    parser.add_argument("--folder", type=Path, help="keep models and measurements here")
+    parser.add_argument("--piece", help="measure this one only, into --folder")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/speech.json")
     parser.add_argument("--memory", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -403,7 +309,14 @@ def main() -> None:
         return
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
-    results = run(arguments.limit, arguments.threads, arguments.second)
+    with tempfile.TemporaryDirectory() as scratch:
+        benchmark = Benchmark(arguments.folder or Path(scratch), arguments.threads)
+        if arguments.piece:
+            if arguments.piece not in benchmark.pieces() or not arguments.folder:
+                parser.error(f"--piece takes {', '.join(benchmark.pieces())}, with --folder")
+            benchmark.get(arguments.piece)
+            return
+        results = benchmark.results()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     print("\n".join(table(results, arguments.threads)))

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from handlers.payload import Input, Request, decode_base64
 from handlers.vad import Segment, has_speech, segments
 
 CLIP_SECONDS = 30.0
+# From here on memory goes back after the answer: 10 ms of page faults, next to 0.1 s of work.
+LONG_SECONDS = 10.0
 # A clip this short is padded: the model never saw less.
 SHORTEST_SAMPLES = 1600
 
@@ -57,6 +60,11 @@ class SpeechRecognizer(BaseHandler):
         self._load_detector()
         self._row = -1
         self._context: Any = None
+
+    def initialize(self, context: Any) -> None:
+        # Clips come in many lengths, and oneDNN keeps compiled kernels for 1024 of them.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+        super().initialize(context)
         _return_freed_memory()
 
     def _load_detector(self) -> None:
@@ -140,7 +148,7 @@ class SpeechRecognizer(BaseHandler):
             for group in _by_start(turn, items):
                 for (index, segment), text in zip(group, self._texts(group, items), strict=True):
                     self._keep(items[index], segment, text)
-        if any(job.samples is None for job in items):
+        if any(job.recording.seconds > LONG_SECONDS for job in items):
             _return_freed_memory()
         for index, job in enumerate(items):
             if results[index] is None:

@@ -98,6 +98,24 @@ def test_partial_text_comes_segment_by_segment(
     assert last["text"] == " ".join(part["text"] for part in parts)
 
 
+def test_damage_found_while_streaming_ends_the_stream_with_its_error(
+    server: Running, prompts: list[speech.Utterance]
+) -> None:
+    """The status has gone out with the first segment; the last line says what happened."""
+    pause = np.zeros(16_000, np.float32)
+    samples = np.concatenate([part for u in prompts[:16] for part in (u.samples(), pause)])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16_000, format="FLAC")
+    cut = buffer.getvalue()[: len(buffer.getvalue()) * 3 // 4]
+    url = f"{server.settings.inference}/predictions/speech"
+    headers = {**server.header(), "Content-Type": "audio/flac", "X-Stream": "true"}
+    reply = requests.post(url, data=cut, headers=headers, stream=True, timeout=120)
+    lines = [json.loads(line) for line in reply.iter_lines() if line]
+    assert reply.status_code == 200
+    assert all("segment" in line for line in lines[:-1]) and len(lines) >= 2
+    assert lines[-1]["type"] == "truncated_audio"
+
+
 def test_a_foreign_file_is_served_as_it_is(
     server: Running, prompts: list[speech.Utterance]
 ) -> None:
