@@ -85,6 +85,8 @@ def load(name: str) -> Format:
             f"{name} needs {', '.join(missing)}, not installed here: run `make extras-"
             f"{found.EXTRA}` (or `pip install 'marpress[{found.EXTRA}]'`)"
         )
+    if name == "aoti" and not found.compiler():
+        raise ExtraMissing("aoti needs a C++ compiler: as root `apt-get install g++`")
     return found  # type: ignore[no-any-return]
 
 

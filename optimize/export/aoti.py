@@ -5,6 +5,7 @@ Needs a C++ compiler here, and runs only where the processor has the same instru
 
 import contextlib
 import logging
+import os
 import shutil
 import warnings
 import zipfile
@@ -22,6 +23,11 @@ PACKAGES: tuple[str, ...] = ()
 PRECISIONS = {"float32": FLOAT32}
 
 
+def compiler() -> bool:
+    """Whether there is a C++ compiler."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
 def file(artifact: str, subject: str) -> str:
     """`SUBJECT.pt2`."""
     return f"{subject}.pt2"
@@ -29,8 +35,6 @@ def file(artifact: str, subject: str) -> str:
 
 def export(subject: Subject, path: Path, precision: str) -> None:
     """Write `path`; see `optimize.export.Format`."""
-    if shutil.which("g++") is None and shutil.which("clang++") is None:
-        raise RuntimeError("there is no C++ compiler here: apt-get install g++")
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")

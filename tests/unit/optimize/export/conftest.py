@@ -1,5 +1,6 @@
 """Small real modules to export, and a way to skip what is not installed."""
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable
@@ -20,10 +21,12 @@ def needs() -> Callable[[str], None]:
     """Skip unless a format's packages are installed; with EXPORTS=1 fail instead."""
 
     def needs(name: str) -> None:
-        modules = importlib.import_module(f"optimize.export.{name}").MODULES
+        form = importlib.import_module(f"optimize.export.{name}")
+        if name == "aoti" and not form.compiler():
+            pytest.skip("there is no C++ compiler: apt-get install g++")
         if os.environ.get("EXPORTS"):
             export.load(name)
-        elif any(importlib.util.find_spec(module) is None for module in modules):
+        elif any(importlib.util.find_spec(module) is None for module in form.MODULES):
             pytest.skip(f"{name} is not installed: make extras-{name}, or make test-exports")
 
     return needs
