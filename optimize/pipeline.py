@@ -156,6 +156,10 @@ def run(
     leads = distributed.leads()
     say = say if leads else _silent
     run_itself = getattr(task, "run", None)
+    if recipe.search is not None and (run_itself is not None or distributed.world() > 1):
+        why = f"{recipe.task} has no search" if run_itself else "it runs in one process"
+        hint = "leave search out" if run_itself else "share a study through search.storage"
+        raise RecipeError(f"search: {why}; {hint}", recipe.file)
     if run_itself is not None:  # a task whose data fits in no tensor
         if not leads:
             return folder

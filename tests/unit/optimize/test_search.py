@@ -149,6 +149,12 @@ def test_a_bad_search_is_refused(tmp_path: Path, change: str, to: str, word: str
         read(tmp_path, SEARCH.replace(change, to))
 
 
+def test_a_task_without_search_says_so() -> None:
+    checked = recipe.read(ROOT / "recipes" / "speech.yaml", ["search=true"])
+    with pytest.raises(RecipeError, match="speech_recognition has no search; leave search out"):
+        pipeline.run(checked, Path("nowhere"))
+
+
 def test_machines_share_a_study_through_its_storage(tmp_path: Path) -> None:
     """Two that name the same storage: each sees what the other tried, and leaves it running."""
     checked = read(tmp_path)
