@@ -168,7 +168,8 @@ class TextClassifier(BaseHandler):
     ) -> Array:
         """Log-odds of the target for each mask `[evaluations, runs]`.
 
-        A word that is out is padding in its place. Only windows that differ are computed: most masks change one window of a long text.
+        A word that is out is padding in its place. Only windows that differ are computed: most
+        masks change one window of a long text.
         """
         rows: dict[tuple[int, ...], int] = {}
         used: list[list[int]] = []

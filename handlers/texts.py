@@ -41,9 +41,16 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
-        raise ModelError(f"{path} has no [CLS] and [SEP] tokens")
+    special_tokens(tokenizer, path)
     return tokenizer
+
+
+def special_tokens(tokenizer: Tokenizer, path: Path) -> tuple[int, int]:
+    """Ids of [CLS] and [SEP]; ModelError without them."""
+    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    if first is None or last is None:
+        raise ModelError(f"{path} has no [CLS] and [SEP] tokens")
+    return first, last
 
 
 def read_text(entry: Input) -> str:
@@ -76,8 +83,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.body = max_length - 2
         self.max_windows = max_windows
-        self.first: int = tokenizer.token_to_id("[CLS]")
-        self.last: int = tokenizer.token_to_id("[SEP]")
+        self.first, self.last = special_tokens(tokenizer, Path("tokenizer.json"))
 
     def __call__(self, text: str, where: str, words: bool = False) -> Text:
         """Cut a text; with `words` also say where each of its words went.

@@ -2,6 +2,7 @@
 that Hugging Face `datasets` saved."""
 
 import csv
+import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ class Row:
 
 def _pyarrow(path: Path) -> Any:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        pyarrow: Any = importlib.import_module("pyarrow")
+        importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise DataError(
             f"{path} needs pyarrow: pip install pyarrow, or export it as CSV"

@@ -217,8 +217,8 @@ def _calibrated(model: bert.BertClassifier, dataset: TextDataset) -> bert.BertCl
     logits = inference.predict(model, split, "calibrating")
     temperature = calibration.fit_temperature(logits, split.targets)
     with torch.no_grad():
-        model.head.weight /= temperature
-        model.head.bias /= temperature
+        model.head.weight.div_(temperature)
+        model.head.bias.div_(temperature)
     return model
 
 

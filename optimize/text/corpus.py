@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from handlers.texts import special_tokens
 from handlers.windows import windows
 from optimize.data import Dataset, Split
 from optimize.errors import DataError
@@ -129,7 +130,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def encode(corpus: Corpus, tokenizer: Tokenizer, max_length: int) -> TextSplit:
     """Texts to windows of token ids."""
-    first, last = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    first, last = special_tokens(tokenizer, Path("tokenizer.json"))
     rows: list[list[int]] = []
     owner: list[int] = []
     starts: list[int] = []

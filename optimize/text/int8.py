@@ -98,7 +98,8 @@ class Int8Table(nn.Module):
     def forward(self, index: Tensor) -> Tensor:
         flat = index.flatten()
         found = self.rows.index_select(0, flat).float() * self.scale.index_select(0, flat)
-        return found.unflatten(0, index.shape)
+        rows: Tensor = found.unflatten(0, index.shape)
+        return rows
 
 
 class Int8Embeddings(nn.Module):

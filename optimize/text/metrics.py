@@ -44,7 +44,7 @@ def auroc(scores: Tensor, right: Tensor) -> float:
         positive, negative = int(chosen.sum()), int((~chosen).sum())
         if not positive or not negative:
             continue
-        values, inverse, counts = (
+        _, inverse, counts = (
             scores[:, column].double().unique(return_inverse=True, return_counts=True)
         )
         ends = counts.cumsum(0).double()

@@ -26,7 +26,8 @@ def _signature(words: list[int], factors: NDArray[np.uint64]) -> NDArray[np.uint
         mixed = mixed * np.uint64(1_000_003) + ids[offset : offset + len(mixed)]
     mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed ^= mixed >> np.uint64(32)
-    return (mixed[:, None] * factors[None, :] >> np.uint64(16)).min(0)
+    least: NDArray[np.uint64] = (mixed[:, None] * factors[None, :] >> np.uint64(16)).min(0)
+    return least
 
 
 def first_of_each(texts: list[str]) -> list[int]:

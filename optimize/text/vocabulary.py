@@ -44,7 +44,7 @@ class SharedEmbedding(nn.Module):
         small = len(table) <= torch.iinfo(torch.int16).max
         self.place: Tensor
         self.register_buffer("place", place.to(torch.int16 if small else torch.int32))
-        self.table = nn.Embedding(*table.shape, padding_idx=0, _weight=table.clone())
+        self.table = nn.Embedding.from_pretrained(table.clone(), freeze=False, padding_idx=0)
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = F.embedding(ids, self.place[:, None]).squeeze(2)
@@ -84,5 +84,5 @@ def shrink(
     place[kept] = torch.arange(len(kept))
     covered = float(counts[kept[kept != 0]].sum() / counts[1:].sum().clamp(min=1))
     smaller = copy.deepcopy(model)
-    smaller.embeddings.word = SharedEmbedding(place, table[kept])
+    smaller.embeddings.word = SharedEmbedding(place, table[kept])  # type: ignore[assignment]
     return smaller, covered
