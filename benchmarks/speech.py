@@ -38,7 +38,7 @@ from optimize.data import speech  # noqa: E402
 from optimize.whisper import checkpoint  # noqa: E402
 
 warnings.filterwarnings("ignore")
-SHARES = 3  # a race on one thread takes minutes
+SHARES = 6  # a race on one thread takes minutes
 SECOND = 57  # utterances on every other thread count
 PEERS = ("transformers", "faster-whisper", "ctranslate2", "jiwer", "soundfile", "soxr")
 
@@ -124,18 +124,21 @@ def _race(
         for samples in warm:
             transcribe(samples)
     times: dict[str, list[float]] = {name: [] for name in racers}
+    processor: dict[str, list[float]] = {name: [] for name in racers}
     texts: dict[str, list[str]] = {name: [] for name in racers}
     for number, utterance in enumerate(utterances):
         samples = utterance.samples()
         order = list(racers)[number % 4 :] + list(racers)[: number % 4]
         for name in order:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             text = racers[name](samples)
             times[name].append(time.perf_counter() - start)
+            processor[name].append(time.process_time() - used)
             texts[name].append(text)
         if number % 20 == 19:
             print(f"  {threads} threads: {number + 1}/{len(utterances)}", file=sys.stderr)
-    return {"names": [u.name for u in utterances], "times": times, "texts": texts}
+    names = [u.name for u in utterances]
+    return {"names": names, "times": times, "processor": processor, "texts": texts}
 
 
 def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
@@ -237,11 +240,17 @@ class Benchmark:
         for count in self.threads:
             races = [self.get(p) for p in self.pieces() if p.partition("-")[0] == f"race{count}"]
             utterances = [by_name[name] for race in races for name in race["names"]]
-            times = {name: [t for race in races for t in race["times"][name]] for name in NAMES}
+            # On one thread the processor's time is the time of a machine with nobody else on it.
+            clock = "processor" if count == 1 else "times"
+            times = {name: [t for race in races for t in race[clock][name]] for name in NAMES}
+            waited = {name: [t for race in races for t in race["times"][name]] for name in NAMES}
             texts = {name: [t for race in races for t in race["texts"][name]] for name in NAMES}
             for name in NAMES:
                 seconds = round(float(np.mean(times[name])), 4)
                 results[name][f"seconds_per_utterance_threads{count}"] = seconds
+                results[name][f"median_wall_seconds_threads{count}"] = round(
+                    float(np.median(waited[name])), 4
+                )
                 if count == self.threads[0]:
                     results[name]["seconds_per_utterance"] = seconds
                     results[name].update(_accuracy(name, utterances, texts))
