@@ -38,6 +38,10 @@ class QuantizeOptions:
         max_drop: accuracy that quantization may lose on the validation split; layers go back
             to float, the costliest first, until it holds. None: all layers whatever it costs.
         fallback: what those layers, and those in `keep`, compute in.
+        engine: the kernels of `static_int8`: `fbgemm` starts them faster, `onednn` computes
+            faster; `auto` goes by the size of the layers.
+        hot_batch: with `onednn`, keep kernels ready for batch 1 and for this batch size, by
+            copies in memory; 0: for the first size they meet.
         keep: names of layers, or of modules that contain them, to leave in float.
         sensitivity: put what int8 costs in each layer alone into the report.
     """
@@ -48,6 +52,8 @@ class QuantizeOptions:
     equalize: float = 0.0
     max_drop: float | None = None
     fallback: Fallback = "fp32"
+    engine: Literal["auto", "fbgemm", "onednn"] = "auto"
+    hot_batch: int = 0
     keep: list[str] = field(default_factory=list)
     sensitivity: bool = False
 
@@ -59,9 +65,11 @@ class QuantizeOptions:
         if self.max_drop is not None and self.max_drop >= 1:
             raise ValueError("max_drop is a share: 0.01 is one point")
         if self.method != "static_int8":
-            for name, default in (("ranges", "mse"), ("equalize", 0.0), ("fallback", "fp32")):
-                if getattr(self, name) != default:
+            for name in ("ranges", "equalize", "fallback", "engine", "hot_batch"):
+                if getattr(self, name) != getattr(QuantizeOptions, name):
                     raise ValueError(f"{name} belongs to method static_int8, not {self.method}")
+        if self.hot_batch and self.engine == "fbgemm":
+            raise ValueError("hot_batch belongs to engine onednn; fbgemm needs none")
 
 
 def quantize(
@@ -143,7 +151,13 @@ def _build(
 ) -> nn.Module:
     if options.method == "static_int8":
         return to_static_int8(
-            model, images, keep_float=keep, ranges=options.ranges, fallback=options.fallback
+            model,
+            images,
+            keep_float=keep,
+            ranges=options.ranges,
+            fallback=options.fallback,
+            engine=None if options.engine == "auto" else options.engine,
+            hot_batch=options.hot_batch or None,
         )
     methods = {
         "dynamic_int8": to_dynamic_int8,

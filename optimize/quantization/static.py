@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from optimize.errors import OptionError
 from optimize.lowering import Lowered, lower_int8
 from optimize.lowering.graphs import aten, constant
+from optimize.lowering.int8 import Engine
 from optimize.lowering.ranges import Ranges
 from optimize.models import Normalized
 
@@ -24,6 +25,8 @@ def to_static_int8(
     keep_float: Collection[str] = (),
     ranges: Ranges = "mse",
     fallback: Fallback = "fp32",
+    engine: Engine | None = None,
+    hot_batch: int | None = None,
 ) -> Lowered:
     """uint8 activations, int8 weights per channel; see `optimize.lowering.lower_int8`.
 
@@ -34,6 +37,7 @@ def to_static_int8(
         keep_float: names of layers, or of modules that contain them, that stay in float.
         ranges: how ranges follow from the calibration data.
         fallback: what those layers compute in.
+        engine, hot_batch: as `lower_int8` takes them.
 
     Raises:
         ModelError: the graph cannot be captured.
@@ -55,11 +59,20 @@ def to_static_int8(
             input_zero_point=pixels[1],
             keep_float=kept,
             ranges=ranges,
+            engine=engine,
+            hot_batch=hot_batch,
         )
         lowered.lowered = tuple(_BODY + name for name in lowered.lowered)
         lowered.left_in_float = {_BODY + k: v for k, v in lowered.left_in_float.items()}
     else:
-        lowered = lower_int8(model, batches, keep_float=keep_float, ranges=ranges)
+        lowered = lower_int8(
+            model,
+            batches,
+            keep_float=keep_float,
+            ranges=ranges,
+            engine=engine,
+            hot_batch=hot_batch,
+        )
     if fallback == "bf16" and isinstance(lowered.body, fx.GraphModule):
         _halve(lowered.body)
     return lowered

@@ -140,6 +140,8 @@ def test_too_little_data_and_no_linear_layer_are_said(trained: nn.Module, datase
         {"method": "bf16", "ranges": "entropy"},
         {"method": "bf16", "equalize": 0.5},
         {"method": "dynamic_int8", "fallback": "bf16"},
+        {"method": "bf16", "engine": "onednn"},
+        {"engine": "fbgemm", "hot_batch": 4},
     ],
 )
 def test_options_that_cannot_work_are_refused(wrong: dict[str, object]) -> None:
@@ -171,6 +173,19 @@ def test_every_kind_of_range_works(trained: nn.Module, dataset: Dataset, ranges:
     quantized = quantize(trained, pixels(dataset), options)
     before = evaluate.predict(trained, dataset.test.inputs)
     assert evaluate.agreement(evaluate.predict(quantized, dataset.test.inputs), before) > 0.95
+
+
+@pytest.mark.parametrize(("engine", "hot_batch"), [("fbgemm", 0), ("onednn", 0), ("onednn", 4)])
+def test_the_kernels_can_be_chosen(
+    trained: nn.Module, dataset: Dataset, tmp_path: Path, engine: str, hot_batch: int
+) -> None:
+    options = QuantizeOptions(calibration=64, engine=engine, hot_batch=hot_batch)  # type: ignore[arg-type]
+    quantized = quantize(trained, pixels(dataset), options)
+    assert quantized.engine == engine
+    torchscript.save(torchscript.script(quantized, dataset.test.inputs[:1]), tmp_path / "model.pt")
+    torchscript.check_parity(
+        quantized, tmp_path / "model.pt", dataset.test.inputs[:16], engine=engine
+    )
 
 
 def wild(model: nn.Module) -> nn.Module:
