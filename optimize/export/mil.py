@@ -122,7 +122,7 @@ def _gather(a: Arguments) -> Tensor:
     axis = a.integer("axis", 0) % x.dim()
     indices = torch.where(indices < 0, indices + x.shape[axis], indices)
     found = x.index_select(axis, indices.reshape(-1))
-    return found.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return torch.reshape(found, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def _slice(a: Arguments) -> Tensor:
