@@ -154,7 +154,8 @@ def walk(model: str, threads: int, work: Path) -> None:
     torch.set_num_threads(threads)
     entry = compress_zoo.ZOO[model]
     suffix, _, load = compress_contestants.CONTESTANTS["ours"]
-    inputs = entry.inputs(max(GRID), 1)
+    inputs = entry.inputs(1, 1) if entry.varied else entry.inputs(max(GRID), 1)
+    inputs = inputs.expand(max(GRID), *inputs.shape[1:]).contiguous()
     found = {}
     with torch.inference_mode():
         call = load(torch.nn.Identity(), work / f"{model}{suffix}", threads, inputs, False)
