@@ -59,6 +59,7 @@ class Target:
     port: int
     path: str
     headers: dict[str, str] = field(default_factory=dict)
+    json: bool = False  # takes {"text": ...}, as LitServe does, not the bare text
 
 
 def reviews(artifact: Path, count: int) -> list[bytes]:
@@ -126,6 +127,9 @@ def onnx_artifact(artifact: Path, folder: Path, teacher: torch.nn.Module) -> Pat
 
 def _body(target: Target, connection: http.client.HTTPConnection, content: bytes) -> bytes:
     headers = {"Content-Type": "text/plain; charset=utf-8", **target.headers}
+    if target.json:
+        headers["Content-Type"] = "application/json"
+        content = json.dumps({"text": content.decode()}).encode()
     connection.request("POST", target.path, content, headers)
     reply = connection.getresponse()
     found = reply.read()
@@ -172,7 +176,9 @@ def load(target: Target, contents: list[bytes], clients: int, seconds: float) ->
 
 
 @contextmanager
-def _process(command: list[str], folder: Path, port: int) -> Iterator[Target]:
+def _process(
+    command: list[str], folder: Path, port: int, takes_json: bool = False
+) -> Iterator[Target]:
     """A peer's server, awaited and ended with all its children."""
     environment = {
         **os.environ,
@@ -185,7 +191,7 @@ def _process(command: list[str], folder: Path, port: int) -> Iterator[Target]:
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
     )
-    target = Target(port, "/predict")
+    target = Target(port, "/predict", json=takes_json)
     try:
         deadline = time.monotonic() + 120
         while True:
@@ -233,8 +239,8 @@ def contestants(artifact: Path, teacher: torch.nn.Module) -> Iterator[dict[str, 
         unpacked = scratch / "ours"
         shutil.copytree(artifact, unpacked, ignore=shutil.ignore_patterns("stages", "exports"))
         python = os.environ.get("LITSERVE_PYTHON", sys.executable)
-        command = [python, "-m", "benchmarks.serve_text_peers", str(ports[1])]
-        made["litserve"] = stack.enter_context(_process(command, unpacked, ports[1]))
+        command = [python, "-m", "benchmarks.serve_text_litserve", str(ports[1])]
+        made["litserve"] = stack.enter_context(_process(command, unpacked, ports[1], True))
         yield made
 
 
