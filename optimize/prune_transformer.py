@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+import itertools
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def layer_influence(states: Sequence[Tensor]) -> Tensor:
     """
     turned = [
         1 - torch.cosine_similarity(a.float(), b.float(), dim=-1).mean()
-        for a, b in zip(states[:-1], states[1:], strict=True)
+        for a, b in itertools.pairwise(states)
     ]
     return torch.stack(turned)
 

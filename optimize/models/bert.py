@@ -175,7 +175,7 @@ def read_shape(folder: Path) -> BertShape:
     ):
         if config.get(name, default) != wanted:
             raise ModelError(
-                f"{folder / 'config.json'}: {name} is {config[name]!r}, only {wanted!r} is supported"
+                f"{folder / 'config.json'}: {name} is {config[name]!r}; only {wanted!r} is known"
             )
     try:
         return BertShape(**{k: config[k] for k in BertShape.__annotations__ if k in config})
