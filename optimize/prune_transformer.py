@@ -8,12 +8,12 @@ Importance is first-order Taylor: how much the loss would change without the col
 backward pass over real data (Michel et al. 2019 for heads, Molchanov et al. 2019 for neurons).
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-import itertools
 
 
 @dataclass(frozen=True)
