@@ -130,14 +130,19 @@ def test_ctrl_c_in_a_stage_keeps_the_finished_ones(tmp_path: Path) -> None:
     process = subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        # Shells start background jobs, these tests perhaps among them, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "train: " in line:  # the first is finished, the second takes an hour
-            break
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "train: " in line:  # the first is finished, the second takes an hour
+                break
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert "interrupted; finished stages are kept: add --resume" in errors
     assert "Traceback" not in errors
