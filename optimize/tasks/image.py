@@ -118,7 +118,10 @@ def build_model(
         ModelError: it cannot be built, or the checkpoint does not fit.
         RecipeError: no such architecture or option.
     """
-    given = {"classes": len(dataset.labels), "channels": dataset.test.inputs.shape[1]}
+    given: dict[str, Any] = {
+        "classes": len(dataset.labels),
+        "channels": dataset.test.inputs.shape[1],
+    }
     spec = models.resolve(spec)
     if ":" in spec.name:
         function = models.load_function(spec.name, folder)
