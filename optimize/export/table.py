@@ -1,4 +1,4 @@
-"""The table of docs/formats.md, from reports: `python -m optimize.export.table [ARTIFACT ...]`."""
+"""The README's table of formats: `python -m optimize.export.table [ARTIFACT ...]`."""
 
 import sys
 from pathlib import Path
@@ -6,8 +6,8 @@ from typing import Any
 
 from optimize import files, report
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
-START, END = "<!-- table: make formats-table -->", "<!-- end of table -->"
+PAGE = Path(__file__).resolve().parents[2] / "README.md"
+START, END = "<!-- formats:begin -->", "<!-- formats:end -->"
 HEAD = (
     "| model | file | size | parity error | metric | agrees | time to eager | time to model.pt |\n"
     "|---|---|---|---|---|---|---|---|"
