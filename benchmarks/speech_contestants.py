@@ -4,11 +4,12 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from optimize import torchscript
+from optimize import imports, torchscript
 from optimize.data import package_folder, speech
 from optimize.whisper import checkpoint, compress
 
@@ -22,10 +23,17 @@ OURS = {
 Transcribe = Callable[[np.ndarray], str]
 
 
-def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
-    """Hugging Face `generate`, float32, greedy, without timestamps."""
+def _transformers() -> Any:
+    """The module, with the class that torchvision's missing operators keep from importing."""
     import transformers
 
+    _ = transformers.WhisperForConditionalGeneration
+    return transformers
+
+
+def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
+    """Hugging Face `generate`, float32, greedy, without timestamps."""
+    transformers = imports.retrying(_transformers)
     transformers.logging.set_verbosity_error()
     spec = found.spec
     config = transformers.WhisperConfig(
@@ -146,7 +154,7 @@ def save(found: checkpoint.Checkpoint, data: speech.Speech, folder: Path) -> dic
             "name": name,
             "task": "speech_recognition",
             "model": {"file": "model.pt", "quantized_engine": ENGINE, "threads": 1},
-            "input": {},
+            "input": {"max_bytes": 1 << 26},  # an hour of FLAC
         }
         (folder / name / "model.json").write_text(json.dumps(card))
     return sizes

@@ -229,6 +229,7 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor | list[Tensor]]] = {
     "logical_and": _two(torch.logical_and),
     "logical_not": _one(torch.logical_not),
     "logical_or": _two(torch.logical_or),
+    "logical_xor": _two(torch.logical_xor),
     "matmul": _matmul,
     "maximum": _two(torch.maximum),
     "minimum": _two(torch.minimum),
