@@ -1,7 +1,7 @@
 """Write the README's tables from the artefacts' own reports: `make figures`.
 
-Reads `artifacts/*/report.json` and `benchmarks/results/preprocess.json`, and replaces what
-stands between the README's markers. `--check` only compares.
+Reads `artifacts/*/report.json` and `benchmarks/results/*.json`, and replaces what stands between
+the README's markers. `--check` only compares.
 """
 
 import argparse
@@ -14,68 +14,63 @@ from optimize.report import metric_of, size
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->\n", "<!-- figures:end -->"
-RECIPES = ("fashion", "photos")
+RECIPES = ("fashion", "photos", "sentiment", "sentiment_full", "speech")
+CONTROLS = {
+    "undistilled": "the student without a teacher",
+    "scratch": "the final shape from scratch",
+}
+METRICS = {"wer": "word error rate"}
 
 
-def before_after(report: dict[str, Any]) -> list[str]:
-    """Rows of one artefact: original and final, then its controls."""
-    rows = []
+def row(report: dict[str, Any]) -> str:
+    """One artefact as a row of the table: before, after and their ratio."""
     original, final = report["original"], report["final"]
-    for title, metrics in (("original, eager fp32", original), ("compressed", final)):
-        latency = metrics["latency_ms"]
-        cells = [
-            f"{report['recipe']}: {title}",
-            f"{100 * metric_of(metrics)[1]:.2f} %",
-            f"{100 * metrics['ci95'][0]:.1f}-{100 * metrics['ci95'][1]:.1f}",
-            f"{metrics['agreement']:.3f}",
-            size(metrics["bytes"]),
-            f"{latency['batch1_threads1']['p50']:.3g} ms",
-            f"{latency['batch8_threads1']['p50']:.3g} ms",
+    first, last = (100 * metric_of(metrics)[1] for metrics in (original, final))
+    low, high = (100 * bound for bound in final["ci95"])
+    name = metric_of(final)[0]
+    cells = [
+        report["recipe"],
+        f"{METRICS.get(name, name)} {first:.2f} to **{last:.2f} %** ({low:.1f}-{high:.1f})",
+        f"{final['agreement']:.3f}" if "agreement" in final else "",
+        f"{size(original['bytes'])} to {size(final['bytes'])}, "
+        f"**{original['bytes'] / final['bytes']:.1f}x**",
+    ]
+    for key in ("batch1_threads1", "batch8_threads1"):
+        slow, fast = (m["latency_ms"][key]["p50"] for m in (original, final))
+        times = f"{milliseconds(slow)} to {milliseconds(fast)} ms"
+        cells.append(f"{times}, **{slow / fast:.1f}x**")
+    return "| " + " | ".join(cells) + " |"
+
+
+def milliseconds(value: float) -> str:
+    """Three digits, and never an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def notes(reports: list[dict[str, Any]]) -> list[str]:
+    """What the rows were measured on, and the reports' controls."""
+    machine, versions = reports[0]["machine"], reports[0]["versions"]
+    held_out = ", ".join(f"{r['recipe']} {r['final']['samples']:,}" for r in reports)
+    dates = sorted({r["created"][:10] for r in reports})
+    found = [
+        f"`python -m optimize run recipes/NAME.yaml`, {' and '.join(dates)}, "
+        f"{machine['processor']} ({', '.join(machine['features'])}), one thread, "
+        f"torch {versions['torch']}. "
+        f"Held-out samples: {held_out}."
+    ]
+    for report in reports:
+        controls = [
+            f"{CONTROLS.get(c['name'], c['name'])} {100 * c['accuracy']:.2f} %"
+            for c in report["controls"]
         ]
-        rows.append("| " + " | ".join(cells) + " |")
-    ratio = [
-        f"{original['bytes'] / final['bytes']:.1f}x",
-        *(
-            f"{original['latency_ms'][key]['p50'] / final['latency_ms'][key]['p50']:.1f}x"
-            for key in ("batch1_threads1", "batch8_threads1")
-        ),
-    ]
-    points = 100 * (metric_of(final)[1] - metric_of(original)[1])
-    cells = [f"{points:+.2f} points", "", "", *ratio]
-    rows.append("| | " + " | ".join(f"**{c}**" if c else "" for c in cells) + " |")
-    for control in report["controls"]:
-        titles = {
-            "undistilled": "control: the student without a teacher, fp32",
-            "scratch": "control: the final shape from scratch, fp32",
-        }
-        rows.append(
-            f"| {report['recipe']}: {titles.get(control['name'], control['name'])} | "
-            f"{100 * control['accuracy']:.2f} % | "
-            f"{100 * control['ci95'][0]:.1f}-{100 * control['ci95'][1]:.1f} | | | | |"
-        )
-    return rows
+        if controls:
+            found.append(f"Controls of {report['recipe']}, in float: {', '.join(controls)}.")
+    return found
 
 
-def figures() -> str:
-    """The generated part of the README."""
-    lines = [
-        "| model | accuracy | 95% interval | agreement | file | batch 1 | batch 8 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    notes = []
-    for name in RECIPES:
-        report = json.loads((ROOT / "artifacts" / name / "report.json").read_text())
-        lines += before_after(report)
-        machine = report["machine"]
-        features = ", ".join(machine["features"])
-        notes.append(
-            f"`python -m optimize run recipes/{name}.yaml` on {report['created'][:10]}: "
-            f"{report['final']['samples']} test images, {machine['processor']} "
-            f"({machine['cores']} cores, {features}), one thread, torch "
-            f"{report['versions']['torch']}."
-        )
-    found = json.loads((ROOT / "benchmarks" / "results" / "preprocess.json").read_text())
-    notes.append(
+def preprocessing(found: dict[str, Any]) -> str:
+    """The pre-processing benchmark in a line."""
+    return (
         "Pre-processing against Pillow, one thread, same top-1 on all 20 photographs: "
         + ", ".join(
             f"{side} JPEG {row['ours_ms']:.1f} against {row['pillow_ms']:.1f} ms "
@@ -84,7 +79,77 @@ def figures() -> str:
         )
         + f" (`make bench-preprocess`, {found['date'][:10]})."
     )
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+
+
+def compression(found: dict[str, Any]) -> str:
+    """Our int8 TorchScript against OpenVINO's faster precision, one thread."""
+    pairs: dict[str, list[str]] = {}
+    for line in found["rows"]:
+        if line["threads"] == 1 and line["ours"] and line["openvino"]:
+            pairs.setdefault(line["model"], []).append(f"{line['ours'] / line['openvino']:.2f}x")
+    return (
+        "Our int8 TorchScript's speed over OpenVINO's (int8 through NNCF or bf16, the faster), one "
+        "thread, batch 1 / 8: "
+        + ", ".join(f"{model} {' / '.join(ratios)}" for model, ratios in pairs.items())
+        + " (`make bench-compress`, [docs/lowering.md](docs/lowering.md))."
+    )
+
+
+def speech(found: dict[str, Any]) -> str:
+    """Whisper against the original and faster-whisper."""
+    speeds, rivals = found["speedup"]["threads1"], found["faster_whisper_int8"]
+    return (
+        f"Whisper tiny.en, {found['ours']['utterances']} utterances, one thread: word error rate "
+        f"{100 * found['ours']['wer']:.2f} % (original {100 * found['original']['wer']:.2f} %, "
+        f"faster-whisper int8 {100 * rivals['wer']:.2f} %); "
+        f"{speeds['ours_over_original'][0]:.1f}x the original's speed, "
+        f"{speeds['ours_over_faster_whisper_int8'][0]:.1f}x faster-whisper's (padded to 30 s like "
+        f"theirs {speeds['ours_padded_over_faster_whisper_int8'][0]:.1f}x); batch 8 does "
+        f"{found['batching']['batch8_over_batch1']:.2f}x batch 1's throughput; worker "
+        f"{found['ours']['rss_mb']:.0f} MB (`make bench-speech`)."
+    )
+
+
+def serving(found: dict[str, Any]) -> str:
+    """Texts per second against other servers, by number of clients."""
+    names = {
+        "ours": "ours in TorchServe",
+        "litserve": "the same file in LitServe",
+        "onnxruntime_flask": "the teacher in ONNX Runtime int8 under gunicorn",
+        "teacher_torchserve": "the float teacher in TorchServe",
+    }
+    rates = {
+        title: " / ".join(f"{point['per_second']:.0f}" for point in found["servers"][name].values())
+        for name, title in names.items()
+    }
+    return (
+        "Reviews per second with 1 / 4 / 16 clients: "
+        + ", ".join(f"{title} {rate}" for title, rate in rates.items())
+        + " (`make bench-serve-text`)."
+    )
+
+
+def figures() -> str:
+    """The generated part of the README."""
+    lines = [
+        "| model | original to compressed (95% interval) | agreement | file | batch 1 | batch 8 |",
+        "|---|---|---|---|---|---|",
+    ]
+    reports = [
+        json.loads((ROOT / "artifacts" / name / "report.json").read_text()) for name in RECIPES
+    ]
+    lines += map(row, reports)
+    lines += ["", *(f"- {note}" for note in notes(reports))]
+    results = ROOT / "benchmarks" / "results"
+    for name, describe in (
+        ("preprocess", preprocessing),
+        ("compress", compression),
+        ("speech", speech),
+        ("serve_text", serving),
+    ):
+        found = json.loads((results / f"{name}.json").read_text())
+        lines.append(f"- {describe(found)}")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
