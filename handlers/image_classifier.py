@@ -9,6 +9,7 @@ from handlers.errors import ModelError, RequestError
 from handlers.images import ImageSpec, load_image
 from handlers.payload import Input, Request, decode_base64
 from handlers.pixels import load_pixels
+from handlers.predictions import DRAFT, one_or_many, prediction
 
 DEFAULT_TOP_K = 5
 # Types that clients declare without knowing what they send.
@@ -64,7 +65,7 @@ class ImageClassifier(BaseHandler):
             "type": ["string", "array"],
         }
         request = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$schema": DRAFT,
             "type": "object",
             "properties": {
                 "data": image,
@@ -80,25 +81,12 @@ class ImageClassifier(BaseHandler):
                 "max_bytes": self.spec.max_bytes,
             },
         }
-        prediction = {
-            "type": "object",
-            "required": ["label", "index", "probability"],
-            "properties": {
-                "label": {"type": "string"},
-                "index": {"type": "integer", "minimum": 0, "maximum": labels - 1},
-                "probability": {"type": "number", "minimum": 0, "maximum": 1},
-            },
-        }
         one = {
             "type": "object",
             "required": ["predictions"],
-            "properties": {"predictions": {"type": "array", "items": prediction}},
+            "properties": {"predictions": {"type": "array", "items": prediction(labels)}},
         }
-        answer = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "oneOf": [one, {"type": "array", "items": one}],
-        }
-        return request, answer
+        return request, one_or_many(one)
 
     def _top_k(self, request: Request) -> int:
         classes = len(self.card.labels)

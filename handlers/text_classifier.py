@@ -11,6 +11,7 @@ from handlers.attribution import Array
 from handlers.base import BaseHandler
 from handlers.errors import ModelError, RequestError
 from handlers.payload import Request
+from handlers.predictions import DRAFT, one_or_many, prediction
 from handlers.texts import BUCKET, Encoder, Text, bucket, load_tokenizer, read_text
 from handlers.windows import pool
 
@@ -222,7 +223,7 @@ class TextClassifier(BaseHandler):
         labels = len(self.card.labels)
         text = {"type": "string", "minLength": 1}
         request = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$schema": DRAFT,
             "description": "UTF-8 text as the raw body (text/plain), or JSON",
             "type": "object",
             "properties": {
@@ -240,30 +241,17 @@ class TextClassifier(BaseHandler):
                 "pooling": "mean of the windows' logits",
             },
         }
-        prediction = {
-            "type": "object",
-            "required": ["label", "index", "probability"],
-            "properties": {
-                "label": {"type": "string"},
-                "index": {"type": "integer", "minimum": 0, "maximum": labels - 1},
-                "probability": {"type": "number", "minimum": 0, "maximum": 1},
-            },
-        }
         one = {
             "type": "object",
             "required": ["predictions", "windows"],
             "properties": {
-                "predictions": {"type": "array", "items": prediction},
+                "predictions": {"type": "array", "items": prediction(labels)},
                 "windows": {"type": "integer", "minimum": 1},
                 "labels": {"type": "array", "items": {"type": "string"}},
                 "explanation": {"type": "object"},
             },
         }
-        answer = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "oneOf": [one, {"type": "array", "items": one}],
-        }
-        return request, answer
+        return request, one_or_many(one)
 
 
 def _pieces(item: Text, first: int, stop: int) -> Iterable[tuple[int, int, int]]:

@@ -34,14 +34,20 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The archive's tokenizer, cutting and padding nothing; ModelError if it is not there."""
     path = folder / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = read_tokenizer(path)
     except Exception as error:  # tokenizers raises bare Exception
         raise ModelError(
             f"{path} cannot be read: rebuild the archive with tokenizer.json among the card's files"
         ) from error
+    special_tokens(tokenizer, path)
+    return tokenizer
+
+
+def read_tokenizer(path: Path) -> Tokenizer:
+    """A `tokenizer.json`, cutting and padding nothing; what tokenizers raises where it cannot."""
+    tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    special_tokens(tokenizer, path)
     return tokenizer
 
 

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from handlers.texts import special_tokens
+from handlers.texts import read_tokenizer, special_tokens
 from handlers.windows import windows
 from optimize.data import Dataset, Split
 from optimize.errors import DataError
@@ -116,13 +116,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     path = folder / "tokenizer.json"
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = read_tokenizer(path)
     except Exception as error:  # tokenizers raises bare Exception
         raise DataError(
             f"{path} cannot be read ({error}): save it with tokenizer.save_pretrained"
         ) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
         raise DataError(f"{path} has no [CLS] and [SEP]: only BERT's tokenizers are supported")
     return tokenizer
