@@ -118,17 +118,19 @@ def _export(subject: Subject, path: Path) -> None:
         return dict(zip(subject.outputs, found, strict=True))
 
     module.serve = serve
+    # A loaded signature forgets the order of its outputs: its map of them has none.
+    module.outputs = tf.Variable(list(subject.outputs), trainable=False)
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
 
 
 def load(path: Path) -> Run:
-    """The file's `serving_default`, the order of inputs as it was saved."""
+    """The file's `serving_default`, inputs and outputs in the order they were saved in."""
     tf = _tensorflow()
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_default"]
     # A signature is called by name; the specifications keep the order they were saved in.
     names = [spec.name for spec in loaded.serve.concrete_functions[0].structured_input_signature[0]]
-    outputs = list(serve.structured_outputs)
+    outputs = [name.decode() for name in loaded.outputs.numpy()]
 
     def run(*arrays: Array) -> list[Array]:
         given = dict(zip(names, (tf.constant(a) for a in arrays), strict=True))
