@@ -73,6 +73,7 @@ def run(
     modules = {subject.name: subject for subject in exportable}
     truth = exportable.evaluate(dict(modules))
     say(f"{folder}: {_score(truth)} in PyTorch, float32")
+    served = _served_score(folder, exportable)
     failures = []
     for name, (form, kinds) in wanted.items():
         for precision in kinds:
@@ -85,6 +86,8 @@ def run(
                 say(f"  {title}: refused and deleted: {error}")
                 failures.append(f"{title} ({error})")
                 continue
+            if served is not None:
+                entry["served_drop"] = report.metric_of(served)[1] - report.metric_of(entry)[1]
             _record(folder, title, {**entry, "digest": evidence["digest"]})
             say(
                 f"  {title}: {report.size(entry['bytes'])}, parity {entry['parity']:.1g}, "
@@ -165,12 +168,26 @@ def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str,
         checkpoint.save(subject.module, path)
         eager[subject.name] = stack.enter_context(Runner("eager", path))
     others = {"eager": eager}
-    served = folder / "model.pt"
-    if exportable.served and served.is_file():
-        engine = _engine(folder)
-        runner = stack.enter_context(Runner("served", served, engine))
+    if _is_served(folder, exportable):
+        runner = stack.enter_context(_served(folder))
         others["served"] = {subject.name: runner for subject in exportable}
     return others
+
+
+def _is_served(folder: Path, exportable: Exportable) -> bool:
+    return exportable.served and (folder / "model.pt").is_file()
+
+
+def _served(folder: Path) -> Runner:
+    return Runner("served", folder / "model.pt", _engine(folder))
+
+
+def _served_score(folder: Path, exportable: Exportable) -> dict[str, Any] | None:
+    """What the served file scores on the same samples, where it takes the same inputs."""
+    if not _is_served(folder, exportable):
+        return None
+    with _served(folder) as runner:
+        return exportable.evaluate({subject.name: runner for subject in exportable})
 
 
 def _engine(folder: Path) -> str | None:
