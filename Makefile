@@ -19,6 +19,7 @@ FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
 	@echo "                                    compress, archive, serve and ask a real question"
+	@echo "     [ENGINES=onnx-int8,...]        the worker may serve these exports, if faster"
 	@echo "make stop                           stop the server that make serve started"
 	@echo "make test                           all tests, against a real TorchServe"
 	@echo "make extras-FORMAT                  what python -m optimize export needs for a format:"
@@ -72,7 +73,7 @@ artifact: setup data $(if $(filter speech,$(RECIPE)),data-speech)
 	@$(BIN)/python -m optimize run recipes/$(RECIPE).yaml --resume
 
 serve: artifact
-	@$(BIN)/python -m deploy serve $(RECIPE)
+	@$(BIN)/python -m deploy serve $(RECIPE) $(if $(ENGINES),--engines $(ENGINES))
 
 stop:
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy stop

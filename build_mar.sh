@@ -1,10 +1,11 @@
 #!/bin/sh
-# Pack artifacts/NAME into model_store/NAME.mar: ./build_mar.sh NAME [--version V] [--force]
+# Pack artifacts/NAME into model_store/NAME.mar:
+#   ./build_mar.sh NAME [--version V] [--engines EXPORT,...] [--force]
 # Prints path, size and SHA-256. Exit codes: python -m deploy --help
 set -eu
 case "${1:-}" in
 '' | -h | --help)
-    echo "usage: ./build_mar.sh NAME [--version V] [--force]"
+    echo "usage: ./build_mar.sh NAME [--version V] [--engines EXPORT,...] [--force]"
     [ -n "${1:-}" ] && exit 0
     exit 2
     ;;

@@ -48,7 +48,11 @@ def _archive(args: argparse.Namespace) -> None:
         sealed = archive.verify(Path(args.name))
     else:
         sealed = archive.seal(
-            Path(args.artifacts) / args.name, Path(args.model_store), args.version, args.force
+            Path(args.artifacts) / args.name,
+            Path(args.model_store),
+            args.version,
+            args.force,
+            engines=args.engines,
         )
     print(f"path     {sealed.path}")
     print(f"model    {sealed.name} version {sealed.version}")
@@ -146,7 +150,8 @@ def _token(args: argparse.Namespace) -> None:
 
 def _serve(args: argparse.Namespace) -> None:
     workdir, path, store = _place(args)
-    serve(args.name, Place(workdir, path, store, Path(args.artifacts)), args.force)
+    place = Place(workdir, path, store, Path(args.artifacts))
+    serve(args.name, place, args.force, args.engines)
 
 
 def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
@@ -160,6 +165,16 @@ def _clients(args: argparse.Namespace) -> tuple[Management, Inference]:
 
 def _print(value: Any) -> None:
     print(value if isinstance(value, str) else json.dumps(value, indent=2))
+
+
+def _add_engines(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engines",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=(),
+        metavar="EXPORT,...",
+        help="exports to pack too; a worker serves from the fastest it can run",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,6 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--version", help="the model's version (default: from its content)")
     made.add_argument("--force", action="store_true", help="archive although the gate failed")
     made.add_argument("--verify", action="store_true", help="check an existing archive")
+    _add_engines(made)
     made = verb("java", _java, "print the Java home in use, or link it into the environment")
     made.add_argument("action", choices=["home", "link"])
     made = verb("start", _start, "start TorchServe, unless it runs")
@@ -223,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")
     made.add_argument("name")
     made.add_argument("--force", action="store_true", help="serve although the gate failed")
+    _add_engines(made)
     made = verb("flask", service.run, "serve archives in this process, without TorchServe")
     service.add_arguments(made)
     return parser

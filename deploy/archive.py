@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deploy import engines as engine_files
 from deploy.card import Card, check_gate, read_card, read_report
 from deploy.errors import BadInput, DeployError
 
@@ -47,19 +48,23 @@ def seal(
     version: str | None = None,
     force: bool = False,
     handlers: Path = HANDLERS,
+    engines: tuple[str, ...] = (),
 ) -> Archive:
     """Pack the artefact folder into `model_store`/NAME.mar and return what was written.
 
     Without `version` the version is the first 12 hex digits of the content's digest, so that a
-    changed artefact is a new version to TorchServe and an unchanged one is not. An archive
-    already there is replaced in one step, or left as it was if anything fails. Raises BadInput
-    for a missing or wrong card, report or file and GateFailed for a missed budget unless `force`.
+    changed artefact is a new version to TorchServe and an unchanged one is not. `engines` names
+    exports that travel along for the worker to choose from. An archive already there is replaced
+    in one step, or left as it was if anything fails. Raises BadInput for a missing or wrong card,
+    report, export or file and GateFailed for a missed budget unless `force`.
     """
     card = read_card(artifact)
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
     contents = _contents(card, handlers)
+    if engines:
+        engine_files.extend(contents, artifact, engines, force)
     version = version or content_version(contents)
     if not version.strip() or "/" in version:
         raise BadInput(f"version {version!r} must be a non-empty string without '/'")
@@ -78,15 +83,23 @@ def seal(
     return Archive(final, sealed.name, sealed.version, sealed.bytes, sealed.sha256)
 
 
-def is_stale(artifact: Path, archive: Path, handlers: Path = HANDLERS) -> bool:
-    """Tell whether `archive` is missing, broken or made of other content than `artifact`'s."""
+def is_stale(
+    artifact: Path,
+    archive: Path,
+    handlers: Path = HANDLERS,
+    engines: tuple[str, ...] = (),
+) -> bool:
+    """Tell whether `archive` is missing, broken or of other content than `seal` would give it."""
     try:
         verify(archive)
     except DeployError:
         return True
     with zipfile.ZipFile(archive) as packed:
         there = {n: packed.read(n) for n in packed.namelist() if n != MANIFEST}
-    return _digest(there) != _digest(_contents(read_card(artifact), handlers))
+    contents = _contents(read_card(artifact), handlers)
+    if engines:
+        engine_files.extend(contents, artifact, engines, force=True)
+    return _digest(there) != _digest(contents)
 
 
 def verify(archive: Path) -> Archive:

@@ -27,10 +27,19 @@ class Place:
     artifacts: Path
 
 
-def serve(name: str, place: Place, force: bool = False, say: Say = print) -> None:
-    """Serve artefact `name` and show a real answer. Raises DeployError with what to do."""
+def serve(
+    name: str,
+    place: Place,
+    force: bool = False,
+    engines: tuple[str, ...] = (),
+    say: Say = print,
+) -> None:
+    """Serve artefact `name` and show a real answer. Raises DeployError with what to do.
+
+    `engines` are exports that go into the archive; the worker takes the fastest.
+    """
     artifact = place.artifacts / name
-    sealed = ensure_archive(artifact, place.model_store, force, say)
+    sealed = ensure_archive(artifact, place.model_store, force, engines, say)
     settings = configuration.read(place.config)
     management, inference = server.clients(place.workdir, settings)
     if server.running(place.workdir) or server.answers(inference):
@@ -40,6 +49,9 @@ def serve(name: str, place: Place, force: bool = False, say: Say = print) -> Non
         management, inference = server.clients(place.workdir, settings)
         say(f"server    started at {settings.inference}, logs in {_short(place.workdir / 'logs')}")
     ensure_registered(sealed, management, place.workdir, say)
+    if engines:
+        for line in engine_lines(management.describe(name, None, True)):
+            say(line)
     sample = _ask(name, artifact, inference, say)
     say("")
     for line in headline(read_report(artifact)):
@@ -49,18 +61,31 @@ def serve(name: str, place: Place, force: bool = False, say: Say = print) -> Non
         say(line)
 
 
-def ensure_archive(artifact: Path, model_store: Path, force: bool, say: Say) -> Archive:
+def ensure_archive(
+    artifact: Path, model_store: Path, force: bool, engines: tuple[str, ...], say: Say
+) -> Archive:
     """Build the artefact's archive unless the one in the model store holds the same content."""
     card = read_card(artifact)
     path = model_store / f"{card.name}.mar"
-    if archive.is_stale(artifact, path):
-        sealed = archive.seal(artifact, model_store, force=force)
+    if archive.is_stale(artifact, path, engines=engines):
+        sealed = archive.seal(artifact, model_store, force=force, engines=engines)
         state = "built"
     else:
         sealed = archive.verify(path)
         state = "up to date"
     say(f"archive   {_short(path)}, {size(sealed.bytes)}, {state}")
     return sealed
+
+
+def engine_lines(described: list[dict[str, Any]]) -> list[str]:
+    """The file that serves, and what the others took or why they did not run."""
+    engine = described[0].get("customizedMetadata", {}).get("engine", {})
+    lines = [f"engine    {engine.get('file')} serves"]
+    for file, times in engine.get("milliseconds", {}).items():
+        lines.append(f"          {file}: {' / '.join(f'{ms:.3g}' for ms in times)} ms")
+    for file, why in engine.get("skipped", {}).items():
+        lines.append(f"          {file}: not here: {why}")
+    return lines
 
 
 def headline(report: dict[str, Any]) -> list[str]:

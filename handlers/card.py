@@ -32,6 +32,11 @@ class Card:
         """Batch sizes to warm up, ascending, at least [1]."""
         return sorted({int(n) for n in self.model.get("batch_sizes", [1])} | {1})
 
+    @property
+    def alternatives(self) -> list[str]:
+        """The same network's files for other engines, see `handlers.engines`."""
+        return list(self.model.get("alternatives", []))
+
 
 def read_json(path: Path) -> Any:
     """A JSON file's content; ModelError naming the file when it is missing or broken."""
@@ -57,6 +62,9 @@ def read_card(folder: Path) -> Card:
         raise ModelError(f"{path}: 'labels' must be a list of strings")
     if not isinstance(raw["model"].get("file"), str):
         raise ModelError(f"{path}: 'model.file' must name the model's file")
+    others = raw["model"].get("alternatives", [])
+    if not isinstance(others, list) or not all(isinstance(file, str) for file in others):
+        raise ModelError(f"{path}: 'model.alternatives' must be a list of file names")
     serving = raw.get("serving")
     return Card(
         name=raw["name"],

@@ -55,7 +55,9 @@ class ImageClassifier(BaseHandler):
         return answers if request.many else answers[0]
 
     def example(self) -> torch.Tensor:
-        return torch.zeros(self.spec.channels, self.spec.height, self.spec.width, dtype=torch.uint8)
+        """A ramp from black to white: of one grey, engines that differ could still agree."""
+        ramp = torch.linspace(0, 255, self.spec.width).to(torch.uint8)
+        return ramp.expand(self.spec.channels, self.spec.height, -1).contiguous()
 
     def schemas(self) -> tuple[Any, Any]:
         labels = len(self.card.labels)

@@ -1,6 +1,8 @@
 """Other engines behind the same handler: on a real TorchServe and in the microservice."""
 
 import base64
+import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.integration import engines, quadrant
 from tests.integration.torchserve import Running
 
 PICTURES = [(label, kind) for label in range(4) for kind in ("PNG", "JPEG")]
+ENDINGS = {"onnx": "onnx", "openvino": "xml"}
 TOLERANCE = 1e-5  # of a probability: the engines sum in another order
 
 
@@ -84,6 +87,46 @@ def test_a_broken_file_is_named_when_the_worker_dies(served: Running, store: Pat
     archive.seal(artifact, store)
     with pytest.raises(WorkerDied, match=r"model\.onnx does not load in ONNX Runtime"):
         served.management.register("quadrant-broken.mar")
+
+
+def test_the_workers_measure_and_serve_the_fastest(
+    served: Running, store: Path, tmp_path: Path
+) -> None:
+    artifact = quadrant.make(tmp_path, name="quadrant-both", workers=2)
+    report = quadrant.report()
+    report.update(digest="one", exports={})
+    for engine in ("onnx", "openvino"):
+        made = engines.make(tmp_path / "made", engine)
+        shutil.copytree(made, artifact / "exports" / engine)
+        file = json.loads((made / "model.json").read_text())["model"]["file"]
+        report["exports"][engine] = {
+            "file": f"exports/{engine}/{file}",
+            "agreement": 1.0,
+            "served_drop": 0.0,
+            "digest": "one",
+        }
+    quadrant.write(artifact / "report.json", report)
+    archive.seal(artifact, store, engines=("onnx", "openvino"))
+    served.management.register("quadrant-both.mar")
+    try:
+        verdicts = []
+        for _ in range(6):  # either of the two workers answers
+            (entry,) = served.management.describe("quadrant-both", customized=True)
+            verdicts.append(entry["customizedMetadata"]["engine"])
+        engine = verdicts[0]
+        assert verdicts == [engine] * 6, "the workers disagree"
+        assert engine["skipped"] == {}
+        alternatives = [f"exports/{name}/model.{end}" for name, end in ENDINGS.items()]
+        assert list(engine["milliseconds"]) == ["model.pt", *alternatives]
+        cost = {file: math.prod(times) for file, times in engine["milliseconds"].items()}
+        assert cost[engine["file"]] <= cost["model.pt"]
+        for label, kind in PICTURES:
+            body = quadrant.picture(label, kind, side=60)
+            given = served.inference.predict("quadrant-both", body)
+            expected = served.inference.predict("quadrant", body)
+            assert probabilities(given) == pytest.approx(probabilities(expected), abs=TOLERANCE)
+    finally:
+        served.management.unregister("quadrant-both")
 
 
 def _base64(labels: range) -> list[str]:

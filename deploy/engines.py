@@ -1,0 +1,86 @@
+"""Exported files as further engines of an archive: which may go in, and under what name.
+
+The worker measures them where it serves and takes the fastest (`handlers.engines`). What goes in
+was checked against the data by `python -m optimize export`, and must keep the same budget as the
+artefact's own file.
+"""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from deploy.errors import BadInput, GateFailed
+
+SUFFIXES = (".onnx", ".xml", ".pt2")
+
+
+def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], force: bool) -> None:
+    """Add exports to an archive's contents, and to the card among them.
+
+    Args:
+        contents: entry name -> bytes, with model.json and report.json.
+        artifact: the folder whose `exports/` hold the files.
+        names: as the report lists them, such as `onnx-int8`.
+        force: take a file although it misses the budget.
+
+    Raises:
+        BadInput: there is no such export, it is of an earlier model, or no worker can run it.
+        GateFailed: it loses more than the artefact's budget allows.
+    """
+    report, card = json.loads(contents["report.json"]), json.loads(contents["model.json"])
+    files = []
+    for name in names:
+        entry = _entry(report, artifact, name)
+        if not force:
+            _check_budget(report.get("gate", {}), entry, artifact, name)
+        files.append(entry["file"])
+        folder = artifact / "exports" / name
+        found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        if artifact / entry["file"] not in found:
+            raise BadInput(f"{artifact / entry['file']} is missing: {_again(artifact, name)}")
+        for path in found:
+            contents[path.relative_to(artifact).as_posix()] = path.read_bytes()
+    card["model"]["alternatives"] = files
+    contents["model.json"] = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _entry(report: dict[str, Any], artifact: Path, name: str) -> dict[str, Any]:
+    """The export's entry of the report, of this model and for a worker."""
+    exports: dict[str, dict[str, Any]] = report.get("exports") or {}
+    entry = exports.get(name)
+    if entry is None:
+        usable = [n for n, e in exports.items() if PurePosixPath(e["file"]).suffix in SUFFIXES]
+        there = f"it has {', '.join(usable)}" if usable else "it has none yet"
+        raise BadInput(f"{artifact} has no export {name!r} ({there}): {_again(artifact, name)}")
+    if PurePosixPath(entry["file"]).suffix not in SUFFIXES:
+        raise BadInput(
+            f"a worker cannot run {name!r}; engines are exports of onnx, openvino and aoti"
+        )
+    if "served_drop" not in entry:
+        raise BadInput(
+            f"{name!r} was not compared with model.pt, or takes other inputs than model.pt: "
+            f"{_again(artifact, name)}"
+        )
+    if entry.get("digest") != report.get("digest"):
+        raise BadInput(f"{name!r} is of an earlier model: {_again(artifact, name)}")
+    return entry
+
+
+def _check_budget(gate: dict[str, Any], entry: dict[str, Any], artifact: Path, name: str) -> None:
+    """What it loses against model.pt comes on top of what model.pt lost."""
+    drop, most = gate.get("drop", 0.0) + entry["served_drop"], gate.get("max_drop", 0.0)
+    if drop > most:
+        why = f"{gate.get('metric')} drops by {drop:.4f} in it where {most} is allowed"
+    elif entry["agreement"] < gate.get("min_agreement", 0.0):
+        why = f"it agrees on {entry['agreement']:.3f} where {gate['min_agreement']} is asked for"
+    else:
+        return
+    raise GateFailed(
+        f"{artifact} is not archived with {name!r}: {why}. Leave it out, "
+        "or pass --force to archive it all the same"
+    )
+
+
+def _again(artifact: Path, name: str) -> str:
+    form = name.split("-")[0]
+    return f"run `python -m optimize export {artifact} --to {form}`"
