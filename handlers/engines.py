@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.lib import format as npy
 
 from handlers.backend import Predict, keep_freed_memory, load_model
 from handlers.card import Card, read_card
@@ -172,8 +173,8 @@ def _run(predict: Predict, load: Load) -> None:
 def _measured_aside(folder: Path, own: str, loads: Sequence[Load]) -> Verdict:
     """`measure` in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="marpress-engines-") as scratch:
-        inputs, result = Path(scratch) / "inputs.pt", Path(scratch) / VERDICT_FILE
-        torch.save([[list(call) for call in load] for load in loads], inputs)
+        inputs, result = Path(scratch) / "inputs.npy", Path(scratch) / VERDICT_FILE
+        _write(loads, inputs)
         here = str(Path(__file__).resolve().parent.parent)
         paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
         done = subprocess.run(
@@ -226,11 +227,30 @@ def _keep(folder: Path, verdict: Verdict) -> None:
         logger.info("every worker measures for itself, %s cannot be written: %s", folder, error)
 
 
+def _write(loads: Sequence[Load], path: Path) -> None:
+    """The number of tensors of every call of every load, then the tensors."""
+    counts = json.dumps([[len(call) for call in load] for load in loads])
+    with path.open("wb") as sink:
+        sink.write(counts.encode() + b"\n")
+        for tensor in (tensor for load in loads for call in load for tensor in call):
+            npy.write_array(sink, tensor.numpy(), allow_pickle=False)  # type: ignore[no-untyped-call]
+
+
+def _read(path: Path) -> list[Load]:
+    """What `_write` wrote."""
+    with path.open("rb") as source:
+
+        def tensor() -> torch.Tensor:
+            return torch.from_numpy(npy.read_array(source, allow_pickle=False))  # type: ignore[no-untyped-call]
+
+        counts = json.loads(source.readline())
+        return [[tuple(tensor() for _ in range(n)) for n in load] for load in counts]
+
+
 def _main(folder: str, inputs: str, result: str) -> None:
     """The measuring process."""
     keep_freed_memory()
-    loads = [[tuple(call) for call in load] for load in torch.load(inputs, weights_only=True)]
-    verdict = measure(Path(folder), read_card(Path(folder)), loads)
+    verdict = measure(Path(folder), read_card(Path(folder)), _read(Path(inputs)))
     Path(result).write_text(json.dumps(dataclasses.asdict(verdict)))
 
 

@@ -137,7 +137,8 @@ def test_describe(doubler):
     assert described[0] == 200
     assert described[1]["name"] == "colours"
     assert described[1]["report"] == {"recipe": "colours", "gate": {"passed": True}}
-    assert set(described[1]) == {"name", "task", "labels", "input", "output", "report"}
+    assert set(described[1]) == {"name", "task", "engine", "labels", "input", "output", "report"}
+    assert described[1]["engine"] == {"file": "model.pt", "milliseconds": {}, "skipped": {}}
     assert answered == (200, {"value": 6})
 
 
