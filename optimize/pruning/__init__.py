@@ -1,1 +1,1 @@
-"""Parts of `optimize.prune`: the dependency graph, dead channels, single weights."""
+"""Parts of `optimize.pruning.prune`: the dependency graph, dead channels, single weights."""

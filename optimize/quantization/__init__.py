@@ -1,1 +1,1 @@
-"""The methods of `optimize.quantize`, and how a method and its layers are chosen."""
+"""The methods of `optimize.quantization.quantize`, and how a method and its layers are chosen."""

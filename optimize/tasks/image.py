@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from optimize import data, evaluate, models, stages
 from optimize.data import Dataset, Split
-from optimize.distill import DistillOptions
+from optimize.distillation import DistillOptions
 from optimize.errors import DataError, ModelError, RecipeError
 from optimize.recipe import Named, Recipe
 from optimize.stages import split_of

@@ -13,10 +13,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from optimize import evaluate, prune_transformer, transfer
+from optimize import evaluate, transfer
 from optimize.errors import DataError, ModelError, RecipeError
 from optimize.files import write
 from optimize.models import bert
+from optimize.pruning import transformer
 from optimize.recipe import Named, Recipe
 from optimize.tasks import Context, Stage, State
 from optimize.text import calibration, inference, int8, metrics, vocabulary
@@ -288,10 +289,10 @@ def _prune(state: State, options: PruneStage, context: Context) -> State:
 
     blocks = bert.blocks(model)
     model.eval()
-    importance = prune_transformer.measure(
+    importance = transformer.measure(
         blocks, (_trimmed(split.windows[part]) for part in chosen), loss
     )
-    prune_transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
+    transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
     view: Any = state.training
     if options.recover is not None:
         view = _teacher_view(state, len(model.layers), context)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deploy import archive
 from optimize import torchscript
-from optimize.quantize import QuantizeOptions, quantize
+from optimize.quantization.quantize import QuantizeOptions, quantize
 from tests.integration import quadrant
 from tests.integration.torchserve import Running
 

@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from optimize import imports, prune_transformer
+from optimize import imports
 from optimize.errors import ModelError
 from optimize.models import bert
 from optimize.models.bert import BertClassifier, BertShape
+from optimize.pruning import transformer
 
 SHAPE = BertShape(100, 32, 2, 4, 48, max_position_embeddings=64)
 
@@ -169,7 +170,7 @@ def test_what_does_nothing_is_pruned_for_free() -> None:
     batch = ids(8, 20)
     before = model(batch)
     targets = torch.arange(8) % 2
-    importance = prune_transformer.measure(
+    importance = transformer.measure(
         bert.blocks(model),
         [batch[:4], batch[4:]],
         lambda part, n: torch.nn.functional.cross_entropy(model(part), targets[n * 4 : n * 4 + 4]),
@@ -177,7 +178,7 @@ def test_what_does_nothing_is_pruned_for_free() -> None:
     for of_heads, of_neurons in zip(importance.heads, importance.neurons, strict=True):
         assert of_heads[dead_heads].max() == 0 < of_heads[[0, 2]].min()
         assert of_neurons[dead_neurons].max() == 0
-    prune_transformer.prune(bert.blocks(model), importance, heads=2, neurons=24)
+    transformer.prune(bert.blocks(model), importance, heads=2, neurons=24)
     assert model.layers[0].attention.qkv.weight.shape == (3 * 16, 32)
     assert model.layers[1].fc1.weight.shape == (24, 32)
     torch.testing.assert_close(model(batch), before, atol=1e-5, rtol=1e-4)
@@ -188,9 +189,9 @@ def test_layers_that_turn_least_are_dropped() -> None:
     states.append(states[0].clone())  # layer 0 does nothing
     states.append(-states[1])  # layer 1 turns round
     states.append(states[2] + 0.01 * torch.randn(4, 8))
-    influence = prune_transformer.layer_influence(states)
+    influence = transformer.layer_influence(states)
     layers = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(3))
-    kept = prune_transformer.drop_layers(layers, influence, 2)
+    kept = transformer.drop_layers(layers, influence, 2)
     assert list(kept) == [layers[1], layers[2]]
     with pytest.raises(ValueError, match="keep from 1 to 3"):
-        prune_transformer.drop_layers(layers, influence, 4)
+        transformer.drop_layers(layers, influence, 4)

@@ -21,7 +21,7 @@ from optimize import (
 )
 from optimize.errors import BudgetMissed, DataError, ModelError, RecipeError
 from optimize.models import parameters
-from optimize.prune import widths
+from optimize.pruning.prune import widths
 from optimize.tasks import Stage, State
 from tests.unit.optimize.conftest import SMALL
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from optimize import torchscript
 from optimize.data import Dataset
 from optimize.errors import ModelError, ParityError
-from optimize.quantize import ENGINE, quantize
+from optimize.quantization.quantize import ENGINE, quantize
 
 
 @pytest.fixture

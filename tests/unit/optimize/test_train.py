@@ -7,7 +7,7 @@ from torch import nn
 
 from optimize import evaluate, train
 from optimize.data import Dataset
-from optimize.distill import DistillOptions, distill, distillation_loss, teacher_logits
+from optimize.distillation import DistillOptions, distill, distillation_loss, teacher_logits
 from optimize.errors import DataError
 from optimize.models import convnet
 from optimize.progress import Progress

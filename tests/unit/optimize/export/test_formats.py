@@ -16,7 +16,7 @@ from optimize.export import check
 from optimize.export.convert import convert
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Exportable, Subject
-from optimize.quantize import QuantizeOptions, quantize
+from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.whisper.layers import Int8Linear
 
 Needs = Callable[[str], None]

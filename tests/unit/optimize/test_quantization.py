@@ -12,13 +12,13 @@ from optimize.lowering.ranges import Histogram
 from optimize.models import Normalized, convnet
 from optimize.quantization.equalize import equalize
 from optimize.quantization.fallback import within_budget
+from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.quantization.simulated import (
     input_ranges,
     layers,
     quantization_table,
     simulated,
 )
-from optimize.quantize import QuantizeOptions, quantize
 from optimize.sensitivity import accuracy_on
 from optimize.train import TrainOptions, fit
 

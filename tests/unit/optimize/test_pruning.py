@@ -9,8 +9,8 @@ from optimize import evaluate, models, torchscript
 from optimize.data import Dataset
 from optimize.errors import ModelError, OptionError
 from optimize.models import convnet, resnet
-from optimize.prune import PruneOptions, prune, widths
 from optimize.pruning.dead import remove_dead
+from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.weights import held, zeros
 from optimize.sensitivity import accuracy_on, pruning_table
 from optimize.train import TrainOptions, fit
@@ -252,3 +252,14 @@ def test_the_sensitivity_table_says_what_each_layer_costs_alone(
     assert sum(found[k] for k in found if k[1] == 0.75) > sum(
         found[k] for k in found if k[1] == 0.25
     )
+
+
+def test_the_package_offers_the_functions_and_not_their_modules() -> None:
+    import optimize
+    from optimize import DistillOptions, PruneOptions, QuantizeOptions, distill, prune, quantize
+
+    assert {distill.__name__, prune.__name__, quantize.__name__} == {"distill", "prune", "quantize"}
+    assert all(callable(f) for f in (distill, prune, quantize))
+    assert all(isinstance(o, type) for o in (DistillOptions, PruneOptions, QuantizeOptions))
+    with pytest.raises(AttributeError, match="no attribute 'shrink'"):
+        _ = optimize.shrink
