@@ -10,16 +10,19 @@ builds a contestant's files again. Results: `benchmarks/results/compress.json` a
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import compress_agreement
 import compress_contestants
 import compress_plot
 import compress_race
 import compress_zoo
 
 HERE = Path(__file__).resolve().parent
-CALIBRATION = (8, 3)  # batches of this size, this many
+STAGES = ("build", "agreement", "rows", "grid")
+CALIBRATION = (8, 12)  # batches of this size, this many
 _SHOWN = ("eager", "torchscript", "ours", "onnxruntime", "openvino_int8", "openvino_bf16", "aoti",
           "compile")  # fmt: skip
 
@@ -29,50 +32,78 @@ def build(model: str, contestant: str, work: Path) -> None:
     entry = compress_zoo.ZOO[model]
     suffix, make, _ = compress_contestants.CONTESTANTS[contestant]
     data = [entry.inputs(CALIBRATION[0], 100 + seed) for seed in range(CALIBRATION[1])]
-    make(compress_zoo.load(model), entry.kind, data, work / f"{model}{suffix}")
+    make(compress_zoo.load(model, work), entry.kind, data, work / f"{model}{suffix}")
 
 
-def prepare(model: str, names: list[str], rebuild: list[str], work: Path) -> None:
+def prepare(options: argparse.Namespace, model: str) -> None:
     """Build what is missing, each file in a fresh process."""
-    for name in names:
+    work: Path = options.work
+    for name in options.contestants:
         suffix = compress_contestants.CONTESTANTS[name][0]
-        if not suffix or (name not in rebuild and (work / f"{model}{suffix}").exists()):
+        if name == "compile":
+            compile_ahead(options, model)
+        if not suffix or (name not in options.rebuild and (work / f"{model}{suffix}").exists()):
             continue
         log = work / f"{model}.{name}.log"
+        began = time.monotonic()
         with log.open("w") as sink:
             words = ["--build", name, "--models", model, "--work", str(work)]
             code = compress_race.spawn(
-                "compress.py", *words, threads=1, stdout=sink, stderr=sink
+                "compress.py", *words, work=work, threads=1, stdout=sink, stderr=sink
             ).wait()
-        print(f"{model}: {name} {'built' if code == 0 else f'failed, see {log}'}", flush=True)
+        took = f"{time.monotonic() - began:.0f} s"
+        print(f"{model}: {name} {took}{'' if code == 0 else f', failed: see {log}'}", flush=True)
 
 
-def row(
-    model: str, batch: int, threads: int, results: dict[str, dict[str, float]]
-) -> dict[str, Any]:
+def compile_ahead(options: argparse.Namespace, model: str) -> None:
+    """torch.compile's code for every row, kept in the work folder."""
+    for batch in map(int, options.batches):
+        for threads in map(int, options.threads):
+            marker = options.work / f"{model}.compile.{batch}.{threads}"
+            if marker.exists() and "compile" not in options.rebuild:
+                continue
+            began = time.monotonic()
+            if compress_race.compile_ahead(model, batch, threads, options.work):
+                marker.touch()
+                words = f"{time.monotonic() - began:.0f} s"
+            else:
+                words = f"failed: see {options.work / f'{model}.compile.log'}"
+            print(f"{model}: compile, batch {batch}, threads {threads}: {words}", flush=True)
+
+
+def row(model: str, batch: int, threads: int, times: dict[str, float]) -> dict[str, Any]:
     """One row of compress.json: speeds over eager, None where a contestant failed."""
-    eager = results["eager"]["ms"]
     made: dict[str, Any] = {"model": model, "batch": batch, "threads": threads}
     for name in _SHOWN:
-        made[name] = round(eager / results[name]["ms"], 3) if name in results else None
+        made[name] = round(times["eager"] / times[name], 3) if name in times else None
     both = [made[n] for n in ("openvino_int8", "openvino_bf16") if made[n] is not None]
     made["openvino"] = max(both) if both else None
-    made["agreement"] = round(results["ours"]["agreement"], 4) if "ours" in results else None
-    made["milliseconds"] = {n: round(r["ms"], 4) for n, r in results.items()}
-    made["relative_error"] = {n: round(r["error"], 4) for n, r in results.items() if "error" in r}
-    made["agreements"] = {n: round(r["agreement"], 4) for n, r in results.items() if "error" in r}
+    made["milliseconds"] = {n: round(ms, 4) for n, ms in times.items()}
     return made
 
 
+def with_agreement(made: dict[str, Any], work: Path) -> dict[str, Any]:
+    """A row with what the contestants answered on the model's held-out inputs."""
+    found = compress_agreement.compare(made["model"], list(_SHOWN), work)
+    result = {k: v for k, v in made.items() if k != "milliseconds"}
+    result["agreement"] = round(found["ours"]["agreement"], 4) if "ours" in found else None
+    result["agreement_inputs"] = found["eager"]["inputs"] if found else 0
+    result["weights"] = compress_zoo.ZOO[made["model"]].weights
+    result["milliseconds"] = made["milliseconds"]
+    result["relative_error"] = {n: round(r["error"], 4) for n, r in found.items()}
+    result["agreements"] = {n: round(r["agreement"], 4) for n, r in found.items()}
+    return result
+
+
 def show(made: dict[str, Any]) -> None:
-    cells = []
-    for name, ms in made["milliseconds"].items():
-        error, same = made["relative_error"].get(name), made["agreements"].get(name)
-        cells.append(f"  {name:14} {ms:9.2f} ms {made[name]:6.2f}x  error {error}  same {same}")
+    """A row as a table."""
     ours, openvino = made["ours"], made["openvino"]
     against = f", {ours / openvino:.2f}x OpenVINO" if ours and openvino else ""
     print(f"{made['model']} batch {made['batch']} threads {made['threads']}{against}")
-    print("\n".join(cells), flush=True)
+    for name, ms in made["milliseconds"].items():
+        error, same = made["relative_error"].get(name), made["agreements"].get(name)
+        print(f"  {name:14} {ms:9.2f} ms {made[name]:6.2f}x  agreement {same}  error {error}")
+    sys.stdout.flush()
 
 
 def kept(file: Path, fresh: bool) -> Any:
@@ -95,35 +126,35 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "results/compress.json")
     parser.add_argument("--rebuild", type=words, default=[], help="contestants to build again")
     parser.add_argument("--fresh", action="store_true", help="measure again")
-    parser.add_argument("--only-build", action="store_true", help="build the files, measure later")
+    parser.add_argument("--stages", type=words, default=list(STAGES), help=f"of {STAGES}")
     parser.add_argument("--build", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    work: Path = options.work
-    rows = work / "rows"
+    rows = options.work / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     if options.build:
-        build(options.models[0], options.build, work)
+        build(options.models[0], options.build, options.work)
         return 0
     for model in options.models:
-        prepare(model, options.contestants, options.rebuild, work)
-    if options.only_build:
-        return 0
+        if "build" in options.stages:
+            prepare(options, model)
+        if "agreement" in options.stages:
+            compress_agreement.prepare(model, options.contestants, options.rebuild, options.work)
     plan = [(m, int(t)) for t in options.threads for m in options.models]
-    for model, threads in plan:
+    for model, threads in plan if "rows" in options.stages else []:
         for batch in map(int, options.batches):
             file = rows / f"{model}.{threads}.{batch}.json"
             made = kept(file, options.fresh)
             if made is None:
-                results = compress_race.race(
-                    model, options.contestants, batch, threads, options.rounds, work, options.cores
-                )
-                made = row(model, batch, threads, results)
+                made = row(model, batch, threads, compress_race.race(
+                    model, options.contestants, batch, threads, options.rounds, options.work,
+                    options.cores,
+                ))  # fmt: skip
                 file.write_text(json.dumps(made))
-                write(rows, options.output)
-            show(made)
-    for model, threads in plan:
+            show(with_agreement(made, options.work))
+    for model, threads in plan if "grid" in options.stages else []:
         file = rows / f"{model}.{threads}.grid.json"
-        times = kept(file, options.fresh) or compress_race.grid(model, threads, work, options.cores)
+        times = kept(file, options.fresh)
+        times = times or compress_race.grid(model, threads, options.work, options.cores)
         if not times:
             continue
         file.write_text(json.dumps(times))
@@ -131,22 +162,25 @@ def main() -> int:
         cells = ", ".join(f"{batch}: {ms:.2f}" for batch, ms in times.items())
         print(f"{model} threads {threads}, our ms per input by batch size: {cells}; ", end="")
         print(f"worst over best {spread:.2f}", flush=True)
-    write(rows, options.output)
+    write(options.work, options.output)
     return 0
 
 
-def write(rows: Path, output: Path) -> None:
+def write(work: Path, output: Path) -> None:
     """Every row measured so far, as JSON and as a plot."""
+    rows = work / "rows"
     found = [
-        json.loads(f.read_text()) for f in sorted(rows.glob("*.json")) if ".grid." not in f.name
-    ]
+        with_agreement(json.loads(f.read_text()), work)
+        for f in sorted(rows.glob("*.json")) if ".grid." not in f.name
+    ]  # fmt: skip
     order = list(compress_zoo.ZOO)
     found.sort(key=lambda r: (order.index(r["model"]), r["threads"], r["batch"]))
-    grids = [
-        {"model": f.name.split(".")[0], "threads": int(f.name.split(".")[1]),
-         "ms_per_input": json.loads(f.read_text())}
-        for f in sorted(rows.glob("*.grid.json"))
-    ]  # fmt: skip
+    grids = []
+    for file in sorted(rows.glob("*.grid.json")):
+        model, threads = file.name.split(".")[:2]
+        grids.append(
+            {"model": model, "threads": int(threads), "ms_per_input": json.loads(file.read_text())}
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"machine": machine(), "rows": found, "grid": grids}, indent=1)
     output.write_text(text + "\n")

@@ -35,15 +35,14 @@ def serve(model: str, contestant: str, batch: int, threads: int, work: Path) -> 
     entry = compress_zoo.ZOO[model]
     suffix, _, load = compress_contestants.CONTESTANTS[contestant]
     timed = entry.timed(batch)
-    inputs = [entry.inputs(batch, seed) for seed in range(2, 6)]
-    given = compress_zoo.load(model) if contestant in ("eager", "compile") else torch.nn.Identity()
+    given = torch.nn.Identity()
+    if contestant in ("eager", "compile"):
+        given = compress_zoo.load(model, work)
     with torch.inference_mode():
         call = load(given, work / f"{model}{suffix}", threads, timed[0], entry.varied)
         for _ in range(4):
             for x in timed:
                 call(x)
-        outputs = torch.cat([torch.as_tensor(call(x)).clone().float() for x in inputs])
-        torch.save(outputs, work / f"{model}.{contestant}.{batch}.{threads}.out")
         print("ready", flush=True)
         for line in sys.stdin:
             until, times = time.perf_counter() + float(line), []
@@ -55,11 +54,16 @@ def serve(model: str, contestant: str, batch: int, threads: int, work: Path) -> 
             print(json.dumps(times), flush=True)
 
 
-def spawn(script: str, *arguments: str, threads: int = 2, **options: Any) -> subprocess.Popen[str]:
-    """One of this folder's scripts, with the same malloc and threads for everybody."""
+def spawn(
+    script: str, *arguments: str, work: Path, threads: int = 2, **options: Any
+) -> subprocess.Popen[str]:
+    """One of this folder's scripts, with the same malloc and threads for everybody. What
+    torch.compile makes stays in the work folder."""
     environment = {
         **os.environ,
         **MALLOC,
+        "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
+        "TORCHINDUCTOR_COMPILE_THREADS": "1",
         "OMP_NUM_THREADS": str(threads),
         "PYTHONWARNINGS": "ignore",
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
@@ -74,7 +78,6 @@ class Runner:
 
     name: str
     process: subprocess.Popen[str]
-    output: Path
     times: list[float] = field(default_factory=list)
 
     def read(self) -> str | None:
@@ -96,7 +99,7 @@ class Runner:
         self.process.stdin.close()
         self.process.wait()
         fast = sorted(self.times)[: max(1, len(self.times) // 2)]
-        return statistics.median(fast)
+        return statistics.median(fast or [0.0])
 
 
 def start(model: str, name: str, batch: int, threads: int, work: Path, cores: str) -> Runner | None:
@@ -106,6 +109,7 @@ def start(model: str, name: str, batch: int, threads: int, work: Path, cores: st
         process = spawn(
             "compress_race.py",
             *words,
+            work=work,
             threads=threads,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -113,7 +117,7 @@ def start(model: str, name: str, batch: int, threads: int, work: Path, cores: st
         )
     if cores:
         os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
-    runner = Runner(name, process, work / f"{model}.{name}.{batch}.{threads}.out")
+    runner = Runner(name, process)
     if runner.read() is None:
         process.wait()
         return None
@@ -122,27 +126,22 @@ def start(model: str, name: str, batch: int, threads: int, work: Path, cores: st
 
 def race(
     model: str, names: list[str], batch: int, threads: int, rounds: int, work: Path, cores: str
-) -> dict[str, dict[str, float]]:
-    """Milliseconds per call, relative error and agreement with eager, by contestant."""
-    import torch
-
+) -> dict[str, float]:
+    """Milliseconds per call, by contestant."""
     started = [start(model, name, batch, threads, work, cores) for name in names]
     runners = [runner for runner in started if runner is not None]
     for _ in range(rounds):
         for runner in runners:
             runner.burst()
-    results: dict[str, dict[str, float]] = {}
-    reference = None
-    for runner in runners:
-        results[runner.name] = {"ms": runner.close()}
-        output = torch.load(runner.output)
-        runner.output.unlink()
-        reference = output if runner.name == "eager" else reference
-        if reference is not None:
-            error = (output - reference).norm() / reference.norm()
-            same = (output.argmax(1) == reference.argmax(1)).float().mean()
-            results[runner.name] |= {"error": error.item(), "agreement": same.item()}
-    return results
+    return {runner.name: runner.close() for runner in runners}
+
+
+def compile_ahead(model: str, batch: int, threads: int, work: Path) -> bool:
+    """Fill torch.compile's cache for one batch size and thread count; whether it could."""
+    runner = start(model, "compile", batch, threads, work, "")
+    if runner is not None:
+        runner.close()
+    return runner is not None
 
 
 def walk(model: str, threads: int, work: Path) -> None:
@@ -175,7 +174,7 @@ def walk(model: str, threads: int, work: Path) -> None:
 def grid(model: str, threads: int, work: Path, cores: str) -> dict[str, float]:
     """What `walk` finds in a fresh process; nothing when it fails."""
     words = [model, "walk", "0", str(threads), str(work)]
-    process = spawn("compress_race.py", *words, threads=threads, stdout=subprocess.PIPE)
+    process = spawn("compress_race.py", *words, work=work, threads=threads, stdout=subprocess.PIPE)
     if cores:
         os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
     output, _ = process.communicate()

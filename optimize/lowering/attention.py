@@ -1,5 +1,6 @@
 """Self-attention whose queries, keys and values come from one linear layer."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,9 @@ def find_self_attention(module: fx.GraphModule, node: fx.Node) -> SelfAttention 
     batch, heads, length, width = node.args[0].meta["val"].shape  # type: ignore[union-attr]
     source = _source(node.args[0])
     if source is None or not isinstance(heads, int) or not isinstance(width, int):
+        return None
+    stored = [n for n in arguments(source)[1:3] if n is not None]
+    if any(constant(module, n) is None for n in stored):
         return None
     value = source.meta["val"]
     if value.dim() != 3 or value.shape[-1] != 3 * heads * width or not _alone(source, node):
@@ -78,20 +82,20 @@ def _alone(source: fx.Node, attention: fx.Node) -> bool:
 
 
 def fold_scale(module: fx.GraphModule, found: SelfAttention) -> None:
-    """Multiply the queries' weights by the factor of the scores, once and for all."""
+    """Multiply the queries' weights by the factor of the scores, once and for all; log2(e) too,
+    as powers of two are cheaper than those of e."""
     node, source = found.node, found.source
     weight, bias = constant(module, source.args[1]), constant(module, arguments(source)[2])
     given = arguments(node)[6]
-    scale = found.width**-0.5 if given is None else float(given)
-    if weight is None:
-        return
+    scale = (found.width**-0.5 if given is None else float(given)) / math.log(2)
+    assert weight is not None  # find_self_attention saw to it
     rows = found.heads * found.width
     weight = torch.cat([weight[:rows] * scale, weight[rows:]])
     source.update_arg(1, replace_constant(module, source, "weight", weight))
     if bias is not None:
         bias = torch.cat([bias[:rows] * scale, bias[rows:]])
         source.args = (*source.args[:2], replace_constant(module, source, "bias", bias))
-    node.kwargs = {**node.kwargs, "scale": 1.0}
+    node.kwargs = {**node.kwargs, "scale": math.log(2)}
 
 
 def attend(qkv: Tensor, starts: list[int], heads: int, step: int) -> Tensor:
@@ -100,15 +104,27 @@ def attend(qkv: Tensor, starts: list[int], heads: int, step: int) -> Tensor:
     bfloat16 products with the whole score matrix between them take half the time of the
     blocked kernel on processors with AVX512-BF16. One sequence at a time keeps the scores in
     the cache; lengths are filled up to a multiple of `step`, as kernels of new shapes are slow
-    once.
+    once. The powers of two are taken without the row's maximum off, half of a softmax's time;
+    scores that leave bfloat16's range are noticed in the sums, and softmax does the work again.
 
     Args:
-        qkv: bfloat16 `[tokens, 3 * heads * width]`, the scores' factor already in the queries.
+        qkv: bfloat16 `[tokens, 3 * heads * width]`, the scores' factor and log2(e) already in
+            the queries, see `fold_scale`.
         starts: where each sequence starts, and the end of the last.
 
     Returns:
         float32 `[tokens, heads * width]`; zeros after the last sequence.
     """
+    result, fits = _attend(qkv, starts, heads, step, False)
+    if not fits:
+        result, fits = _attend(qkv, starts, heads, step, True)
+    return result
+
+
+def _attend(
+    qkv: Tensor, starts: list[int], heads: int, step: int, careful: bool
+) -> tuple[Tensor, bool]:
+    """What `attend` returns, and whether all powers of two were within range."""
     width = qkv.size(1) // (3 * heads)
     count = len(starts) - 1
     longest = 0
@@ -116,10 +132,12 @@ def attend(qkv: Tensor, starts: list[int], heads: int, step: int) -> Tensor:
         longest = max(longest, starts[i + 1] - starts[i])
     longest = (longest + step - 1) // step * step
     result = torch.empty([qkv.size(0), heads * width], dtype=torch.float32)
-    result[starts[count] :].zero_()
-    split = torch.zeros([3 * heads * longest * width], dtype=qkv.dtype)
+    if starts[count] < qkv.size(0):
+        result[starts[count] :].zero_()
+    split = torch.empty([3 * heads * longest * width], dtype=qkv.dtype)
     score = torch.empty([heads * longest * longest], dtype=qkv.dtype)
     mixed = torch.empty([heads * longest * width], dtype=qkv.dtype)
+    sums = torch.empty([heads * starts[count]], dtype=qkv.dtype)
     for i in range(count):
         start, end = starts[i], starts[i + 1]
         real = end - start
@@ -130,17 +148,26 @@ def attend(qkv: Tensor, starts: list[int], heads: int, step: int) -> Tensor:
         rows = qkv[start:end].view(real, 3, heads, width).permute(1, 2, 0, 3)
         scores = score[: heads * length * length].view(heads, length, length)
         values = mixed[: heads * length * width].view(heads, length, width)
+        total = sums[start * heads : end * heads].view(heads, real, 1)
+        weights, found = scores, values
         if real < length:
+            weights, found = scores[:, :real, :real], values[:, :real]
+            parts[:, :, real:].zero_()
             parts[:, :, :real].copy_(rows)
         else:
             parts.copy_(rows)
         torch.bmm(parts[0], parts[1].transpose(1, 2), out=scores)
-        if real < length:
-            scores[:, :, real:].fill_(-float("inf"))
-        torch._softmax(scores, -1, False, out=scores)
+        if careful:
+            weights.copy_(torch.softmax(weights.float() * 0.6931471805599453, -1))
+        else:
+            torch.exp2(scores, out=scores)
+        torch.sum(weights, [2], True, out=total)
         torch.bmm(scores, parts[2], out=values)
-        result[start:end].view(real, heads, width).copy_(values[:, :real].transpose(0, 1))
-    return result
+        answer = result[start:end].view(real, heads, width)
+        answer.copy_(found.transpose(0, 1))
+        answer.mul_(total.float().reciprocal_().transpose(0, 1))
+    # The values that are added up are far below 2^27: neither they nor a sum overflow.
+    return result, float((sums + sums.reciprocal()).sum().item()) < 2.0**100
 
 
 class TokenAttention(nn.Module):

@@ -17,6 +17,7 @@ from optimize.lowering.graphs import (
     is_named,
     layer_name,
 )
+from optimize.lowering.offsets import fold_offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
 from optimize.lowering.ranges import Affine
 
@@ -48,6 +49,7 @@ class Emitter:
     ) -> None:
         self.source, self.plan, self.affines, self.pixels = source, plan, affines, pixels
         self.hot_batch, self.keep_float = hot_batch, keep_float
+        self.offsets = fold_offsets(plan, affines)
         self.lane: fx.Node | None = None
         self.root, self.graph = nn.Module(), fx.Graph()
         self.forms = Forms(source, self.graph, self.call, affines, plan.packing)
@@ -92,6 +94,9 @@ class Emitter:
             self.lane = self.call("lane", hot.Lane(self.hot_batch), copied)
         if self.pixels is None:
             self.forms.put(node, FLOAT, copied)
+            if self.lane is not None and node in self.affines and node.meta["val"].dim() == 4:
+                image = self.call("quantize", raw.QuantizeImage(self.affines[node]), copied)
+                self.forms.put(node, UINT8, image)
         else:
             pixels = self.call("pixels", kernels.Pixels(self.pixels), copied)
             self.forms.put(node, UINT8, pixels)
@@ -189,6 +194,7 @@ class Emitter:
         if group.kind == "linear":
             make_linear = kernels.Linear if self.lane is None else hot.HotLinear
             return self.call(name, make_linear(stored, bias, output), *reads)
+        bias = self.offsets.bias(group, stored, bias)
         make = _CONVOLUTIONS[self.lane is not None, group.other is not None]
         shape = arguments(group.node)[3:7]
         return self.call(name, make(stored, bias, *shape, output=output), *reads)
@@ -227,10 +233,31 @@ class Emitter:
         def fetch(argument: fx.Node) -> fx.Node:
             return forms.get(argument, form if argument is first else FLOAT, packed)
 
+        if (own := self._own_sum(node)) is not None:
+            other = node.args[1] if own is node.args[0] else node.args[0]
+            given = (forms.get(own, FLOAT, packed), forms.get(other, FLOAT, packed))  # type: ignore
+            forms.put(node, FLOAT, self.graph.call_method("add_", given), packed)
+            return
         args, kwargs = fx.map_arg(node.args, fetch), fx.map_arg(node.kwargs, fetch)
         forms.put(node, form, copy_call(self.graph, node, args, kwargs), packed)
         if form == UINT8 and first in self.affines:
             self.affines[node] = self.affines[first]
+
+    def _own_sum(self, node: fx.Node) -> fx.Node | None:
+        """The operand of an addition that may be overwritten: what a linear kernel has just
+        written, of the sum's shape, and read by nothing else."""
+        if node.target is not aten.add.Tensor or arguments(node)[2] != 1:
+            return None
+        if len(node.all_input_nodes) != 2:
+            return None
+        shape = node.meta["val"].shape
+        for operand in node.args[:2]:
+            group = self.plan.groups.get(operand)  # type: ignore[arg-type]
+            if group is None or group.kind != "linear" or len(operand.users) != 1:  # type: ignore
+                continue
+            if operand.meta["val"].shape == shape and self.forms.has(operand, FLOAT):  # type: ignore
+                return operand  # type: ignore[return-value]
+        return None
 
     def _size(self, of: fx.Node, node: fx.Node) -> fx.Node:
         """A free size, read from the model's input where that has it: always there, unpacked."""

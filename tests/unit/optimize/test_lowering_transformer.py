@@ -1,4 +1,6 @@
 import copy
+import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 
 from optimize import torchscript
 from optimize.lowering import Lowered, lower_int8
+from optimize.lowering.attention import attend
 from optimize.models.bert import BertClassifier, BertShape
 
 
@@ -178,3 +181,22 @@ def test_kept_projections_stay_apart(ids: Tensor) -> None:
     assert {"block.k", "block.down"} <= set(lowered.left_in_float)
     with torch.no_grad():
         assert relative_error(lowered(x), model(x)) < 0.03
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4])
+def test_attention_stays_exact_where_powers_of_two_overflow(size: float) -> None:
+    torch.manual_seed(0)
+    heads, width, lengths = 3, 16, (20, 7, 0, 33)
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    qkv = torch.randn(starts[-1] + 4, 3 * heads * width)
+    qkv[:, : heads * width] *= size
+    qkv = qkv.to(torch.bfloat16)
+    found = attend(qkv, starts, heads, 16)
+    assert not found[starts[-1] :].any()
+    for start, end in itertools.pairwise(starts):
+        q, k, v = qkv[start:end].double().view(end - start, 3, heads, width).permute(1, 2, 0, 3)
+        weights = torch.softmax((q @ k.transpose(1, 2)).bfloat16().double() * math.log(2), -1)
+        expected = (weights @ v).transpose(0, 1).reshape(end - start, heads * width)
+        assert end == start or relative_error(found[start:end].double(), expected) < 0.01
