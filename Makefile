@@ -14,7 +14,7 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress figures
+.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
@@ -31,6 +31,8 @@ help:
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-serve-text               texts served, against the teacher and two servers"
 	@echo "make bench-compress                 compressed models against six other engines"
+	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
+	@echo "make bench-widths                   which channel counts int8 kernels like"
 	@echo "make figures                        the README's tables, from the reports"
 	@echo "make clean                          remove artefacts, archives and logs"
 
@@ -136,6 +138,13 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 
 bench-compress: $(PEERS)/.installed
 	$(PEERS)/bin/python benchmarks/compress.py
+
+bench-accuracy-control: $(PEERS)/.installed data
+	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume
+	$(PEERS)/bin/python -m benchmarks.accuracy_control --max-drop 0.002 --max-drop 0
+
+bench-widths: setup
+	$(BIN)/python -m benchmarks.widths
 
 bench-serve-text: $(BENCH)/.installed
 	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume
