@@ -92,7 +92,9 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\ninterrupted; finished stages are kept: add --resume", file=sys.stderr)
+        exporting = arguments.command == "export"
+        kept = "files that passed are kept" if exporting else "finished stages are kept: add --resume"
+        print(f"\ninterrupted; {kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -28,7 +28,10 @@ class Limits:
     """What an exported file may differ by.
 
     Attributes:
-        error: largest norm of the difference over the norm of the PyTorch module's answer.
+        error: largest norm of a row's difference from the PyTorch module's answer, over the
+            usual norm of an answer. Quantization's noise lies at 0.02 to 0.2; an answer that has
+            nothing to do with the input lies at 1.4. The limit parts noisy from wrong; what noise
+            is worth, `agreement` and `drop` decide.
         agreement: least share of samples on which both say the same.
         drop: what the metric may lose against the PyTorch module (0.01 is one point).
         quantized: the file must hold quantized operators or weights.

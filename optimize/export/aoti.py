@@ -21,6 +21,7 @@ EXTRA = "aoti"
 MODULES: tuple[str, ...] = ()
 PACKAGES: tuple[str, ...] = ()
 PRECISIONS = {"float32": FLOAT32}
+RECORDINGS = 57  # of speech: every fourth
 
 
 def compiler() -> bool:

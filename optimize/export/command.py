@@ -1,8 +1,11 @@
 """`python -m optimize export`: write aside, check, then publish and report; or delete."""
 
 import json
+import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -66,16 +69,23 @@ def run(
         ExportRefused: a file failed its check and was deleted; the others are complete.
         OptimizeError: nothing was exported: a package, the recipe or the stages are missing.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: nothing half-written, no orphans
     evidence = report.read(folder)
     wanted = formats(names, precisions or [])
     used = source.read_recipe(folder, evidence, recipe, overrides or [])
     exportable = subjects.load(used, folder, evidence)
+    sweep(folder / "exports")
     modules = {subject.name: subject for subject in exportable}
-    truth = exportable.evaluate(dict(modules))
-    say(f"{folder}: {_score(truth)} in PyTorch, float32")
+    truths: dict[int | None, dict[str, Any]] = {}
     served = _served_score(folder, exportable)
     failures = []
     for name, (form, kinds) in wanted.items():
+        limit = getattr(form, "RECORDINGS", None)
+        if limit not in truths:
+            truths[limit] = exportable.evaluate(dict(modules), limit)
+            say(f"{folder}: {_score(truths[limit])} in PyTorch, float32")
+        truth = truths[limit]
         for precision in kinds:
             title = key(name, form, precision)
             start = time.monotonic()
@@ -95,6 +105,24 @@ def run(
             )
     if failures:
         raise ExportRefused(f"not exported: {'; '.join(failures)}")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def sweep(exports: Path) -> None:
+    """Remove what processes that were killed had begun to write: `.NAME.PID.tmp`."""
+    for aside in exports.glob(".*.tmp"):
+        number = aside.name.split(".")[-2]
+        if not number.isdigit():
+            continue
+        try:
+            os.kill(int(number), 0)
+        except ProcessLookupError:
+            shutil.rmtree(aside, ignore_errors=True)
+        except PermissionError:  # alive, and another user's
+            continue
 
 
 def one(
@@ -132,7 +160,7 @@ def one(
                 title = sizes if len(parts) == 1 else f"{subject.name}: {sizes}"
                 parity[title] = error
         quantized = sum(check.quantized(runner, limits) for runner in runners.values())
-        measured = exportable.evaluate(dict(runners))
+        measured = exportable.evaluate(dict(runners), getattr(form, "RECORDINGS", None))
         check.metric(measured, truth, limits)
         ratios = None
         if timed and getattr(form, "TIMED", True):

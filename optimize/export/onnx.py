@@ -18,6 +18,7 @@ MODULES = ("onnx", "onnxscript", "onnxruntime")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 PRECISIONS = {"float32": FLOAT32, "int8": INT8}
 OPSET = 20
+MATRICES = ("Conv", "MatMul", "Gemm", "Gather")
 
 
 def file(artifact: str, subject: str) -> str:
@@ -73,16 +74,23 @@ class _Reader:
 
 
 def quantize(subject: Subject, source: Path, path: Path) -> None:
-    """Static int8: QuantizeLinear/DequantizeLinear pairs, weights per channel."""
+    """Static int8: QuantizeLinear/DequantizeLinear pairs, weights per channel.
+
+    With attention only matrices and tables are quantized: one scale cannot hold a mask of minus
+    infinity, and the sums before a layer norm have a few channels that dwarf the others.
+    """
+    import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    attends = any(node.op_type == "Softmax" for node in onnx.load(str(prepared)).graph.node)
     quantize_static(
         str(prepared),
         str(path),
         _Reader(subject),
+        op_types_to_quantize=list(MATRICES) if attends else None,
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,

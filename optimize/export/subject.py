@@ -102,12 +102,13 @@ class Exportable:
     Attributes:
         subjects: one or more modules.
         evaluate: from one function per subject, torch in and out, to the metric, `samples`,
-            `ci95`, `agreement` and `agreement_samples`.
+            `ci95`, `agreement` and `agreement_samples`. A second argument says how many
+            recordings a slow runtime is given; None is all.
         served: whether `model.pt` takes and returns what the only subject does.
     """
 
     subjects: list[Subject]
-    evaluate: Callable[[dict[str, Callable[..., list[Tensor]]]], dict[str, Any]]
+    evaluate: Callable[..., dict[str, Any]]
     served: bool = False
     notes: list[str] = field(default_factory=list)
 

@@ -9,24 +9,23 @@ from optimize import files, report
 PAGE = Path(__file__).resolve().parents[2] / "README.md"
 START, END = "<!-- formats:begin -->", "<!-- formats:end -->"
 HEAD = (
-    "| model | file | size | parity error | metric | agrees | time to eager | time to model.pt |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| file | size | parity error | {metric} | agrees | time to eager | time to model.pt |\n"
+    "|---|---|---|---|---|---|---|"
 )
+NAMES = {"accuracy": "accuracy", "wer": "word error rate"}
 
 
 def rows(evidence: dict[str, Any]) -> list[str]:
     """One line per export of a report."""
     found = []
     for name, entry in evidence["exports"].items():
-        metric, value = report.metric_of(entry)
         ratios = entry["latency_ratios"] or {}
         cells = [
-            evidence["recipe"],
             name,
             report.size(entry["bytes"]),
             f"{entry['parity']:.1g}",
-            f"{metric} {value:.4f} ({entry['samples']})",
-            f"{entry['agreement']:.3f} ({entry['agreement_samples']})",
+            f"{100 * report.metric_of(entry)[1]:.2f} %",
+            f"{entry['agreement']:.3f}",
             *(_ratios(ratios.get(rival)) for rival in ("eager", "served")),
         ]
         found.append(f"| {' | '.join(cells)} |")
@@ -35,6 +34,30 @@ def rows(evidence: dict[str, Any]) -> list[str]:
 
 def _ratios(found: dict[str, float] | None) -> str:
     return " / ".join(f"{ratio:.2f}" for ratio in found.values()) if found else "-"
+
+
+def model(evidence: dict[str, Any]) -> str:
+    """One report's table, folded up under a line that says what it was measured on."""
+    entries = evidence["exports"].values()
+    metric = report.metric_of(next(iter(entries)))[0]
+    counts: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for entry in entries:
+        counts.setdefault((entry["samples"], entry["agreement_samples"]), []).append(entry)
+    usual = max(counts, key=lambda pair: len(counts[pair]))
+    title = f"{evidence['recipe']}: {len(entries)} files, {_samples(*usual)}"
+    for pair, found in counts.items():
+        if pair != usual:
+            names = dict.fromkeys(entry["format"] for entry in found)
+            title += f" ({', '.join(names)}: {_samples(*pair)})"
+    body = "\n".join(rows(evidence))
+    head = HEAD.format(metric=NAMES.get(metric, metric))
+    return f"<details><summary>{title}</summary>\n\n{head}\n{body}\n\n</details>"
+
+
+def _samples(labelled: int, compared: int) -> str:
+    if labelled == compared:
+        return f"{labelled:,} held-out samples"
+    return f"{labelled:,} labelled samples, {compared:,} compared"
 
 
 def versions(reports: list[dict[str, Any]]) -> str:
@@ -47,10 +70,10 @@ def versions(reports: list[dict[str, Any]]) -> str:
 
 
 def table(reports: list[dict[str, Any]]) -> str:
-    """The table, and what it was made with."""
-    body = "\n".join(line for evidence in reports for line in rows(evidence))
+    """A table for every model, and what they were made with."""
     machines = {evidence["machine"]["processor"] for evidence in reports}
-    return f"{HEAD}\n{body}\n\n{', '.join(sorted(machines))}; {versions(reports)}."
+    made = f"{', '.join(sorted(machines))}, one thread. Versions: {versions(reports)}."
+    return "\n\n".join([*map(model, reports), made])
 
 
 def main() -> int:

@@ -47,7 +47,9 @@ def make(module: nn.Module, dataset: Dataset) -> Exportable:
     )
     known: list[Tensor] = []
 
-    def measure(run: dict[str, Callable[..., list[Tensor]]]) -> dict[str, Any]:
+    def measure(
+        run: dict[str, Callable[..., list[Tensor]]], limit: int | None = None
+    ) -> dict[str, Any]:
         """Accuracy on the labelled samples, agreement on those or on the unlabelled ones."""
         if not known:
             known.append(_answers(subject, crops))

@@ -15,7 +15,7 @@ from optimize.export.subjects.whisper_steps import DecoderStep, EncoderExport
 from optimize.recipe import Recipe
 from optimize.tasks import speech
 from optimize.whisper import build
-from optimize.whisper.checkpoint import Checkpoint
+from optimize.whisper.checkpoint import Checkpoint, Spec
 from optimize.whisper.frontend import LogMel
 
 BATCH = 8
@@ -30,6 +30,11 @@ def features(frontend: LogMel, clips: list[Tensor]) -> Tensor:
     return torch.stack([frontend(clip, FRAMES)[0] for clip in clips])
 
 
+def capacity(spec: Spec) -> int:
+    """Tokens that decoding may come to, those it starts from among them."""
+    return len(spec.start) + spec.text_positions // 2 - 1
+
+
 def transcribe(encoder: Step, step: Step, heard: Tensor, found: Checkpoint) -> list[list[int]]:
     """Greedy decoding of a batch of features with one function for each of the two files.
 
@@ -38,12 +43,11 @@ def transcribe(encoder: Step, step: Step, heard: Tensor, found: Checkpoint) -> l
     """
     spec, rows = found.spec, len(heard)
     (audio,) = encoder(heard)
-    capacity = spec.text_positions
-    cache = torch.zeros(rows, spec.decoder_layers * 2 * spec.heads, capacity, spec.head_width)
+    limit = capacity(spec)
+    cache = torch.zeros(rows, spec.decoder_layers * 2 * spec.heads, limit, spec.head_width)
     answers: list[list[int]] = [[] for _ in range(rows)]
     alive = [True] * rows
     token = torch.full((rows,), spec.start[0], dtype=torch.int32)
-    limit = len(spec.start) + spec.text_positions // 2 - 1
     for place in range(limit):
         logits, fresh = step(token, torch.full((rows,), place, dtype=torch.int32), cache, audio)
         cache[:, :, place : place + 1] = fresh
@@ -72,9 +76,11 @@ def make(found: Checkpoint, data: Speech, decode: Callable[[list[int]], str]) ->
         decode: from token ids to text.
     """
     model, spec = build.build(found, int8=False), found.spec
-    encoder, step = EncoderExport(model).eval(), DecoderStep(model, spec, spec.text_positions)
+    encoder, step = EncoderExport(model).eval(), DecoderStep(model, spec, capacity(spec))
     frontend = LogMel(spec.mels)
     held = data.test[:SAMPLES]
+    # By length: rows of a batch then end together.
+    ordered = sorted(held, key=lambda u: len(u.samples()))
 
     def heard(utterances: list[Any]) -> Tensor:
         return features(frontend, [torch.from_numpy(u.samples()) for u in utterances])
@@ -102,17 +108,27 @@ def make(found: Checkpoint, data: Speech, decode: Callable[[list[int]], str]) ->
         dynamic=tuple({0: "batch"} for _ in range(4)),
         dynamic_outputs=({0: "batch"}, {0: "batch"}),
     )
-    known: list[str] = []
+    truth: dict[int, str] = {}
 
-    def measure(run: dict[str, Step]) -> dict[str, Any]:
-        """Word error rate, and how often the text is PyTorch's to the letter."""
+    def listen(run: dict[str, Step], chosen: list[int]) -> list[str]:
         texts = []
-        for start in range(0, len(held), BATCH):
-            part = heard(held[start : start + BATCH])
+        for start in range(0, len(chosen), BATCH):
+            part = heard([ordered[i] for i in chosen[start : start + BATCH]])
             tokens = transcribe(run["encoder"], run["decoder_step"], part, found)
             texts += [decode(row) for row in tokens]
-        known[:] = known or texts
-        rate = wer.measure([u.text for u in held], texts)
+        return texts
+
+    def measure(run: dict[str, Step], limit: int | None = None) -> dict[str, Any]:
+        """Word error rate, and how often the text is PyTorch's to the letter; of all recordings,
+        or of as many as `limit`, short and long."""
+        count = min(limit or len(ordered), len(ordered))
+        chosen: list[int] = torch.linspace(0, len(ordered) - 1, count).long().tolist()
+        missing = [i for i in chosen if i not in truth]
+        modules: dict[str, Step] = {"encoder": first, "decoder_step": second}
+        truth.update(zip(missing, listen(modules, missing), strict=True))
+        known = [truth[i] for i in chosen]
+        texts = known if run["encoder"] is first else listen(run, chosen)
+        rate = wer.measure([ordered[i].text for i in chosen], texts)
         same = [wer.normalise(a) == wer.normalise(b) for a, b in zip(texts, known, strict=True)]
         return {
             "wer": rate.rate,

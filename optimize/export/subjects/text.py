@@ -14,6 +14,7 @@ from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.recipe import Recipe
 from optimize.text.corpus import TextDataset, lengths
+from optimize.text.vocabulary import SharedEmbedding
 
 BATCH = 8
 SAMPLES = 600
@@ -35,6 +36,29 @@ def _pieces(windows: Tensor) -> list[tuple[Tensor]]:
     return [(_rows(windows, torch.stack(pick)),) for pick in picks] + [(_rows(windows, mixed),)]
 
 
+class _Rows(nn.Module):
+    """A shared embedding as plain indexing of int32: what other formats know of gathering."""
+
+    def __init__(self, shared: SharedEmbedding) -> None:
+        super().__init__()
+        self.place: Tensor
+        self.register_buffer("place", shared.place.to(torch.int32))
+        self.table = shared.table
+
+    def forward(self, ids: Tensor) -> Tensor:
+        found: Tensor = self.table(self.place[ids.long()])
+        return found
+
+
+def _plain(module: nn.Module) -> nn.Module:
+    """A copy in eval mode whose operators every format has."""
+    found = copy.deepcopy(module).eval()
+    embeddings = getattr(found, "embeddings", None)
+    if isinstance(embeddings, nn.Module) and isinstance(embeddings.word, SharedEmbedding):
+        embeddings.word = _Rows(embeddings.word)
+    return found
+
+
 def make(module: nn.Module, dataset: TextDataset) -> Exportable:
     """What exporting a text classifier needs.
 
@@ -42,7 +66,7 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         module: float32, int32 ids `[N, L]` to logits `[N, classes]`.
         dataset: held-out windows check the files, training windows calibrate them.
     """
-    module = copy.deepcopy(module).eval()
+    module = _plain(module)
     held: Any = dataset.test
     count = min(SAMPLES, len(held))
     chosen = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))[:count]
@@ -79,7 +103,9 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         found = torch.cat([run(_rows(windows, rows))[0].float() for rows in order.split(BATCH)])
         return pool(torch.empty_like(found).index_copy_(0, order, found), owner, count)
 
-    def measure(run: dict[str, Callable[..., list[Tensor]]]) -> dict[str, Any]:
+    def measure(
+        run: dict[str, Callable[..., list[Tensor]]], limit: int | None = None
+    ) -> dict[str, Any]:
         """Accuracy and agreement on whole texts."""
         if not known:
             known.append(answers(subject))

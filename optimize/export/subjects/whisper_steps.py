@@ -18,8 +18,17 @@ def _kernel(weight: Tensor) -> Tensor:
     return weight.view(weight.shape[0], 3, -1).permute(0, 2, 1).contiguous()
 
 
+def _packed(layer: nn.Module, y: Tensor) -> Tensor:
+    if hasattr(layer, "qkv"):
+        return layer.qkv(y)
+    return torch.cat([layer.query(y), layer.key_value(y)], -1)
+
+
 class EncoderExport(nn.Module):
-    """Log-mel `[batch, 3000, mels]` to keys and values `[batch, 1500, layers * 2 * width]`."""
+    """Log-mel `[batch, 3000, mels]` to keys and values of every layer and head.
+
+    `[batch, layers * 2 * heads, 1500, head width]`, as the decoder's cache: no step moves them.
+    """
 
     def __init__(self, model: Transcriber) -> None:
         super().__init__()
@@ -41,14 +50,13 @@ class EncoderExport(nn.Module):
         batch, count, width = x.shape
         for layer in self.layers:
             y = layer.norm1(x)
-            q = layer.query(y).view(batch, count, self.heads, -1).transpose(1, 2)
-            shape = (batch, count, 2, self.heads, width // self.heads)
-            k, v = layer.key_value(y).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            shape = (batch, count, 3, self.heads, width // self.heads)
+            q, k, v = _packed(layer, y).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
             mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # queries come scaled
             x = x + layer.out(mixed.transpose(1, 2).reshape(batch, count, width))
             x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
         found: Tensor = self.cross(self.norm(x))
-        return found
+        return found.view(batch, count, -1, width // self.heads).transpose(1, 2).contiguous()
 
 
 class DecoderStep(nn.Module):
@@ -76,27 +84,22 @@ class DecoderStep(nn.Module):
         x = (self.table[token.long()] + self.positions[past.long()]).unsqueeze(1)
         unread = (self.places[None, :] >= past[:, None])[:, None, None, :]
         hidden = torch.zeros_like(unread, dtype=x.dtype).masked_fill(unread, -1e9)
-        now = torch.zeros_like(hidden[..., :1])
-        bias = torch.cat([hidden, now], -1)
         fresh = []
         for i, layer in enumerate(self.layers):
             shape = (batch, 1, 3, heads, self.width)
             q, k, v = layer.qkv(layer.norm1(x)).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
             fresh += [k, v]
-            first = 2 * heads * i
-            keys = torch.cat([cache[:, first : first + heads], k], 2)
-            values = torch.cat([cache[:, first + heads : first + 2 * heads], v], 2)
-            mixed = torch.softmax(q @ keys.transpose(-1, -2) + bias, -1) @ values
+            of_keys = slice(2 * heads * i, 2 * heads * i + heads)
+            of_values = slice(of_keys.stop, of_keys.stop + heads)
+            # The new token's score goes beside those of the cache, which is not copied.
+            known = q @ cache[:, of_keys].transpose(-1, -2) + hidden
+            weights = torch.softmax(torch.cat([known, (q * k).sum(-1, keepdim=True)], -1), -1)
+            mixed = weights[..., :-1] @ cache[:, of_values] + weights[..., -1:] * v
             x = x + layer.out(mixed.transpose(1, 2).reshape(batch, 1, heads * self.width))
             q = layer.query(layer.norm_cross(x)).view(batch, 1, heads, self.width).transpose(1, 2)
-            size = heads * self.width
-            heard = audio[:, :, 2 * size * i : 2 * size * (i + 1)]
-            k, v = (
-                part.reshape(batch, -1, heads, self.width).transpose(1, 2)
-                for part in heard.split(size, 2)
-            )
-            mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v
-            x = x + layer.out_cross(mixed.transpose(1, 2).reshape(batch, 1, size))
+            weights = torch.softmax(q @ audio[:, of_keys].transpose(-1, -2), -1)
+            mixed = weights @ audio[:, of_values]
+            x = x + layer.out_cross(mixed.transpose(1, 2).reshape(batch, 1, heads * self.width))
             x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
         logits = functional.linear(self.norm(x[:, 0]), self.table, self.bias)
         return logits, torch.cat(fresh, 1)

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from optimize import export
 from optimize.data import Dataset
+from optimize.export.convert import convert
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.export.subjects import image
 from optimize.models.bert import BertClassifier, BertShape
@@ -30,6 +32,30 @@ def needs() -> Callable[[str], None]:
             pytest.skip(f"{name} is not installed: make extras-{name}, or make test-exports")
 
     return needs
+
+
+Converted = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    """`converted(format, subject, precision)` converts as the command does, each file once.
+
+    Whoever changes a file copies it before.
+    """
+    made: dict[tuple[str, int, str], tuple[Subject, Path]] = {}
+
+    def converted(name: str, subject: Subject, precision: str = "float32") -> Path:
+        key = (name, id(subject), precision)
+        if key not in made:
+            form = importlib.import_module(f"optimize.export.{name}")
+            path = tmp_path_factory.mktemp(name) / form.file("small", subject.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            convert(name, subject, path, precision)
+            made[key] = subject, path  # keeps the subject, whose id is the key
+        return made[key][1]
+
+    return converted
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,25 @@ from optimize.export import FLOAT32, INT8, check
 from optimize.export.subject import Exportable, Subject
 
 
-def test_error_is_relative_and_infinite_for_nan() -> None:
-    wanted = torch.tensor([3.0, 4.0])
-    assert check.error_of(wanted, wanted) == 0
-    assert check.error_of(wanted + torch.tensor([0.0, 0.5]), wanted) == pytest.approx(0.1)
-    assert check.error_of(torch.tensor([3.0, float("nan")]), wanted) == float("inf")
+def test_the_error_is_in_units_of_the_usual_answer() -> None:
+    answers = torch.tensor([[3.0, 4.0], [0.0, 5.0], [0.03, 0.04]])
+    usual = check.usual_norm([answers[:2], answers[2:]])
+    assert usual == pytest.approx((50.0025 / 3) ** 0.5)
+    assert check.worst_row(answers, answers, usual) == 0
+    # The same difference weighs as much in an answer near zero.
+    for row in range(3):
+        found = answers.clone()
+        found[row, 0] += 0.5
+        assert check.worst_row(found, answers, usual) == pytest.approx(0.5 / usual)
+    found[0, 1] = float("nan")
+    assert check.worst_row(found, answers, usual) == float("inf")
 
 
 def test_one_wrong_row_does_not_hide_among_good_ones() -> None:
     wanted = torch.ones(100, 4)
     found = wanted.clone()
     found[7] *= 1.5
-    assert check.error_of(found, wanted) < 0.06
-    assert check.worst_row(found, wanted) == pytest.approx(0.5)
+    assert check.worst_row(found, wanted, check.usual_norm([wanted])) == pytest.approx(0.5)
 
 
 def test_the_module_itself_passes_at_every_size(sentences: Subject) -> None:

@@ -45,7 +45,7 @@ def subjects() -> list[Subject]:
         ({0: "batch"},),
         ({0: "batch"},),
     )
-    step = DecoderStep(model, SPEC, SPEC.text_positions).eval()
+    step = DecoderStep(model, SPEC, speech.capacity(SPEC)).eval()
     second = Subject(
         "decoder_step",
         step,

@@ -1,0 +1,42 @@
+"""What `make extras-FORMAT` installs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optimize import export
+from optimize.export import extras
+
+
+@pytest.mark.parametrize("name", export.NAMES)
+def test_every_format_has_pinned_packages(name: str) -> None:
+    found = extras.packages(name)
+    assert all("==" in requirement for requirement in found)
+    assert bool(found) == (name != "aoti")  # torch alone
+
+
+def test_packages_are_printed_on_one_line() -> None:
+    ran = _run("onnx")
+    assert ran.returncode == 0
+    assert ran.stdout.splitlines() == [" ".join(extras.packages("onnx"))]
+
+
+@pytest.mark.parametrize("arguments", [[], ["onxx"]])
+def test_another_format_is_refused(arguments: list[str]) -> None:
+    ran = _run(*arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "error: no format" in ran.stderr
+    assert "there are onnx, tflite" in ran.stderr
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "optimize.export.extras", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(extras.__file__).parents[2])},
+    )
