@@ -15,7 +15,7 @@ from optimize.whisper import checkpoint, compress
 
 NAMES = ("original", "faster_whisper_int8", "ours_padded", "ours")
 ENGINE = compress.ENGINE
-# Padded, every one of the 1500 positions is encoded; attention sees four silent ones as one.
+# Padded, 30 s are encoded; after the first layer four silent positions are one.
 OURS = {
     "ours_padded": compress.CompressOptions("padded", group=4),
     "ours": compress.CompressOptions("real"),
@@ -116,6 +116,7 @@ def _decoder(found: checkpoint.Checkpoint) -> Callable[[list[int]], str]:
 
 def ours(found: checkpoint.Checkpoint, threads: int, path: Path) -> Transcribe:
     torch.backends.quantized.engine = ENGINE
+    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])  # as the handler does
     model, decode = torch.jit.load(str(path)), _decoder(found)
 
     def transcribe(samples: np.ndarray) -> str:

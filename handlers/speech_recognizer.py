@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from handlers.audio import PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
 from handlers.base import BaseHandler
+from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request, decode_base64
 from handlers.vad import Segment, has_speech, segments
@@ -34,6 +34,7 @@ class _Job:
     start: torch.Tensor | None
     row: int
     stream: bool
+    spoken: bool = False  # known to be speech: the detector is not asked
     found: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -45,13 +46,7 @@ class SpeechRecognizer(BaseHandler):
 
     def setup(self) -> None:
         self.spec = AudioSpec.from_card(self.card.input)
-        try:
-            self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(
-                f"{self.folder / 'tokenizer.json'} cannot be read: rebuild the archive with "
-                "tokenizer.json among the card's files"
-            ) from error
+        self.tokens = Detokenizer(self.folder / "tokenizer.json")
         decoding = self.card.model.get("decoding", {})
         self.languages: dict[str, int] = decoding.get("languages", {})
         self.tasks: dict[str, int] = decoding.get("tasks", {})
@@ -62,8 +57,10 @@ class SpeechRecognizer(BaseHandler):
         self._context: Any = None
 
     def initialize(self, context: Any) -> None:
-        # Clips come in many lengths, and oneDNN keeps compiled kernels for 1024 of them.
+        # Clips come in many lengths. oneDNN keeps compiled kernels for 1024 of them, and
+        # TorchScript a copy of its graph for each of the first twenty, which is no faster.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+        torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
         super().initialize(context)
         _return_freed_memory()
 
@@ -163,9 +160,10 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Job:
+        # Noise would end at the detector, and the first real recording would warm up the model.
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype("<f4")
         recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Job(recording, recording.samples(), None, 0, False)
+        return _Job(recording, recording.samples(), None, 0, False, spoken=True)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
@@ -280,7 +278,7 @@ class SpeechRecognizer(BaseHandler):
         detect = self._detect({})
         if job.samples is None:
             yield from segments(job.recording.blocks(), detect)
-        elif has_speech(job.samples, detect):
+        elif has_speech(job.samples, detect) or job.spoken:
             yield Segment(0.0, len(job.samples) / SAMPLE_RATE, job.samples)
 
     def _texts(self, group: list[tuple[int, Segment]], items: list[_Job]) -> list[str]:
@@ -293,9 +291,8 @@ class SpeechRecognizer(BaseHandler):
         start = items[group[0][0]].start
         given = () if start is None else (start,)
         ids, counts = self.predict(batch, torch.tensor(lengths), *given)
-        rows = [row[:count] for row, count in zip(ids.tolist(), counts.tolist(), strict=True)]
-        texts = self.tokenizer.decode_batch(rows, skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        rows = zip(ids.tolist(), counts.tolist(), strict=True)
+        return [self.tokens.decode(row[:count]).strip() for row, count in rows]
 
     def _keep(self, job: _Job, segment: Segment, text: str) -> None:
         if not text:

@@ -31,8 +31,8 @@ def _encoder(spec: Spec, weights: dict[str, Tensor], bf16_attention: bool) -> En
     for i, layer in enumerate(encoder.layers):
         of = f"{side}.layers.{i}"
         _copy(layer.norm1, weights, f"{of}.self_attn_layer_norm")
-        _copy(layer.query, weights, f"{of}.self_attn.q_proj", scale=scale)
-        _copy(layer.key_value, weights, f"{of}.self_attn.k_proj", f"{of}.self_attn.v_proj")
+        qkv = [f"{of}.self_attn.{part}_proj" for part in "qkv"]
+        _copy(layer.qkv, weights, *qkv, scale=scale)
         _copy(layer.out, weights, f"{of}.self_attn.out_proj")
         _copy(layer.norm2, weights, f"{of}.final_layer_norm")
         _copy(layer.fc1, weights, f"{of}.fc1")

@@ -21,8 +21,8 @@ class CompressOptions:
         context: `real` encodes the real audio and lets cached silence stand for the rest;
             `padded` encodes 30 s whatever the length.
         rank: columns of the projection that the output head looks through first; 0 for none.
-        group: silent positions attended to as one. Cached silence bears 16; silence that is
-            encoded along bears 4, because its own positions attend to their neighbours.
+        group: silent positions that stand as one. Cached silence bears 16; silence that is
+            encoded along, and merged after the first layer, bears 4.
         step, margin, merged: see `build`.
     """
 

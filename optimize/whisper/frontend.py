@@ -87,7 +87,8 @@ class LogMel(nn.Module):
             center=False,
             return_complex=True,
         )
-        power = torch.view_as_real(spectrum[:, :heard]).square().sum(-1)
+        parts = torch.view_as_real(spectrum[:, :heard])
+        power = parts[:, :, 0].square() + parts[:, :, 1].square()
         decades = torch.matmul(self.filters, power).clamp(min=1e-10).log10()
         floor = decades.max() - 8.0
         features = (torch.maximum(decades, floor) + 4.0) / 4.0

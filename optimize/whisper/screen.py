@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optimize.whisper.transcriber import Transcriber
 
-RANK = 192
+RANK = 128
 RIDGE = 0.01
 
 

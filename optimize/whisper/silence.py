@@ -48,7 +48,7 @@ def encode_silence(
     """
     seen: list[Tensor] = []
     hooks = [
-        layer.key_value.register_forward_hook(lambda _m, _i, out: seen.append(out))
+        layer.qkv.register_forward_hook(lambda _m, _i, out: seen.append(out))
         for layer in encoder.layers
     ]
     heads = encoder.layers[0].heads
@@ -61,7 +61,7 @@ def encode_silence(
     finally:
         for hook in hooks:
             hook.remove()
-    own = torch.stack(seen).view(len(seen), positions, 2, heads, width)
+    own = torch.stack(seen).view(len(seen), positions, 3, heads, width)[:, :, 1:]
     cross = cross.view(positions, -1, 2, heads, width)
     return own.permute(0, 2, 3, 1, 4), cross.permute(1, 2, 3, 0, 4)
 
@@ -85,6 +85,6 @@ def fill(
     own, bias = merge(torch.stack([pair[0] for pair in pairs]), group)
     cross, _ = merge(torch.stack([pair[1] for pair in pairs]), group)
     model.fill_levels = torch.tensor(levels)
-    model.fill_encoder, model.fill_cross = own.half(), cross.half()
+    model.fill_encoder, model.fill_cross = own.bfloat16(), cross.half()
     model.fill_bias, model.group = bias, group
     return model

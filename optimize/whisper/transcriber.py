@@ -21,7 +21,8 @@ class Transcriber(nn.Module):
     self-attention sees the silence's keys and values in every layer, and so does the
     cross-attention. Neighbouring silent positions are attended to in groups of `group`, and
     the decoder attends to `merged` real ones as one; a group's score is raised by the
-    logarithm of its count, so that it weighs as much as all its members.
+    logarithm of its count, so that it weighs as much as all its members. Without a fill the
+    silent positions are encoded too, merged after the encoder's first layers.
     """
 
     silent: Final[int] = 4  # positions of silence whose convolutions stand for all others
@@ -65,7 +66,8 @@ class Transcriber(nn.Module):
         shape = (0, 2, spec.heads, 0, spec.head_width)
         self.register_buffer("fill_levels", torch.zeros(0))
         self.register_buffer("fill_bias", torch.zeros(0))
-        self.register_buffer("fill_encoder", torch.zeros(0, spec.encoder_layers, *shape[1:]).half())
+        own = torch.zeros(0, spec.encoder_layers, *shape[1:])
+        self.register_buffer("fill_encoder", own.bfloat16())  # as the encoder's attention takes it
         self.register_buffer("fill_cross", torch.zeros(0, spec.decoder_layers, *shape[1:]).half())
         self.group = 1
 
@@ -104,18 +106,18 @@ class Transcriber(nn.Module):
         else:
             level = int((self.fill_levels - silence).abs().argmin())
             own = self.fill_encoder[level, :, :, :, groups - filled :]
-            cross = self.fill_cross[level, :, :, :, groups - filled :].float()
+            cross = self.fill_cross[level, :, :, :, groups - filled :]
             bias = self.fill_bias[groups - filled :].clone()
             # The first group may begin before the kept positions end.
             bias[0] = math.log(math.exp(float(bias[0])) - kept % self.group)
-        raised = torch.cat([torch.zeros(kept), bias]) if bias.shape[0] > 0 else bias
-        heard = self.encoder(features, encoded, own, raised, kept, self.group, self.merged)
-        bias = torch.cat([torch.full([kept // self.merged], math.log(self.merged)), bias])
-        shape = [heard.shape[0], self.decoder_layers, 2, self.heads, width]
-        heard = heard.view(shape).permute(1, 2, 3, 0, 4).contiguous()
+        found = self.encoder(features, encoded, own, bias, kept, self.group, self.merged)
+        keys, shape = found.shape[0], [self.decoder_layers, 2, self.heads]
+        heard = torch.empty(shape + [keys + cross.shape[3], width])
+        heard[:, :, :, :keys] = found.view([keys] + shape + [width]).permute(1, 2, 3, 0, 4)
         if filled > 0:
-            heard = torch.cat([heard, cross], dim=3)
-        return heard, bias
+            heard[:, :, :, keys:] = cross
+        merged = torch.full([kept // self.merged], math.log(self.merged))
+        return heard, torch.cat([merged, bias])
 
     def _decode(
         self, audio: list[list[Tensor]], bias: list[Tensor], start: Tensor
