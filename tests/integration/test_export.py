@@ -4,8 +4,10 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -143,6 +145,51 @@ def test_what_cannot_be_exported_is_refused(
     ran = export(artefact, *options)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert message in ran.stderr
+
+
+def _runs(child: str) -> bool:
+    """Whether a process is there and is no zombie, which has no command line."""
+    try:
+        return bool(Path(f"/proc/{child}/cmdline").read_bytes())
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_an_interrupted_export_leaves_nothing(artefact: Path) -> None:
+    """Nothing half-written, no converter that goes on; what a killed run left is swept up."""
+    exports = artefact / "exports"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stale = exports / f".onnx.{ended.pid}.tmp"
+    stale.mkdir(parents=True)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-W", "ignore", "-m", "optimize", "export", str(artefact)),
+            *("--to", "onnx", "--recipe", str(artefact.parent / "small.yaml")),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = exports / f".onnx.{process.pid}.tmp"
+    deadline = time.monotonic() + 120
+    while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert begun.exists()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while not (found := children.read_text().split()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)  # taken as Ctrl-C is
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "interrupted; files that passed are kept" in told
+    assert "Traceback" not in told
+    assert not list(exports.iterdir())
+    assert found
+    while any(map(_runs, found)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_runs, found))
+    assert report.read(artefact)["exports"] == {}
 
 
 def test_an_artefact_without_its_stages_says_how_to_get_them(artefact: Path) -> None:
