@@ -29,6 +29,7 @@ class Transcriber(nn.Module):
     frames_per_position: Final[int] = 2
     longest: Final[int] = SAMPLE_RATE * CHUNK_SECONDS
     heads: Final[int]
+    head_width: Final[int]
     encoder_layers: Final[int]
     decoder_layers: Final[int]
     audio_positions: Final[int]
@@ -51,7 +52,7 @@ class Transcriber(nn.Module):
         merged: int = 1,
     ) -> None:
         super().__init__()
-        self.heads = spec.heads
+        self.heads, self.head_width = spec.heads, spec.head_width
         self.encoder_layers, self.decoder_layers = spec.encoder_layers, spec.decoder_layers
         self.audio_positions = spec.audio_positions
         self.samples_per_position = spec.samples_per_position
@@ -88,7 +89,7 @@ class Transcriber(nn.Module):
         Returns:
             `[layers, 2, heads, keys, head width]` and `[keys]`.
         """
-        groups, width = self.fill_bias.shape[0], self.fill_cross.shape[5]
+        groups, width = self.fill_bias.shape[0], self.head_width
         kept = self._positions(samples.shape[0])
         silent = (self.audio_positions - kept) // self.group
         encoded, frames = kept, kept + self.silent
@@ -111,9 +112,10 @@ class Transcriber(nn.Module):
             # The first group may begin before the kept positions end.
             bias[0] = math.log(math.exp(float(bias[0])) - kept % self.group)
         found = self.encoder(features, encoded, own, bias, kept, self.group, self.merged)
-        keys, shape = found.shape[0], [self.decoder_layers, 2, self.heads]
-        heard = torch.empty(shape + [keys + cross.shape[3], width])
-        heard[:, :, :, :keys] = found.view([keys] + shape + [width]).permute(1, 2, 3, 0, 4)
+        keys, layers = found.shape[0], self.decoder_layers
+        heard = torch.empty([layers, 2, self.heads, keys + filled, width])
+        found = found.view([keys, layers, 2, self.heads, width])
+        heard[:, :, :, :keys] = found.permute(1, 2, 3, 0, 4)
         if filled > 0:
             heard[:, :, :, keys:] = cross
         merged = torch.full([kept // self.merged], math.log(self.merged))

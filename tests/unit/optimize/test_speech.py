@@ -17,6 +17,7 @@ from optimize.errors import DataError, ParityError, RecipeError
 from optimize.tasks import speech as task
 from optimize.whisper import cost
 from optimize.whisper.compress import CompressOptions
+from optimize.whisper.measure import check_parity
 from tests.unit.optimize import whisper_reference as reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor:UserWarning")
@@ -162,4 +163,4 @@ def test_a_damaged_file_fails_the_parity_check(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     torch.jit.script(Random()).save(str(path))
     with pytest.raises(ParityError, match="other tokens in a fresh process at batch 1"):
-        task.check_parity(path, [torch.zeros(100)])
+        check_parity(path, [torch.zeros(100)])

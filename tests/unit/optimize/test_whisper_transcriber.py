@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from optimize.tasks.speech import batch, check_parity
 from optimize.whisper import screen, silence
 from optimize.whisper.build import build
 from optimize.whisper.checkpoint import Checkpoint
 from optimize.whisper.compress import ENGINE, CompressOptions, compress
 from optimize.whisper.frontend import LogMel
+from optimize.whisper.measure import batch, check_parity
 from tests.unit.optimize.whisper_reference import SPEC, Reference, random_weights
 
 # torch says, once, that packing int8 weights will need torchao one day.

@@ -13,10 +13,10 @@ from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Subject
 from optimize.export.subjects import speech
 from optimize.export.subjects.whisper_steps import DecoderStep, EncoderExport
-from optimize.tasks.speech import batch
 from optimize.whisper.build import build
 from optimize.whisper.checkpoint import Checkpoint
 from optimize.whisper.frontend import LogMel
+from optimize.whisper.measure import batch
 from tests.unit.optimize.whisper_reference import SPEC, random_weights
 
 FOUND = Checkpoint(SPEC, random_weights(), Path("tokenizer.json"), "random")
