@@ -18,12 +18,6 @@ def _kernel(weight: Tensor) -> Tensor:
     return weight.view(weight.shape[0], 3, -1).permute(0, 2, 1).contiguous()
 
 
-def _packed(layer: nn.Module, y: Tensor) -> Tensor:
-    if hasattr(layer, "qkv"):
-        return layer.qkv(y)
-    return torch.cat([layer.query(y), layer.key_value(y)], -1)
-
-
 class EncoderExport(nn.Module):
     """Log-mel `[batch, 3000, mels]` to keys and values of every layer and head.
 
@@ -51,7 +45,7 @@ class EncoderExport(nn.Module):
         for layer in self.layers:
             y = layer.norm1(x)
             shape = (batch, count, 3, self.heads, width // self.heads)
-            q, k, v = _packed(layer, y).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+            q, k, v = layer.qkv(y).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
             mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # queries come scaled
             x = x + layer.out(mixed.transpose(1, 2).reshape(batch, count, width))
             x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
