@@ -55,11 +55,12 @@ def times(before: float, after: float, better: str, worse: str) -> str:
 
 def higher_is_better(report: dict[str, Any]) -> bool:
     """Whether a higher metric is better."""
-    return metric_of(report["original"])[0] == "accuracy"
+    return metric_of(report["original"])[0] != "wer"
 
 
 def title(name: str) -> str:
-    return {"accuracy": "Accuracy", "wer": "Word error rate"}[name]
+    return {"accuracy": "Accuracy", "macro_f1": "Macro F1", "auroc": "AUROC",
+            "wer": "Word error rate"}[name]  # fmt: skip
 
 
 def cell(value: Any) -> str:

@@ -18,7 +18,13 @@ import yaml
 from optimize.errors import RecipeError
 from optimize.yaml_reader import Named, Reader, override
 
-__all__ = ["Budget", "Named", "Recipe", "Serving", "StageSpec", "read"]
+__all__ = ["Budget", "Named", "Recipe", "Serving", "StageSpec", "explored", "read"]
+
+
+def explored(*values: Any) -> dict[str, Any]:
+    """Metadata of a stage's option that a search tries these values of; a Literal's need no
+    naming."""
+    return {"explored": values}
 
 
 @dataclass(frozen=True)

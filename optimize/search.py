@@ -197,7 +197,7 @@ def _run(search: _Search, specs: list[StageSpec], *, brief: bool = False) -> _Tr
     size = torchscript.save(publish.script(final, example), file)
     answers = search.task.predict(final.model, search.dataset, "validation", "candidate")
     name, after = report.metric_of(search.task.score(answers, search.dataset, "validation"))
-    drop = search.score - after if name == "accuracy" else after - search.score
+    drop = after - search.score if name == "wer" else search.score - after
     budget = search.recipe.budget
     timed = {}
     if not brief or budget.objective != "size":

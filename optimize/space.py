@@ -6,11 +6,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from optimize.recipe import Recipe, StageSpec
 
-_RATIOS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 _SCALES = (0.5, 0.75, 1.0, 1.5)
 _EXPLORED = ("distill", "prune", "quantize")
-# Options with a fixed set of values that are worth trying, where a stage has them.
-_CHOICES = ("importance", "scope", "method")
 Params = dict[str, Any]
 
 
@@ -23,22 +20,20 @@ def prefix(recipe: Recipe) -> int:
 def choices(recipe: Recipe) -> dict[str, list[Any]]:
     """The search space: values to choose from, by `stage.option`.
 
-    `distill` is left out or used, its student scaled in width; `prune` tries ratios, 0 leaves
-    it out; `quantize` tries its methods, `none` leaves it out. Everything else is as written.
+    A stage is left out (`prune` with a ratio by 0) or used, with other values of the options
+    that say so: `field(..., metadata=explored(...))`; a student is scaled in width. Everything
+    else is as written.
     """
     found: dict[str, list[Any]] = {}
     for spec in recipe.stages[prefix(recipe) :]:
-        if spec.kind == "distill":
+        if spec.kind not in _EXPLORED:
+            continue
+        if not hasattr(spec.options, "ratio"):
             found[spec.name] = [True, False]
-            if _widths(spec):
-                found[f"{spec.name}.width"] = list(_SCALES)
-        elif spec.kind == "prune":
-            found[f"{spec.name}.ratio"] = sorted({*_RATIOS, spec.options.ratio})
-        elif spec.kind == "quantize":
-            found[spec.name] = [True, False]
-        if spec.kind in _EXPLORED:
-            for name, values in _literals(spec.options).items():
-                found[f"{spec.name}.{name}"] = values
+        if _widths(spec):
+            found[f"{spec.name}.width"] = list(_SCALES)
+        for name, values in _alternatives(spec.options).items():
+            found[f"{spec.name}.{name}"] = values
     return found
 
 
@@ -60,7 +55,7 @@ def cheapest(recipe: Recipe) -> Params:
     for key in params:
         name, _, option = key.partition(".")
         kind = next(s.kind for s in recipe.stages if s.name == name)
-        if kind == "distill" and not option:
+        if kind != "quantize" and not option:
             params[key] = False
         elif option == "ratio":
             params[key] = 0.0
@@ -123,14 +118,19 @@ def trains(specs: list[StageSpec]) -> bool:
     )
 
 
-def _literals(options: Any) -> dict[str, list[Any]]:
-    """Options of the dataclass that take one of a few fixed values."""
+def _alternatives(options: Any) -> dict[str, list[Any]]:
+    """What the dataclass offers to a search: values by option, what is written among them."""
     hints = get_type_hints(type(options))
-    return {
-        name: list(get_args(hints[name]))
-        for name in _CHOICES
-        if name in hints and get_origin(hints[name]) is Literal
-    }
+    found = {}
+    for option in dataclasses.fields(options):
+        if "explored" not in option.metadata:
+            continue
+        values = option.metadata["explored"]
+        if get_origin(hints[option.name]) is Literal:
+            found[option.name] = list(get_args(hints[option.name]))
+        else:
+            found[option.name] = sorted({*values, getattr(options, option.name)})
+    return found
 
 
 def _widths(spec: StageSpec) -> bool:

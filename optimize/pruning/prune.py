@@ -19,6 +19,7 @@ from optimize.errors import ModelError, OptionError
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.graph import fixed_layers, torch_pruning, tracing, widths
 from optimize.pruning.weights import NO_SPEED, zero_smallest
+from optimize.recipe import explored
 
 __all__ = ["PruneOptions", "prune", "widths"]
 
@@ -45,9 +46,11 @@ class PruneOptions:
         keep: names of layers whose width must stay.
     """
 
-    ratio: float = 0.5
-    importance: Literal["magnitude", "bn_scale", "taylor"] = "magnitude"
-    scope: Literal["layer", "global"] = "layer"
+    ratio: float = field(default=0.5, metadata=explored(0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75))
+    importance: Literal["magnitude", "bn_scale", "taylor"] = field(
+        default="magnitude", metadata=explored()
+    )
+    scope: Literal["layer", "global"] = field(default="layer", metadata=explored())
     round_to: int = 16
     structure: Literal["channels", "weights"] = "channels"
     iterations: int = 1

@@ -16,6 +16,7 @@ from optimize.quantization.fallback import within_budget
 from optimize.quantization.simulated import quantization_table
 from optimize.quantization.static import Fallback, to_static_int8
 from optimize.quantization.weight_only import store_int8
+from optimize.recipe import explored
 
 __all__ = ["ENGINE", "QuantizeOptions", "quantize"]
 
@@ -46,7 +47,7 @@ class QuantizeOptions:
         sensitivity: put what int8 costs in each layer alone into the report.
     """
 
-    method: Method = "static_int8"
+    method: Method = field(default="static_int8", metadata=explored())
     calibration: int = 512
     ranges: Ranges = "mse"
     equalize: float = 0.0

@@ -5,7 +5,7 @@ import dataclasses
 import importlib
 import inspect
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +18,7 @@ from optimize.errors import DataError, ModelError, RecipeError
 from optimize.files import write
 from optimize.models import bert
 from optimize.pruning import transformer
-from optimize.recipe import Named, Recipe
+from optimize.recipe import Named, Recipe, explored
 from optimize.tasks import Context, Stage, State
 from optimize.text import calibration, inference, int8, metrics, vocabulary
 from optimize.text.corpus import TextDataset, TextSplit, load_tokenizer
@@ -173,7 +173,7 @@ def extra_files(dataset: TextDataset, folder: Path) -> list[str]:
 class DistillStage(TransferOptions):
     """Distil into a student cut from the original: `layers` of its layers, evenly spaced."""
 
-    layers: int = 3
+    layers: int = field(default=3, metadata=explored(2, 3, 4))
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,8 @@ class PruneStage:
         recover: distillation from the original afterwards.
     """
 
-    heads: int = 6
-    neurons: int = 640
+    heads: int = field(default=6, metadata=explored(4, 6, 8))
+    neurons: int = field(default=640, metadata=explored(384, 640, 1024))
     texts: int = 512
     recover: TransferOptions | None = None
 

@@ -150,6 +150,17 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
     assert "Down and to the left" in text
 
 
+@pytest.mark.parametrize(("metric", "title"), [("macro_f1", "Macro F1"), ("auroc", "AUROC")])
+def test_the_gates_own_metric_is_shown_and_more_is_better(metric: str, title: str) -> None:
+    found = report()
+    shown = [found["original"], found["final"], *found["stages"]]
+    for number, part in enumerate(shown):
+        part |= {"metric": metric, metric: 0.7 + number / 100}
+    found["gate"]["metric"] = metric
+    outline = Outline(page.render(found))
+    assert title in outline.words and "70.00" in outline.words
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_stages_and_equal_figures_still_draw(count: int) -> None:
     same = metrics(0.5, 1000, 1.0)

