@@ -2,8 +2,8 @@
 
     python -m benchmarks.speech [--threads 1 2] [--folder DIR [--piece NAME]]
 
-Every utterance is transcribed by every contestant in turn, in one process, so that a noisy
-machine slows all alike; memory is measured in a process of its own for each. Besides the
+Every utterance is transcribed by every contestant in turn, so that a noisy machine slows all
+alike, each in a process of its own; memory is measured in further ones. Besides the
 product's packages this needs `transformers` and `faster-whisper` (`make bench-speech`). Writes
 benchmarks/results/speech.json. On a shared machine the pieces can run one by one: --folder
 keeps what they measured, --piece runs one of them, and a last call without it writes the result.
@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.speech_contestants import ENGINE, NAMES, contestant, save  # noqa: E402
+from benchmarks.speech_race import race  # noqa: E402
 from optimize import machine, wer  # noqa: E402
 from optimize.data import speech  # noqa: E402
 from optimize.whisper import checkpoint  # noqa: E402
@@ -82,6 +83,7 @@ def _batches(path: Path, clips: list[np.ndarray], rounds: int = 3) -> dict[str, 
     """Utterances per second of our file, one by one and eight at a time, by turns, one thread."""
     torch.set_num_threads(1)
     torch.backends.quantized.engine = ENGINE
+    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])  # as the handler does
     model = torch.jit.load(str(path))
     clips = clips[: len(clips) // 8 * 8]
 
@@ -109,36 +111,6 @@ def _batches(path: Path, clips: list[np.ndarray], rounds: int = 3) -> dict[str, 
             float(np.median([one / eight for one, eight in zip(ones, eights, strict=True)])), 2
         ),
     }
-
-
-def _race(
-    utterances: list[speech.Utterance],
-    found: checkpoint.Checkpoint,
-    threads: int,
-    folder: Path,
-) -> dict[str, Any]:
-    """Seconds and texts of every contestant on every utterance, in turns."""
-    racers = {name: contestant(name, found, threads, folder) for name in NAMES}
-    warm = [u.samples() for u in utterances[:2]]
-    for transcribe in racers.values():
-        for samples in warm:
-            transcribe(samples)
-    times: dict[str, list[float]] = {name: [] for name in racers}
-    processor: dict[str, list[float]] = {name: [] for name in racers}
-    texts: dict[str, list[str]] = {name: [] for name in racers}
-    for number, utterance in enumerate(utterances):
-        samples = utterance.samples()
-        order = list(racers)[number % 4 :] + list(racers)[: number % 4]
-        for name in order:
-            start, used = time.perf_counter(), time.process_time()
-            text = racers[name](samples)
-            times[name].append(time.perf_counter() - start)
-            processor[name].append(time.process_time() - used)
-            texts[name].append(text)
-        if number % 20 == 19:
-            print(f"  {threads} threads: {number + 1}/{len(utterances)}", file=sys.stderr)
-    names = [u.name for u in utterances]
-    return {"names": names, "times": times, "processor": processor, "texts": texts}
 
 
 def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
@@ -229,8 +201,8 @@ class Benchmark:
             return _hour(folder)
         count, _, share = piece.removeprefix("race").partition("-")
         if share:
-            return _race(test[int(share[0]) - 1 :: SHARES], self.found, int(count), folder)
-        return _race(test[:: len(test) // SECOND], self.found, int(count), folder)
+            return race(range(int(share[0]) - 1, len(test), SHARES), int(count), folder)
+        return race(range(0, len(test), len(test) // SECOND), int(count), folder)
 
     def results(self) -> dict[str, Any]:
         """Everything; see the module."""
