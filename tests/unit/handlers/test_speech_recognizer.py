@@ -298,3 +298,12 @@ def test_an_archive_without_its_files_does_not_start(
             (tmp_path / path.name).symlink_to(path)
     with pytest.raises(ModelError, match=missing):
         Worker(SpeechRecognizer(), tmp_path)
+
+
+def test_the_warm_up_reaches_the_model(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its noise is no speech: the detector must not keep it from the model."""
+    handler, sizes = worker.handler, []
+    predict = handler.predict
+    monkeypatch.setattr(handler, "predict", lambda *a: (sizes.append(len(a[0])), predict(*a))[1])
+    handler.infer([handler.example()] * 2)
+    assert sizes == [2]

@@ -133,6 +133,15 @@ def test_a_recipe_becomes_a_whole_artefact(recipe_file: Path, tmp_path: Path) ->
     assert "finished and up to date" in lines[-1]
 
 
+def test_every_stage_adds_to_those_before(recipe_file: Path) -> None:
+    plan = task.plan(recipe.read(recipe_file))
+    assert list(plan) == ["int8", "screen", "context"]
+    assert [o.rank for o in plan.values()] == [0, 16, 16]
+    assert [o.context for o in plan.values()] == ["padded", "padded", "real"]
+    assert (plan["screen"].group, plan["screen"].merged) == (1, 1)
+    assert (plan["context"].group, plan["context"].step, plan["context"].merged) == (8, 16, 2)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
