@@ -1,8 +1,8 @@
-"""The same float model, calibration and accuracy budget for NNCF's accuracy control and ours:
-`python -m benchmarks.accuracy_control`.
+"""The same float model, calibration and accuracy budget for the accuracy control of NNCF, of
+Intel Neural Compressor and ours: `make bench-accuracy-control`.
 
-NNCF (with OpenVINO) runs under another Python when `--nncf-python` names one. Both decide on
-the validation split; the drop that is reported is on the test split, which neither has seen.
+The others run under another Python when `--peers-python` names one. All decide on the
+validation split; the drop that is reported is on the test split, which none has seen.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks import accuracy_control_inc
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "accuracy_control.json"
@@ -165,12 +167,14 @@ def serve(folder: Path, name: str, engine: str) -> None:
             from optimize import checkpoint
 
             model = checkpoint.load(folder / "float.pt").eval()
+        elif name == "inc":
+            model = accuracy_control_inc.load(folder)
         else:
             model = torch.jit.load(str(folder / "ours.pt"))
         inputs = torch.from_numpy(x)
 
         def call(images: Any) -> Any:
-            with torch.inference_mode():
+            with torch.no_grad():
                 return model(images).numpy()
 
     for line in sys.stdin:
@@ -230,14 +234,15 @@ def _run(python: str, verb: str, folder: Path, *rest: str) -> dict[str, Any]:
     return found
 
 
-def compare(artifact: Path, max_drop: float, nncf_python: str) -> dict[str, Any]:
-    """Build both, measure them by turns at one thread."""
+def compare(artifact: Path, max_drop: float, peers_python: str) -> dict[str, Any]:
+    """Build all, measure them by turns at one thread."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _prepare(artifact, folder, 300)
-        pythons = {"float": sys.executable, "ours": sys.executable, "nncf": nncf_python}
+        own = sys.executable
+        pythons = {"float": own, "ours": own, "nncf": peers_python, "inc": peers_python}
         rows: dict[str, dict[str, Any]] = {"float": {}}
-        for name in ("ours", "nncf"):
+        for name in ("ours", "nncf", "inc"):
             rows[name] = _run(pythons[name], f"build-{name}", folder, "--max-drop", str(max_drop))
         racers = {
             name: _Contestant(pythons[name], folder, name, str(row.pop("engine", "") or ""))
@@ -269,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", type=Path, default=ROOT / "artifacts" / "fashion")
     parser.add_argument("--max-drop", type=float, action="append")
-    parser.add_argument("--nncf-python", default=sys.executable)
+    parser.add_argument("--peers-python", default=sys.executable)
     parser.add_argument("--verb", default="compare")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("rest", nargs="*")
@@ -279,12 +284,13 @@ def main() -> None:
         serve(given.folder, given.rest[0], *given.rest[1:2] or [""])
         return
     if given.verb.startswith("build-"):
-        build = build_ours if given.verb == "build-ours" else build_nncf
+        builders = {"ours": build_ours, "nncf": build_nncf, "inc": accuracy_control_inc.build}
+        build = builders[given.verb.removeprefix("build-")]
         print("\n" + json.dumps(build(given.folder, drops[0])))
         return
     from optimize import machine
 
-    found = [compare(given.artifact, drop, given.nncf_python) for drop in drops]
+    found = [compare(given.artifact, drop, given.peers_python) for drop in drops]
     result = {
         "model": "ResNet-20 on Fashion-MNIST, 300 images to calibrate, 5,000 to decide, 10,000 "
         "to report; one thread",
