@@ -93,7 +93,9 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         exporting = arguments.command == "export"
-        kept = "files that passed are kept" if exporting else "finished stages are kept: add --resume"
+        kept = (
+            "files that passed are kept" if exporting else "finished stages are kept: add --resume"
+        )
         print(f"\ninterrupted; {kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away
