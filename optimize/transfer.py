@@ -1,12 +1,15 @@
 """Transfer from a teacher transformer to a shallower student.
 
 The student starts as the teacher with fewer layers (DistilBERT, Sanh et al. 2019), and learns
-the teacher's logits and the hidden states of the layers it was cut from (TinyBERT, Jiao et al.
-2020). The teacher is asked once, before training.
+the teacher's logits, the hidden states of the layers it was cut from (TinyBERT, Jiao et al.
+2020) and what its last layer attends to (MiniLMv2, Wang et al. 2021). The teacher is asked once,
+before training.
 """
 
 import copy
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,16 +31,21 @@ class TransferOptions(FineTuneOptions):
         temperature: softens both distributions; the KL term is scaled by its square.
         alpha: weight of the teacher's logits; 1 - alpha is the weight of the labels.
         hidden: weight of the squared difference of the hidden states, 0 for none.
+        attention: weight of the KL of the last layer's self-attention relations, 0 for none.
+            Student and teacher may have different numbers of heads.
     """
 
     temperature: float = 2.0
     alpha: float = 0.8
     hidden: float = 1.0
+    attention: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0 or not 0 <= self.alpha <= 1 or self.hidden < 0:
-            raise ValueError("temperature must be above 0, alpha a share, hidden not negative")
+        if not self.temperature > 0 or not 0 <= self.alpha <= 1:
+            raise ValueError("temperature must be above 0 and alpha a share")
+        if self.hidden < 0 or self.attention < 0:
+            raise ValueError("hidden and attention must not be negative")
 
 
 @dataclass(frozen=True)
@@ -50,12 +58,15 @@ class TeacherView:
         states: for each layer the student learns from, bfloat16 `[tokens, width]`: the real
             tokens of all windows one after another.
         starts: int64 `[N + 1]`, where each window's tokens begin in `states`.
+        packed: bfloat16 `[tokens, 3 width]`, the last layer's queries, keys and values; None if
+            nobody learns them.
     """
 
     split: TextSplit
     logits: Tensor
     states: list[Tensor]
     starts: Tensor
+    packed: Tensor | None = None
 
 
 def spread(layers: int, of: int) -> list[int]:
@@ -94,16 +105,19 @@ def ask(
     split: TextSplit,
     layers: list[int],
     *,
+    attention: bool = False,
     batch_tokens: int = 8192,
     title: str = "teacher",
 ) -> TeacherView:
-    """The teacher's logits and the outputs of its `layers` for a split of one window a text."""
+    """The teacher's logits and the outputs of its `layers` for a split of one window a text;
+    with `attention`, its last layer's queries, keys and values."""
     sizes = lengths(split.windows)
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
     total = int(starts[-1])
     width = teacher.head.in_features
     states = [torch.empty(total, width, dtype=torch.bfloat16) for _ in layers]
     logits = torch.empty(len(split), teacher.head.out_features)
+    packed = torch.empty(total, 3 * width, dtype=torch.bfloat16) if attention else None
     order = sizes.argsort(stable=True)
     teacher.eval()
     start = 0
@@ -118,18 +132,22 @@ def ask(
             ids = split.windows[chosen, : int(sizes[chosen[-1]])]
             found = teacher.hidden_states(ids)
             logits[chosen] = teacher.head(teacher.pool(found[-1], ids)).float()
-            for kept, layer in zip(states, layers, strict=True):
-                hidden = found[layer + 1].to(torch.bfloat16)
+            told = [(k, found[layer + 1]) for k, layer in zip(states, layers, strict=True)]
+            if packed is not None:
+                told.append((packed, _packed(teacher, found)))
+            for kept, said in told:
+                hidden = said.to(torch.bfloat16)
                 for row, position in enumerate(chosen.tolist()):
                     size = int(sizes[position])
                     kept[int(starts[position]) : int(starts[position]) + size] = hidden[row, :size]
             bar.update(len(chosen))
             start += len(chosen)
-    return TeacherView(split, logits.clone(), states, starts)
+    return TeacherView(split, logits.clone(), states, starts, packed)
 
 
 def transfer_loss(view: TeacherView, options: TransferOptions) -> StepLoss:
-    """KL to the teacher's logits, squared difference of the hidden states, and the labels.
+    """KL to the teacher's logits, squared difference of the hidden states, KL of the last layer's
+    self-attention relations, and the labels.
 
     The student's last layers learn the states in `view`, one each, in order.
     """
@@ -141,15 +159,55 @@ def transfer_loss(view: TeacherView, options: TransferOptions) -> StepLoss:
         soft = teacher_term(logits, view.logits[position], targets, options.temperature)
         hard = against_labels(logits, targets, options.label_smoothing)
         value = options.alpha * soft + (1 - options.alpha) * hard
+        real = ids != PADDING
+        spans = [(int(view.starts[p]), int(view.starts[p + 1])) for p in position.tolist()]
         if options.hidden and view.states:
-            real = ids != PADDING
-            spans = [(int(view.starts[p]), int(view.starts[p + 1])) for p in position.tolist()]
             for ours, theirs in zip(found[-len(view.states) :], view.states, strict=True):
                 wanted = torch.cat([theirs[a:b] for a, b in spans]).float()
                 value = value + options.hidden * F.mse_loss(ours[real].float(), wanted)
+        if options.attention and view.packed is not None:
+            packed = _packed(model, found).float()
+            theirs = packed.new_zeros(*ids.shape, view.packed.shape[1])
+            theirs[real] = torch.cat([view.packed[a:b] for a, b in spans]).float()
+            heads = math.gcd(packed.shape[2] // 3, theirs.shape[2] // 3, _attention(model).heads)
+            value = value + options.attention * relation_loss(packed, theirs, real, heads)
         return value
 
     return loss
+
+
+def relation_loss(ours: Tensor, theirs: Tensor, real: Tensor, heads: int) -> Tensor:
+    """KL of self-attention relations: how queries see queries, keys keys and values values.
+
+    Widths may differ: each is split into as many relation heads.
+
+    Args:
+        ours, theirs: float32 `[N, L, 3 width]`, queries, keys and values.
+        real: bool `[N, L]`, which tokens are not padding.
+        heads: relation heads; divides both widths.
+    """
+
+    def relations(packed: Tensor) -> Tensor:
+        parts = packed.view(*real.shape, 3, heads, -1).permute(2, 0, 3, 1, 4)
+        scores = parts @ parts.transpose(-1, -2) * parts.shape[-1] ** -0.5
+        least = torch.finfo(scores.dtype).min
+        found: Tensor = scores.masked_fill(~real[:, None, None], least).log_softmax(-1)
+        return found
+
+    apart = F.kl_div(relations(ours), relations(theirs), reduction="none", log_target=True)
+    rows = apart.sum(-1).permute(1, 3, 0, 2)[real]  # [real tokens, 3, heads]
+    value: Tensor = rows.mean()
+    return value
+
+
+def _packed(model: BertClassifier, states: list[Tensor]) -> Tensor:
+    """The last layer's queries, keys and values `[N, L, 3 width]`, from all hidden states."""
+    found: Tensor = _attention(model).qkv(states[-2])
+    return found
+
+
+def _attention(model: BertClassifier) -> Any:
+    return model.layers[-1].attention
 
 
 def teacher_term(logits: Tensor, teacher: Tensor, targets: Tensor, temperature: float) -> Tensor:

@@ -231,15 +231,21 @@ def _train(state: State, options: FineTuneOptions, context: Context) -> State:
     return State(model, model, model)
 
 
-def _teacher_view(state: State, layers: int, context: Context) -> transfer.TeacherView:
-    """What the original says of the training texts, asked once for all stages."""
+def _teacher_view(
+    state: State, layers: int, attention: bool, context: Context
+) -> transfer.TeacherView:
+    """What the original says of the training texts, asked once for all stages that can share."""
     kept: Any = state.training
     teacher: Any = state.original
     wanted = transfer.spread(layers, len(teacher.layers))
-    if isinstance(kept, transfer.TeacherView) and len(kept.states) == len(wanted):
+    if (
+        isinstance(kept, transfer.TeacherView)
+        and len(kept.states) == len(wanted)
+        and (kept.packed is not None or not attention)
+    ):
         return kept
     split = transfer.one_window_each(_split(context.dataset, "train"), context.seed)  # type: ignore[arg-type]
-    return transfer.ask(teacher, split, wanted, title="teacher")
+    return transfer.ask(teacher, split, wanted, attention=attention, title="teacher")
 
 
 def _learn(
@@ -257,7 +263,7 @@ def _distill(state: State, options: DistillStage, context: Context) -> State:
         keep = transfer.spread(options.layers, len(teacher.layers))
     except ValueError as error:
         raise RecipeError(f"distill: {error}") from error
-    view = _teacher_view(state, options.layers, context)
+    view = _teacher_view(state, options.layers, options.attention > 0, context)
     student = _learn(transfer.cut(teacher, keep), view, options, context)
     view_: Any = view
     return State(student, student, state.original, view_)
@@ -295,7 +301,8 @@ def _prune(state: State, options: PruneStage, context: Context) -> State:
     transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
     view: Any = state.training
     if options.recover is not None:
-        view = _teacher_view(state, len(model.layers), context)
+        attention = options.recover.attention > 0
+        view = _teacher_view(state, len(model.layers), attention, context)
         model = _learn(model, view, options.recover, context)
     else:
         model = _calibrated(model, dataset)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from optimize import checkpoint, transfer
+from optimize.models import bert
 from optimize.models.bert import BertClassifier, BertShape
+from optimize.pruning import transformer
 from optimize.text import calibration, int8, metrics, vocabulary
 from optimize.text.corpus import TextSplit
 from optimize.text.training import FineTuneOptions, batches, draw, fit
@@ -125,6 +127,58 @@ def test_a_distilled_student_comes_closer_to_its_teacher(teacher: BertClassifier
     fit(student, split, options, transfer.transfer_loss(view, options))
     assert distance() < before / 2
     assert right(student, toy(seed=1)) > 0.85
+
+
+def test_relations_are_compared_over_the_real_tokens_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = torch.randn(2, 5, 3 * 8, generator=generator)
+    theirs = torch.randn(2, 5, 3 * 12, generator=generator)  # another width, as many heads
+    real = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    found = transfer.relation_loss(ours, theirs, real, heads=2)
+
+    terms = []
+    for row, count in ((0, 5), (1, 3)):
+        for part in range(3):
+            for head in range(2):
+
+                def relations(
+                    packed: torch.Tensor, row: int = row, part: int = part, head: int = head,
+                    count: int = count,
+                ) -> torch.Tensor:  # fmt: skip
+                    size = packed.shape[2] // 6
+                    start = (2 * part + head) * size
+                    values = packed[row, :count, start : start + size]
+                    return (values @ values.T / size**0.5).softmax(1)
+
+                said, wanted = relations(ours), relations(theirs)
+                terms += (wanted * (wanted / said).log()).sum(1).tolist()
+    assert float(found) == pytest.approx(sum(terms) / len(terms), rel=1e-4)
+    ours[1, 3:] = 100.0
+    assert float(transfer.relation_loss(ours, theirs, real, 2)) == pytest.approx(float(found))
+    assert float(transfer.relation_loss(theirs, theirs, real, 2)) == pytest.approx(0, abs=1e-6)
+
+
+def test_attention_is_learned_by_a_student_with_fewer_heads(teacher: BertClassifier) -> None:
+    split = toy()
+    view = transfer.ask(teacher, split, [1, 3], attention=True)
+    real = split.windows != 0
+    wanted = torch.zeros(*real.shape, 96)
+    assert view.packed is not None
+    wanted[real] = view.packed.float()
+
+    def apart(attention: float) -> float:
+        student = transfer.cut(teacher, [1, 3])
+        importance = transformer.Importance([torch.arange(4.0)] * 2, [torch.arange(64.0)] * 2)
+        transformer.prune(bert.blocks(student), importance, heads=2, neurons=64)
+        options = transfer.TransferOptions(
+            epochs=4, learning_rate=1e-3, batch_texts=16, hidden=0, attention=attention
+        )
+        fit(student, split, options, transfer.transfer_loss(view, options))
+        with torch.inference_mode():
+            packed = transfer._packed(student, student.hidden_states(split.windows))
+            return float(transfer.relation_loss(packed, wanted, real, 2))
+
+    assert apart(10.0) < 0.7 * apart(0.0)
 
 
 # Calibration and metrics.
