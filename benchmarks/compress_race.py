@@ -174,7 +174,15 @@ def walk(model: str, threads: int, work: Path) -> None:
 def grid(model: str, threads: int, work: Path, cores: str) -> dict[str, float]:
     """What `walk` finds in a fresh process; nothing when it fails."""
     words = [model, "walk", "0", str(threads), str(work)]
-    process = spawn("compress_race.py", *words, work=work, threads=threads, stdout=subprocess.PIPE)
+    with (work / f"{model}.walk.log").open("w") as log:
+        process = spawn(
+            "compress_race.py",
+            *words,
+            work=work,
+            threads=threads,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
     if cores:
         os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
     output, _ = process.communicate()
