@@ -92,7 +92,7 @@ def headline(report: dict[str, Any]) -> list[str]:
     """The report's main line as a small table: accuracy, size and latency, before and after."""
     before, after = report.get("original", {}), report.get("final", {})
     lines = []
-    metric = "accuracy" if "accuracy" in after else "wer"
+    metric = after.get("metric") or ("accuracy" if "accuracy" in after else "wer")
     if metric in before and metric in after:
         points = 100 * (after[metric] - before[metric])
         first, last = (f"{100 * m[metric]:.2f} %" for m in (before, after))

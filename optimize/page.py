@@ -201,8 +201,9 @@ def _controls(report: dict[str, Any]) -> str:
 
 def _exports(report: dict[str, Any]) -> str:
     rows = []
+    measure = "wer" if "wer" in report["final"] else "accuracy"
     for name, found in report["exports"].items():
-        parity, score, ratio = (found.get(k) for k in ("parity", "accuracy", "latency_ratio"))
+        parity, score, ratio = (found.get(k) for k in ("parity", measure, "latency_ratio"))
         rows.append(
             [
                 escape(name),
@@ -213,7 +214,7 @@ def _exports(report: dict[str, Any]) -> str:
                 f"{ratio:.2f}x" if isinstance(ratio, float) else cell(ratio),
             ]
         )
-    head = ["Format", "File", "Size", "Parity error", "Accuracy", "Latency to model.pt"]
+    head = ["Format", "File", "Size", "Parity error", title(measure), "Latency to model.pt"]
     return section("Exports", "", table(head, rows)) if rows else ""
 
 

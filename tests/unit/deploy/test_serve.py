@@ -26,6 +26,14 @@ def test_a_word_error_rate_is_named_so() -> None:
     )
 
 
+def test_the_metric_that_the_gate_looks_at_is_shown() -> None:
+    final = {"metric": "macro_f1", "macro_f1": 0.9, "accuracy": 0.5, "samples": 10}
+    report = {"original": {**final, "macro_f1": 0.8}, "final": final}
+    assert serve.headline(report)[1] == (
+        "macro_f1      80.00 %     90.00 %   +10.00 points on 10 samples"
+    )
+
+
 @pytest.mark.parametrize("report", [{}, {"original": {}, "final": {}}, {"final": {"bytes": 3}}])
 def test_a_report_without_figures_has_no_headline(report: dict[str, Any]) -> None:
     assert serve.headline(report) == []

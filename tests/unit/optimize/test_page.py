@@ -144,7 +144,9 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
         entry["wer"] = 1 - entry.pop("accuracy")
         entry.pop("per_class", None)
     found["gate"]["metric"] = "wer"
+    found["exports"] = {"onnx": {"file": "exports/onnx/encoder.onnx", "wer": 0.0417}}
     text = page.render(found)
+    assert "<th>Word error rate</th>" in text.replace(' scope="col"', "") and "4.17%" in text
     assert "Word error rate" in text and "Class by class" not in text
     assert '<span class="bad">+0.59 points</span>' in text
     assert "Down and to the left" in text
