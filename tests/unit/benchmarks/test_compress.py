@@ -4,6 +4,7 @@ from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 
@@ -15,32 +16,43 @@ def compress(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return __import__("compress")
 
 
-def results() -> dict[str, dict[str, float]]:
-    found = {
-        name: {"ms": ms, "error": 0.01, "agreement": 1.0}
-        for name, ms in (("eager", 40.0), ("ours", 4.0), ("openvino_int8", 5.0))
-    }
-    found["openvino_bf16"] = {"ms": 8.0, "error": 0.003, "agreement": 1.0}
-    return found
+MILLISECONDS = {"eager": 40.0, "ours": 4.0, "openvino_int8": 5.0, "openvino_bf16": 8.0}
 
 
-def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(compress: ModuleType) -> None:
-    row = compress.row("bert6", 8, 1, results())
+def save_answers(work: Path, model: str) -> None:
+    """Four inputs, three labels; ours says another label for one of them."""
+    eager = torch.tensor([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]])
+    ours = eager.clone()
+    ours[3] = torch.tensor([1.0, 2, 0])
+    torch.save(eager, work / f"{model}.eager.answers")
+    torch.save(ours, work / f"{model}.ours.answers")
+
+
+def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(
+    compress: ModuleType, tmp_path: Path
+) -> None:
+    save_answers(tmp_path, "bert6")
+    row = compress.with_agreement(compress.row("bert6", 8, 1, MILLISECONDS), tmp_path)
     assert (row["eager"], row["ours"], row["openvino"]) == (1.0, 10.0, 8.0)
     assert row["aoti"] is None and row["onnxruntime"] is None
-    assert row["agreement"] == 1.0 and row["relative_error"]["ours"] == 0.01
+    assert (row["agreement"], row["agreement_inputs"]) == (0.75, 4)
+    assert row["relative_error"]["eager"] == 0 < row["relative_error"]["ours"]
+    assert "openvino_int8" not in row["agreements"]
 
 
 def test_rows_measured_so_far_become_one_file_and_a_plot(
     compress: ModuleType, tmp_path: Path
 ) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
     for batch in (8, 1):
-        row = compress.row("resnet50", batch, 1, results())
-        (tmp_path / f"resnet50.1.{batch}.json").write_text(json.dumps(row))
-    (tmp_path / "resnet50.1.grid.json").write_text(json.dumps({"1": 2.0, "8": 1.5}))
+        row = compress.row("resnet50", batch, 1, MILLISECONDS)
+        (rows / f"resnet50.1.{batch}.json").write_text(json.dumps(row))
+    (rows / "resnet50.1.grid.json").write_text(json.dumps({"1": 2.0, "8": 1.5}))
     compress.write(tmp_path, tmp_path / "out" / "compress.json")
     written = json.loads((tmp_path / "out" / "compress.json").read_text())
     assert [row["batch"] for row in written["rows"]] == [1, 8]
+    assert [row["agreement"] for row in written["rows"]] == [None, None]
     assert written["grid"][0]["ms_per_input"] == {"1": 2.0, "8": 1.5}
     plot = ElementTree.parse(tmp_path / "out" / "compress.svg").getroot()
     bars = list(plot.iter("{http://www.w3.org/2000/svg}rect"))
