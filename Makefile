@@ -102,7 +102,7 @@ extras: $(FORMATS:%=extras-%)
 test-exports: setup data extras
 	@$(BIN)/pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 	@$(BIN)/pip install --quiet grpcio==1.85.1
-	EXPORTS=1 $(BIN)/python -m pytest -p no:anyio tests/unit/optimize/export tests/integration/test_export.py
+	EXPORTS=1 $(BIN)/python -m pytest tests/unit/optimize/export tests/integration/test_export.py
 
 # The table of docs/formats.md, from the reports in artifacts/.
 formats-table: setup
