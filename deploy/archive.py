@@ -62,9 +62,7 @@ def seal(
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
-    contents = _contents(card, handlers)
-    if engines:
-        engine_files.extend(contents, artifact, engines, force)
+    contents = _contents(card, handlers, engines, force)
     version = version or content_version(contents)
     if not version.strip() or "/" in version:
         raise BadInput(f"version {version!r} must be a non-empty string without '/'")
@@ -96,9 +94,7 @@ def is_stale(
         return True
     with zipfile.ZipFile(archive) as packed:
         there = {n: packed.read(n) for n in packed.namelist() if n != MANIFEST}
-    contents = _contents(read_card(artifact), handlers)
-    if engines:
-        engine_files.extend(contents, artifact, engines, force=True)
+    contents = _contents(read_card(artifact), handlers, engines, force=True)
     return _digest(there) != _digest(contents)
 
 
@@ -157,7 +153,9 @@ def _digest(contents: dict[str, bytes]) -> str:
     return total.hexdigest()
 
 
-def _contents(card: Card, handlers: Path) -> dict[str, bytes]:
+def _contents(
+    card: Card, handlers: Path, engines: tuple[str, ...], force: bool
+) -> dict[str, bytes]:
     """Everything that goes into the archive but the manifest: entry name -> bytes."""
     contents = {
         f"{card.handler}.py": _entry_point(card.handler, handlers),
@@ -169,6 +167,8 @@ def _contents(card: Card, handlers: Path) -> dict[str, bytes]:
         if name in contents or name == MANIFEST:
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
+    if engines:
+        engine_files.extend(contents, card.folder, engines, force)
     return contents
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from optimize import checkpoint, distributed, files, page, publish, report, tasks
+from optimize import checkpoint, distributed, files, publish, report, tasks
 from optimize.data import Dataset
 from optimize.errors import BudgetMissed, OptionError, RecipeError
 from optimize.models import torchscript
@@ -164,7 +164,6 @@ def run(
         if not leads:
             return folder
         run_itself(recipe, folder, resume=resume, say=say)
-        page.write(folder, report.read(folder))
         return _gate(folder, say)
     dataset = task.load_data(recipe.data, recipe.folder, recipe.seed)
     say(f"data: {dataset.name}, {dataset.source}, {len(dataset.test)} test samples")

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -129,10 +130,40 @@ if engine:
     torch.backends.quantized.engine = engine
 torch.set_num_threads(1)
 model = torch.jit.load(path, map_location="cpu")
-batches = torch.load(inputs, weights_only=True)
+answers = []
 with torch.inference_mode():
-    torch.save([model(batch).clone() for batch in batches], outputs)
+    for call in torch.load(inputs, weights_only=True):
+        found = model(*call)
+        several = isinstance(found, tuple)
+        answers.append(tuple(t.clone() for t in found) if several else found.clone())
+torch.save(answers, outputs)
 """
+
+
+def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | None) -> list[Any]:
+    """What the file answers to each call in a fresh process, on one thread.
+
+    Args:
+        engine: `torch.backends.quantized.engine` of that process.
+
+    Raises:
+        ParityError: it does not run there.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
+        torch.save(calls, sent)
+        command = [sys.executable, "-W", "ignore", "-c", _RELOAD]
+        ran = subprocess.run(
+            [*command, str(path), str(sent), str(received), engine or ""],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode != 0:
+            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ParityError(f"{path.name} does not run in a fresh process: {last}")
+        answers: list[Any] = torch.load(received, weights_only=True)
+        return answers
 
 
 def check_parity(
@@ -163,20 +194,7 @@ def check_parity(
     pieces = [inputs[:size] for size in batch_sizes if size <= len(inputs)]
     with torch.inference_mode():
         expected = [module(piece) for piece in pieces]
-    with tempfile.TemporaryDirectory() as scratch:
-        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
-        torch.save(pieces, sent)
-        command = [sys.executable, "-W", "ignore", "-c", _RELOAD]
-        ran = subprocess.run(
-            [*command, str(path), str(sent), str(received), engine or ""],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ran.returncode != 0:
-            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ParityError(f"{path.name} does not run in a fresh process: {last}")
-        answers = torch.load(received, weights_only=True)
+    answers = answers_afresh(path, [(piece,) for piece in pieces], engine)
     worst = 0.0
     for piece, answer, wanted in zip(pieces, answers, expected, strict=True):
         error = ((answer - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()

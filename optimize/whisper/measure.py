@@ -1,9 +1,6 @@
 """What is measured of a saved transcriber: tokens, word errors, cost, parity, latency."""
 
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,17 +72,6 @@ def score(
     }
 
 
-_RELOAD = """
-import sys, torch
-path, inputs, outputs, engine = sys.argv[1:]
-torch.backends.quantized.engine = engine
-torch.set_num_threads(1)
-model = torch.jit.load(path)
-with torch.inference_mode():
-    torch.save([model(*b) for b in torch.load(inputs, weights_only=True)], outputs)
-"""
-
-
 def check_parity(path: Path, clips: list[Tensor], batch_sizes: tuple[int, ...] = (1, 3, 8)) -> None:
     """Reload a file in a fresh process: it must give the same tokens as here, batched or not.
 
@@ -96,20 +82,7 @@ def check_parity(path: Path, clips: list[Tensor], batch_sizes: tuple[int, ...] =
     model: Model = torchscript.load(path)
     with torch.inference_mode():
         expected = [model(*piece) for piece in pieces]
-    with tempfile.TemporaryDirectory() as scratch:
-        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
-        torch.save(pieces, sent)
-        command = [sys.executable, "-W", "ignore", "-c", _RELOAD]
-        ran = subprocess.run(
-            [*command, str(path), str(sent), str(received), ENGINE],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ran.returncode != 0:
-            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ParityError(f"{path.name} does not run in a fresh process: {last}")
-        answers = torch.load(received, weights_only=True)
+    answers = torchscript.answers_afresh(path, pieces, ENGINE)
     for (ids, counts), (wanted, lengths), piece in zip(answers, expected, pieces, strict=True):
         if not torch.equal(counts, lengths) or not torch.equal(ids, wanted):
             raise ParityError(
