@@ -1,19 +1,15 @@
 """ExecuTorch programs (.pte) for XNNPACK; int8 through PT2E quantization."""
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from optimize.export import FLOAT32, INT8, Array, Run
+from optimize.export import FLOAT32, INT8, Array, Run, pt2e
 from optimize.export.subject import Inputs, Subject
+from optimize.export.xnnpack import clamped
 
 EXTRA = "executorch"
 MODULES = ("executorch", "torchao")
@@ -64,19 +60,9 @@ def _pad(tensor: torch.Tensor, shape: list[int]) -> torch.Tensor:
     return torch.nn.functional.pad(tensor, sides) if any(sides) else tensor
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """torchao tells of libraries for other machines, and of Python's own changes."""
-    logging.getLogger("torchao").setLevel(logging.ERROR)
-    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def export(subject: Subject, path: Path, precision: str) -> None:
     """Write `path`; see `optimize.export.Format`."""
-    with quiet():
+    with pt2e.quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
@@ -95,7 +81,6 @@ def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Mod
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     example = _fixed(subject, subject.pieces[0])
     program = torch.export.export(subject.module, example, dynamic_shapes=dims)
@@ -104,19 +89,15 @@ def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Mod
         quantizer = XNNPACKQuantizer().set_module_type(torch.nn.Linear, settings)
     else:
         settings = get_symmetric_quantization_config(is_per_channel=True)
-        quantizer = XNNPACKQuantizer().set_global(settings)
-    graph = program.module()
-    prepared = prepare_pt2e(graph, quantizer)
-    with torch.no_grad():
-        for piece in subject.calibration:
-            prepared(*_fixed(subject, piece))
-    converted: torch.nn.Module = convert_pt2e(prepared)
-    return converted
+        quantizer = (XNNPACKQuantizer().set_global(settings))
+    return pt2e.quantize(
+        program, quantizer, [_fixed(subject, piece) for piece in subject.calibration]
+    )
 
 
 def load(path: Path) -> Run:
     """The file in ExecuTorch's runtime."""
-    with quiet():
+    with pt2e.quiet():
         from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(path).load_method("forward")
@@ -139,7 +120,7 @@ def load(path: Path) -> Run:
 
 def operators(path: Path) -> dict[str, int]:
     """Operators and delegates by name; `quantized` counts XNNPACK's quantized values."""
-    with quiet():
+    with pt2e.quiet():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
         found: Any = deserialize_pte_binary(path.read_bytes())

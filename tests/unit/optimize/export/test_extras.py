@@ -14,8 +14,8 @@ from optimize.export import extras
 @pytest.mark.parametrize("name", export.NAMES)
 def test_every_format_has_pinned_packages(name: str) -> None:
     found = extras.packages(name)
+    assert found
     assert all("==" in requirement for requirement in found)
-    assert bool(found) == (name != "aoti")  # torch alone
 
 
 def test_packages_are_printed_on_one_line() -> None:

@@ -17,6 +17,7 @@ INT8 = [
     ("openvino", "int8"),
     ("tflite", "int8"),
     ("executorch", "int8"),
+    ("aoti", "int8"),
     ("coreml", "float16"),
     ("coreml", "int8"),
     ("coreml", "palettized"),
@@ -49,10 +50,10 @@ def test_int8_and_float16_of_pictures(
     assert (found > 0) == (precision != "float16")
     weights = sum(p.numel() for p in subject.module.parameters())
     size = sum(f.stat().st_size for f in [path, *path.rglob("*")] if f.is_file())
-    assert size < 4 * weights
+    assert size < 4 * weights or name == "aoti"  # which is a megabyte of code
 
 
-@pytest.mark.parametrize("name", ["tflite", "executorch"])
+@pytest.mark.parametrize("name", ["tflite", "executorch", "aoti"])
 def test_int8_of_text_keeps_masks_out_of_the_scales(
     name: str, needs: Needs, sentences: Subject, converted: Converted
 ) -> None:
