@@ -89,7 +89,7 @@ def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Mod
         quantizer = XNNPACKQuantizer().set_module_type(torch.nn.Linear, settings)
     else:
         settings = get_symmetric_quantization_config(is_per_channel=True)
-        quantizer = (XNNPACKQuantizer().set_global(settings))
+        quantizer = clamped(XNNPACKQuantizer().set_global(settings))
     return pt2e.quantize(
         program, quantizer, [_fixed(subject, piece) for piece in subject.calibration]
     )
