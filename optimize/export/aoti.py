@@ -49,8 +49,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 def quantize(subject: Subject) -> nn.Module:
     """Static int8: unsigned activations per tensor, weights per channel.
 
-    Embedding tables stay in float, for which inductor has no int8 kernel, and so do convolutions
-    of one channel: with the batch left open inductor mistakes the layout of what they answer.
+    Convolutions of one channel stay in float: with the batch left open inductor mistakes the
+    layout of what they answer.
     """
     from torchao.quantization.pt2e.inductor_passes import x86  # noqa: F401  registers fusions
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86_quantizer

@@ -42,7 +42,7 @@ def quiet() -> Iterator[None]:
 
 
 def quantize(program: ExportedProgram, quantizer: Any, calibration: list[Inputs]) -> nn.Module:
-    """The program with quantizers around what `quantizer` annotates.
+    """The program with quantizers around what `quantizer` annotates, and embedding tables in int8.
 
     Args:
         program: float32.
@@ -60,7 +60,9 @@ def quantize(program: ExportedProgram, quantizer: Any, calibration: list[Inputs]
         prepared = prepare_pt2e(graph, quantizer)
         for piece in calibration:
             prepared(*piece)
-        return convert_pt2e(prepared)  # type: ignore[no-any-return]
+        converted: nn.Module = convert_pt2e(prepared)
+        _shrink_tables(converted)
+    return converted
 
 
 def _part(graph: Any) -> None:
@@ -73,18 +75,45 @@ def _part(graph: Any) -> None:
         if node.target in _SOURCES:
             node.meta["source_fn_stack"] = [(node.name, _SOURCES[node.target])]
         if node.target is torch.ops.aten.linear.default and len(node.args[1].users) > 1:
-            _own(graph, node, node.args[1])
+            weight = _weight(graph, node.args[1])
+            own = _attribute(graph, node, "weight", weight.detach().clone(), node.args[1].meta)
+            node.replace_input_with(node.args[1], own)
     graph.recompile()
 
 
-def _own(graph: Any, node: Any, shared: Any) -> None:
-    """Replace a parameter that `node` shares by a copy."""
-    weight: Any = graph
-    for part in shared.target.split("."):
-        weight = getattr(weight, part)
-    name = f"{node.name}_weight"
-    graph.register_parameter(name, nn.Parameter(weight.detach().clone(), requires_grad=False))
+def _shrink_tables(graph: Any) -> None:
+    """Embedding tables in int8, a scale per row: no quantizer here has a pattern for them."""
+    for node in list(graph.graph.nodes):
+        if node.target is not torch.ops.aten.embedding.default or len(node.args[0].users) > 1:
+            continue
+        table = _weight(graph, node.args[0]).detach()
+        scales = (table.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
+        rows = (table / scales).round().to(torch.int8)
+        parts = [_attribute(graph, node, *named) for named in (("rows", rows), ("scales", scales))]
+        with graph.graph.inserting_before(node):
+            row, scale = (
+                graph.graph.call_function(node.target, (part, node.args[1])) for part in parts
+            )
+            row = graph.graph.call_function(torch.ops.aten.to.dtype, (row, torch.float32))
+            found = graph.graph.call_function(torch.ops.aten.mul.Tensor, (row, scale))
+        node.replace_all_uses_with(found, propagate_meta=True)
+        graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _weight(graph: Any, node: Any) -> torch.Tensor:
+    found = graph
+    for part in node.target.split("."):
+        found = getattr(found, part)
+    return found  # type: ignore[no-any-return]
+
+
+def _attribute(graph: Any, node: Any, what: str, value: torch.Tensor, meta: Any = None) -> Any:
+    """A node in front of `node` for a tensor that it alone has."""
+    name = f"{node.name}_{what}"
+    graph.register_buffer(name, value)
     with graph.graph.inserting_before(node):
-        own = graph.graph.get_attr(name)
-    own.meta = dict(shared.meta)
-    node.replace_input_with(shared, own)
+        found = graph.graph.get_attr(name)
+    found.meta = dict(meta or {})
+    return found
