@@ -75,7 +75,8 @@ class DecoderStep(nn.Module):
         self, token: Tensor, past: Tensor, cache: Tensor, audio: Tensor
     ) -> tuple[Tensor, Tensor]:
         batch, heads = token.shape[0], self.heads
-        x = (self.table[token.long()] + self.positions[past.long()]).unsqueeze(1)
+        x = functional.embedding(token.long(), self.table) + self.positions[past.long()]
+        x = x.unsqueeze(1)
         unread = (self.places[None, :] >= past[:, None])[:, None, None, :]
         hidden = torch.zeros_like(unread, dtype=x.dtype).masked_fill(unread, -1e9)
         fresh = []
