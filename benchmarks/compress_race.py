@@ -55,10 +55,10 @@ def serve(model: str, contestant: str, batch: int, threads: int, work: Path) -> 
 
 
 def spawn(
-    script: str, *arguments: str, work: Path, threads: int = 2, **options: Any
+    script: str, *arguments: str, work: Path, threads: int = 2, cores: str = "", **options: Any
 ) -> subprocess.Popen[str]:
-    """One of this folder's scripts, with the same malloc and threads for everybody. What
-    torch.compile makes stays in the work folder."""
+    """One of this folder's scripts, with the same malloc and threads for everybody, bound to
+    `cores` (`"0,1"`) if any are named. What torch.compile makes stays in the work folder."""
     environment = {
         **os.environ,
         **MALLOC,
@@ -69,7 +69,10 @@ def spawn(
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
     }
     command = [sys.executable, str(HERE / script), *arguments]
-    return subprocess.Popen(command, env=environment, text=True, **options)
+    process = subprocess.Popen(command, env=environment, text=True, **options)
+    if cores:
+        os.sched_setaffinity(process.pid, {int(core) for core in cores.split(",")})
+    return process
 
 
 @dataclass
@@ -111,12 +114,11 @@ def start(model: str, name: str, batch: int, threads: int, work: Path, cores: st
             *words,
             work=work,
             threads=threads,
+            cores=cores,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
         )
-    if cores:
-        os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
     runner = Runner(name, process)
     if runner.read() is None:
         process.wait()
@@ -180,11 +182,10 @@ def grid(model: str, threads: int, work: Path, cores: str) -> dict[str, float]:
             *words,
             work=work,
             threads=threads,
+            cores=cores,
             stdout=subprocess.PIPE,
             stderr=log,
         )
-    if cores:
-        os.sched_setaffinity(process.pid, {int(c) for c in cores.split(",")})
     output, _ = process.communicate()
     lines = [line for line in output.splitlines() if line.startswith("{")]
     found: dict[str, float] = json.loads(lines[-1]) if lines else {}

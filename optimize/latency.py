@@ -121,15 +121,19 @@ def measure(
                             times[name] += runner.run(batch, ROUND_SECONDS)
                         bar.update()
                     for name, values in times.items():
-                        cuts = statistics.quantiles(values, n=20)
-                        found[name][f"batch{batch}_threads{count}"] = {
-                            "p50": round(statistics.median(values) * 1e3, 4),
-                            "p95": round(cuts[18] * 1e3, 4),
-                        }
+                        found[name][f"batch{batch}_threads{count}"] = percentiles(values)
             finally:
                 for runner in runners.values():
                     runner.close()
     return found
+
+
+def percentiles(seconds: list[float]) -> dict[str, float]:
+    """`{"p50": ms, "p95": ms}` of at least two calls."""
+    return {
+        "p50": round(statistics.median(seconds) * 1e3, 4),
+        "p95": round(statistics.quantiles(seconds, n=20)[18] * 1e3, 4),
+    }
 
 
 def _serve(job: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from optimize import torchscript, wer
 from optimize.data import speech
 from optimize.errors import ParityError
+from optimize.latency import percentiles
 from optimize.whisper import cost
 from optimize.whisper.checkpoint import Spec
 from optimize.whisper.compress import ENGINE, CompressOptions
@@ -111,11 +112,7 @@ def latency(
                             if number:  # the first round warms up
                                 times[name].append(time.perf_counter() - start)
             for name, values in times.items():
-                cuts = statistics.quantiles(values, n=20)
-                found[name][f"batch{size}_threads{threads}"] = {
-                    "p50": round(statistics.median(values) * 1e3, 3),
-                    "p95": round(cuts[18] * 1e3, 3),
-                }
+                found[name][f"batch{size}_threads{threads}"] = percentiles(values)
     finally:
         torch.set_num_threads(kept)
     return found
