@@ -2,7 +2,8 @@
 `serving_default`.
 
 torchax turns the exported program into a JAX function and jax2tf that into a TensorFlow one
-with symbolic shapes; the weights are variables. No graph of our own making is in between.
+with symbolic shapes; the weights are variables. No graph of our own making is in between, but
+convolutions are written as TensorFlow's compiler for CPUs is fast at (`optimize.export.xla`).
 """
 
 import os
@@ -15,6 +16,7 @@ import torch
 
 from optimize.export import FLOAT32, Array, Run
 from optimize.export.subject import Subject
+from optimize.export.xla import replace_convolution
 
 EXTRA = "savedmodel"
 MODULES = ("tensorflow", "torchax", "jax")
@@ -58,7 +60,9 @@ def _torchax() -> Any:
             if overload not in packet.overloads():
                 setattr(packet, overload, object())
     import torchax.export
+    from torchax.ops import jaten, ops_registry  # noqa: F401  the first fills the second
 
+    replace_convolution(ops_registry.all_aten_ops)
     return torchax.export
 
 
