@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from optimize import torchscript
 from optimize.export import FLOAT16, FLOAT32, Array, Limits, Run
-from optimize.export.subject import Subject
+from optimize.export.subject import Inputs, Subject
 
 EXTRA = "coreml"
 MODULES = ("coremltools", "sklearn")
@@ -40,7 +40,10 @@ PROVES = (
     "or Neural Engine rounds within one, that a device compiles the file, or how fast it is"
 )
 PALETTE_BITS = 6
+LARGER_BITS = 8
+CHEAP_SHARE = 0.02  # of all matrices: convolutions with less have the larger palette
 SMALLEST_WEIGHT = 512
+CORRECTING = 32  # rows that biases are corrected with
 
 
 def file(artifact: str, subject: str) -> str:
@@ -94,10 +97,22 @@ def _quiet() -> Iterator[None]:
 def export(subject: Subject, path: Path, precision: str) -> None:
     """Write the folder `path`; see `optimize.export.Format`."""
     with _quiet():
+        convolves = any(isinstance(module, nn.Conv2d) for module in subject.module.modules())
         model = convert(subject, "FLOAT32" if precision == "float32" else "FLOAT16")
         if precision in ("int8", "palettized"):
-            model = compress(model, precision)
+            small = compress(model, precision)
+            if convolves and subject.calibration:
+                from optimize.export.biases import corrected
+
+                small = corrected(small, model, _rows(subject.calibration))
+            model = small
         model.save(str(path))
+
+
+def _rows(calibration: list[Inputs]) -> Inputs:
+    """A few batches of calibration as one."""
+    pieces = calibration[: max(1, CORRECTING // len(calibration[0][0]))]
+    return tuple(torch.cat(tensors) for tensors in zip(*pieces, strict=True))
 
 
 def taken(tensor: Tensor) -> Tensor:
@@ -147,10 +162,32 @@ def compress(model: Any, precision: str) -> Any:
             mode="linear_symmetric", weight_threshold=SMALLEST_WEIGHT
         )
         return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=how))
-    how = cto.OpPalettizerConfig(
-        mode="kmeans", nbits=PALETTE_BITS, weight_threshold=SMALLEST_WEIGHT
+    few, many = (
+        cto.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=SMALLEST_WEIGHT)
+        for bits in (PALETTE_BITS, LARGER_BITS)
     )
-    return cto.palettize_weights(model, cto.OptimizationConfig(global_config=how))
+    larger = dict.fromkeys(_cheap(model), many)
+    how = cto.OptimizationConfig(global_config=few, op_name_configs=larger)
+    return cto.palettize_weights(model, how)
+
+
+def _cheap(model: Any) -> list[str]:
+    """Names of the convolutions' weights that are too small a share to save much on.
+
+    They are the first layers' and the depthwise ones', for which 64 values matter most.
+    """
+    weights = {
+        op.inputs["weight"].op.name: op.op_type
+        for op in model._mil_program["main"].operations
+        if op.op_type in ("conv", "linear")
+    }
+    sizes = {
+        op.name: op.outputs[0].val.size
+        for op in model._mil_program["main"].operations
+        if op.op_type == "const" and op.name in weights
+    }
+    most = CHEAP_SHARE * sum(sizes.values())
+    return [name for name, size in sizes.items() if weights[name] == "conv" and size < most]
 
 
 def load(path: Path) -> Run:

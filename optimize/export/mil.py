@@ -266,6 +266,9 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor | list[Tensor]]] = {
 }
 
 
+Tap = Callable[[Any, Tensor], Tensor]
+
+
 class Program:
     """A loaded `.mlpackage`; calling it evaluates its main function."""
 
@@ -298,11 +301,12 @@ class Program:
         """The type that a value has in the file."""
         return _TYPES[self._name(variable.dtype)]
 
-    def __call__(self, *arrays: Array) -> list[Array]:
+    def __call__(self, *arrays: Array, tap: Tap | None = None) -> list[Array]:
         """Evaluate.
 
         Args:
             arrays: the inputs in order; cast to the types the file asks for.
+            tap: given every operator and its only answer, says what to go on with.
 
         Raises:
             NotImplementedError: an operator that is not in `OPERATORS`.
@@ -324,6 +328,8 @@ class Program:
                     raise NotImplementedError(f"the MIL operator {op.op_type} is not known here")
                 given = Arguments({name: value(of) for name, of in op.inputs.items()})
                 found = OPERATORS[op.op_type](given)
+                if tap and isinstance(found, Tensor):
+                    found = tap(op, found)
                 several = [found] if isinstance(found, Tensor) else found
                 for variable, one in zip(op.outputs, several, strict=True):
                     # The file's own type: what overflows float16 there is infinite here.
