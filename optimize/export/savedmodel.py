@@ -2,8 +2,9 @@
 `serving_default`.
 
 torchax turns the exported program into a JAX function and jax2tf that into a TensorFlow one
-with symbolic shapes; the weights are variables. No graph of our own making is in between, but
-convolutions are written as TensorFlow's compiler for CPUs is fast at (`optimize.export.xla`).
+with symbolic shapes. No graph of our own making is in between, but convolutions are written as
+TensorFlow's compiler for CPUs is fast at (`optimize.export.xla`). Weights are variables; those of
+a network with convolutions are constants, laid out for them once per batch size, not per call.
 """
 
 import os
@@ -107,9 +108,11 @@ def _export(subject: Subject, path: Path) -> None:
         for shape, tensor, name in zip(shapes, subject.pieces[0], subject.inputs, strict=True)
     ]
     module = tf.Module()
-    module.weights = [tf.Variable(np.asarray(weight), trainable=False) for weight in weights]
+    constant = any(isinstance(part, torch.nn.Conv2d) for part in subject.module.modules())
+    held = [] if constant else [tf.Variable(np.asarray(w), trainable=False) for w in weights]
+    module.weights = held
     converted = jax2tf.convert(
-        lambda held, *inputs: function(held, inputs),
+        lambda held, *inputs: function(weights if constant else held, inputs),
         polymorphic_shapes=[None, *symbolic],
         polymorphic_constraints=[
             f"{name} <= {axis.limit}" for name, axis in subject.axes.items() if axis.limit
