@@ -97,7 +97,8 @@ def sentences() -> Subject:
         inputs=("ids",),
         outputs=("logits",),
         pieces=[(ids(20, 13),), (ids(9),), (ids(24, 3, 11),), (ids(*range(8, 24, 2)),)],
-        calibration=[(ids(*range(4, 36, 4)),)],
+        # Eight rows are not enough: a held-out row's logits were twice any of theirs, and cut off.
+        calibration=[(ids(*range(first, 32)),) for first in range(3, 19)],
         axes={"batch": Axis(), "tokens": Axis(least=2, most=32, sizes=(32,), limit=48)},
         dynamic=({0: "batch", 1: "tokens"},),
         dynamic_outputs=({0: "batch"},),

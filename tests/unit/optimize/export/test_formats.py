@@ -53,7 +53,7 @@ def test_int8_and_float16_of_pictures(
     assert size < 4 * weights or name == "aoti"  # which is a megabyte of code
 
 
-@pytest.mark.parametrize("name", ["tflite", "executorch", "aoti"])
+@pytest.mark.parametrize("name", ["onnx", "openvino", "tflite", "executorch", "aoti"])
 def test_int8_of_text_keeps_masks_out_of_the_scales(
     name: str, needs: Needs, sentences: Subject, converted: Converted
 ) -> None:
