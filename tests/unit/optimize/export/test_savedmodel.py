@@ -1,4 +1,4 @@
-"""TensorFlow SavedModel: several outputs stay in their order."""
+"""TensorFlow SavedModel: several outputs stay in their order; weights of convolutions."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from optimize import export
 from optimize.export import check
 from optimize.export.runner import Runner
-from optimize.export.subject import Axis, Subject
+from optimize.export.subject import Axis, Exportable, Subject
 
 NAMES = ("tenor", "alto", "violin", "bass", "oboe", "cello", "flute")
 
@@ -42,3 +42,17 @@ def test_outputs_keep_their_order(
     for _ in range(2):  # in two fresh processes
         with Runner("savedmodel", path) as run:
             check.parity(subject, run, export.FLOAT32)
+
+
+def test_convolutions_have_constants_at_any_batch(
+    needs: Callable[[str], None], pictures: Exportable, converted: Callable[..., Path]
+) -> None:
+    """Their weights are in the graph once, not in variables beside it as well."""
+    needs("savedmodel")
+    subject = pictures.subjects[0]
+    path = converted("savedmodel", subject)
+    with Runner("savedmodel", path) as run:
+        assert len(check.parity(subject, run, export.FLOAT32)) == len(subject.pieces)
+    weights = sum(p.numel() for p in subject.module.parameters())
+    assert (path / "variables" / "variables.data-00000-of-00001").stat().st_size < weights
+    assert 4 * weights < (path / "saved_model.pb").stat().st_size < 6 * weights
