@@ -99,7 +99,17 @@ def _shrink_tables(graph: Any) -> None:
         node.replace_all_uses_with(found, propagate_meta=True)
         graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
+    _forget_unread(graph)
     graph.recompile()
+
+
+def _forget_unread(graph: Any) -> None:
+    """Drop tensors that nothing reads any more: exporters write every buffer they find."""
+    read = {node.target for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
+    for name, _ in [*graph.named_buffers(), *graph.named_parameters()]:
+        if not any(name == target or name.startswith(f"{target}.") for target in read):
+            owner, _, last = name.rpartition(".")
+            delattr(graph.get_submodule(owner), last)
 
 
 def _weight(graph: Any, node: Any) -> torch.Tensor:
