@@ -67,15 +67,18 @@ class DecoderStep(nn.Module):
         self.heads, self.width = spec.heads, spec.head_width
         self.layers, self.norm = model.decoder.layers, model.decoder.norm
         self.register_buffer("positions", model.decoder.positions)
-        self.register_buffer("table", model.vocabulary.table)
-        self.register_buffer("bias", model.vocabulary.bias)
+        # A layer, which quantizers look for; its weight is the table that tokens are looked up in.
+        table = model.vocabulary.table
+        self.head = nn.Linear(table.shape[1], table.shape[0], device="meta")
+        self.head.weight = nn.Parameter(table, requires_grad=False)
+        self.head.bias = nn.Parameter(model.vocabulary.bias, requires_grad=False)
         self.register_buffer("places", torch.arange(capacity, dtype=torch.int32))
 
     def forward(
         self, token: Tensor, past: Tensor, cache: Tensor, audio: Tensor
     ) -> tuple[Tensor, Tensor]:
         batch, heads = token.shape[0], self.heads
-        x = functional.embedding(token.long(), self.table) + self.positions[past.long()]
+        x = functional.embedding(token.long(), self.head.weight) + self.positions[past.long()]
         x = x.unsqueeze(1)
         unread = (self.places[None, :] >= past[:, None])[:, None, None, :]
         hidden = torch.zeros_like(unread, dtype=x.dtype).masked_fill(unread, -1e9)
@@ -96,5 +99,5 @@ class DecoderStep(nn.Module):
             mixed = weights @ audio[:, of_values]
             x = x + layer.out_cross(mixed.transpose(1, 2).reshape(batch, 1, heads * self.width))
             x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
-        logits = functional.linear(self.norm(x[:, 0]), self.table, self.bias)
+        logits = self.head(self.norm(x[:, 0]))
         return logits, torch.cat(fresh, 1)
