@@ -49,7 +49,11 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Speech:
-    """Utterances split once by a hash of their text, so that no sentence is in both splits."""
+    """Utterances split once by a hash of their text, so that no sentence is in both splits.
+
+    `spare` are recordings in neither, to compare two forms of a model on: lone words and
+    letters, on which a word error rate says more about the spelling of the reference.
+    """
 
     name: str
     source: str
@@ -57,6 +61,7 @@ class Speech:
     test: list[Utterance]
     notes: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
+    spare: list[Utterance] = field(default_factory=list)
     train: None = None
 
     @property
@@ -83,12 +88,8 @@ def _words(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
-def read_prompts(least_words: int = 2) -> list[Utterance]:
-    """The Asterisk prompts of at least so many words and at most 30 s; [] if not installed.
-
-    Lone words and letters are left out: on them a score says more about the spelling of
-    the reference than about the model.
-    """
+def read_prompts(least_words: int = 1) -> list[Utterance]:
+    """The Asterisk prompts of at least so many words and at most 30 s; [] if not installed."""
     import soundfile
 
     if not PROMPTS_TEXT.is_file() or not PROMPTS.is_dir():
@@ -164,8 +165,11 @@ def load(path: str | None = None, development: float = 0.25, limit: int | None =
         listing = Path(path).expanduser()
         found, name, source = read_listing(listing), listing.stem, f"own listing {listing}"
         always: list[Utterance] = []
+        spare: list[Utterance] = []
     else:
-        found, always = read_prompts(), read_librivox()
+        prompts, always = read_prompts(), read_librivox()
+        found = [u for u in prompts if len(u.text.split()) > 1]
+        spare = [u for u in prompts if len(u.text.split()) == 1]
         name, source = "asterisk_prompts", "Debian packages asterisk-core-sounds-en(-wav)"
         if always:
             source += ", pocketsphinx-testdata"
@@ -187,11 +191,11 @@ def load(path: str | None = None, development: float = 0.25, limit: int | None =
     test = [u for u in found if _share(u.text) >= development and _words(u.text) not in decided]
     test += always
     if limit is not None:
-        held, test = held[:limit], test[:limit]
+        held, test, spare = held[:limit], test[:limit], []
         notes.append(f"cut to {limit} utterances of each split")
     if not held or not test:
         raise DataError(
             f"{len(held)} sentences to decide on and {len(test)} to test on: "
             "list more, or change data.development"
         )
-    return Speech(name, source, held, test, notes)
+    return Speech(name, source, held, test, notes, spare=spare)

@@ -1,4 +1,4 @@
-"""ONNX for ONNX Runtime: opset 20, dynamic axes, one file; int8 as QDQ."""
+"""ONNX for ONNX Runtime: opset 20, dynamic axes, one file; int8 as QDQ or dynamic."""
 
 import logging
 import tempfile
@@ -18,7 +18,7 @@ MODULES = ("onnx", "onnxscript", "onnxruntime")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 PRECISIONS = {"float32": FLOAT32, "int8": INT8}
 OPSET = 20
-MATRICES = ("Conv", "MatMul", "Gemm", "Gather")
+MATRICES = ("MatMul", "Gemm", "Gather")
 
 
 def file(artifact: str, subject: str) -> str:
@@ -74,23 +74,33 @@ class _Reader:
 
 
 def quantize(subject: Subject, source: Path, path: Path) -> None:
-    """Static int8: QuantizeLinear/DequantizeLinear pairs, weights per channel.
+    """Int8, weights per channel: QuantizeLinear/DequantizeLinear pairs, or with `dynamic`
+    activations DynamicQuantizeLinear before the matrices and tables.
 
     With attention only matrices and tables are quantized: one scale cannot hold a mask of minus
     infinity, and the sums before a layer norm have a few channels that dwarf the others.
     """
     import onnx
-    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = source.with_name("prepared.onnx")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    if subject.activations == "dynamic":
+        quantize_dynamic(
+            str(prepared),
+            str(path),
+            op_types_to_quantize=list(MATRICES),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+        )
+        return
     attends = any(node.op_type == "Softmax" for node in onnx.load(str(prepared)).graph.node)
     quantize_static(
         str(prepared),
         str(path),
         _Reader(subject),
-        op_types_to_quantize=list(MATRICES) if attends else None,
+        op_types_to_quantize=["Conv", *MATRICES] if attends else None,
         quant_format=QuantFormat.QDQ,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -115,7 +125,7 @@ def load(path: Path) -> Run:
 
 
 def operators(path: Path) -> dict[str, int]:
-    """Operators by name."""
+    """Operators by name; `quantized` counts weights in int8, and activations quantized."""
     import onnx
 
     counts = Counter(node.op_type for node in onnx.load(str(path)).graph.node)

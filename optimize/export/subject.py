@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,9 @@ class Subject:
         axes: the dimensions that vary, by name.
         dynamic, dynamic_outputs: for every input (output), which of its dimensions is which
             axis.
+        activations: how int8 files hold them where a format has both: `static`, with scales
+            from `calibration`, or `dynamic`, quantized as they come. One scale is not enough
+            for what differs from token to token.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Subject:
     axes: dict[str, Axis]
     dynamic: tuple[dict[int, str], ...]
     dynamic_outputs: tuple[dict[int, str], ...]
+    activations: Literal["static", "dynamic"] = "static"
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """The module's answers as a list."""

@@ -84,6 +84,8 @@ def test_the_prompts_where_they_are_installed() -> None:
     assert len([u for u in found.test if u.collection == "prompts"]) >= 200
     assert not {u.name for u in found.development} & {u.name for u in found.test}
     assert all(len(u.text.split()) >= 2 for u in found.test)
+    assert len(found.spare) >= 200
+    assert {len(u.text.split()) for u in found.spare} == {1}
 
 
 def test_cost_counts_what_a_direct_sum_counts() -> None:

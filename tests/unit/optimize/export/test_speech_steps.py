@@ -40,10 +40,11 @@ def subjects() -> list[Subject]:
         ("features",),
         ("audio",),
         [(part,) for part in heard],
-        [],
+        [(heard[0][1:],)],
         {"batch": Axis(most=8, sizes=(1,))},
         ({0: "batch"},),
         ({0: "batch"},),
+        "dynamic",
     )
     step = DecoderStep(model, SPEC, speech.capacity(SPEC)).eval()
     second = Subject(
@@ -52,10 +53,11 @@ def subjects() -> list[Subject]:
         ("token", "past", "cache", "audio"),
         ("logits", "fresh"),
         [speech._state(first, step, part, FOUND) for part in heard],
-        [],
+        [speech._state(first, step, heard[0][1:], FOUND)],
         {"batch": Axis(most=8, sizes=(1,))},
         tuple({0: "batch"} for _ in range(4)),
         ({0: "batch"}, {0: "batch"}),
+        "dynamic",
     )
     return [first, second]
 
@@ -82,15 +84,24 @@ def test_what_lies_past_the_cache_is_not_read(subjects: list[Subject]) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["onnx", "openvino", "tflite", "savedmodel", "coreml"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "float32") for name in export.NAMES),
+        *((name, "int8") for name in ("onnx", "openvino", "tflite", "executorch", "coreml")),
+    ],
+)
 def test_both_files_answer_as_the_modules(
-    name: str, needs: Callable[[str], None], subjects: list[Subject], tmp_path: Path
+    name: str, precision: str, needs: Callable[[str], None], subjects: list[Subject], tmp_path: Path
 ) -> None:
     needs(name)
     form = export.load(name)
+    limits = form.PRECISIONS[precision]
     for subject in subjects:
         path = tmp_path / form.file("speech", subject.name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        convert(name, subject, path, "float32")
+        convert(name, subject, path, precision)
         with Runner(name, path) as run:
-            check.parity(subject, run, export.FLOAT32)
+            errors = check.parity(subject, run, limits)
+            check.quantized(run, limits)
+        assert precision == "float32" or max(errors.values()) > 1e-4  # not float32 again
