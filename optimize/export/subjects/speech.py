@@ -55,9 +55,10 @@ def transcribe(encoder: Step, step: Step, heard: Tensor, found: Checkpoint) -> l
         if place + 1 < len(spec.start):
             token = torch.full((rows,), spec.start[place + 1], dtype=torch.int32)
             continue
+        logits = logits.clone()
+        logits[:, spec.suppress] = -torch.inf
         if place + 1 == len(spec.start):
-            logits = logits.clone()
-            logits[:, spec.suppress_first] = -1e9
+            logits[:, spec.suppress_first] = -torch.inf
         token = logits.argmax(1).int()
         for row, best in enumerate(token.tolist()):
             alive[row] = alive[row] and best != spec.end

@@ -60,6 +60,9 @@ class DecoderStep(nn.Module):
     in the cache; float32 `[batch, layers * 2 * heads, capacity, head width]`, of which the first
     `past` are read; what the encoder returned. Returns logits `[batch, tokens]`, and the keys
     and values `[batch, layers * 2 * heads, 1, head width]` to write at `past`.
+
+    Tokens that are never produced are left to the loop: minus a billion among the logits
+    overflows float16, and next to it no error of the others would be seen.
     """
 
     def __init__(self, model: Transcriber, spec: Spec, capacity: int) -> None:
@@ -69,9 +72,8 @@ class DecoderStep(nn.Module):
         self.register_buffer("positions", model.decoder.positions)
         # A layer, which quantizers look for; its weight is the table that tokens are looked up in.
         table = model.vocabulary.table
-        self.head = nn.Linear(table.shape[1], table.shape[0], device="meta")
+        self.head = nn.Linear(table.shape[1], table.shape[0], bias=False, device="meta")
         self.head.weight = nn.Parameter(table, requires_grad=False)
-        self.head.bias = nn.Parameter(model.vocabulary.bias, requires_grad=False)
         self.register_buffer("places", torch.arange(capacity, dtype=torch.int32))
 
     def forward(

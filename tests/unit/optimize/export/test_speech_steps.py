@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from optimize import export
+from optimize.errors import ExportRefused
 from optimize.export import check
 from optimize.export.convert import convert
 from optimize.export.runner import Runner
@@ -82,6 +83,16 @@ def test_what_lies_past_the_cache_is_not_read(subjects: list[Subject]) -> None:
     torch.testing.assert_close(
         step(token, past, spoiled, audio)[0], step(token, past, cache, audio)[0]
     )
+
+
+def test_an_error_in_the_logits_is_seen(subjects: list[Subject]) -> None:
+    def noisy(*inputs: torch.Tensor) -> list[torch.Tensor]:
+        logits, fresh = subjects[1](*inputs)
+        spread = logits.quantile(0.8) - logits.quantile(0.2)
+        return [logits + 0.5 * spread * torch.randn(logits.shape), fresh]
+
+    with pytest.raises(ExportRefused, match="logits differs"):
+        check.parity(subjects[1], noisy, export.INT8)
 
 
 @pytest.mark.parametrize(
