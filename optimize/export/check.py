@@ -57,7 +57,7 @@ def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:
         ExportRefused: it does not run, or answers otherwise; says at which sizes.
     """
     errors: dict[str, float] = {}
-    truth = [subject(*piece) for piece in subject.pieces]
+    truth = [subject.meant(subject(*piece)) for piece in subject.pieces]
     usual = [usual_norm(list(answers)) for answers in zip(*truth, strict=True)]
     for piece, wanted in zip(subject.pieces, truth, strict=True):
         title = describe(subject, piece)
@@ -67,7 +67,8 @@ def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:
             raise ExportRefused(f"at {title}: {refused}") from refused
         if len(answers) != len(wanted):
             raise ExportRefused(f"{len(answers)} outputs, the module has {len(wanted)}")
-        for name, a, b, norm in zip(subject.outputs, answers, wanted, usual, strict=True):
+        meant = subject.meant(answers)
+        for name, a, b, norm in zip(subject.outputs, meant, wanted, usual, strict=True):
             if a.shape != b.shape:
                 raise ExportRefused(
                     f"at {title}: {name} has shape {list(a.shape)}, the module's {list(b.shape)}"

@@ -41,7 +41,7 @@ PROVES = (
 )
 PALETTE_BITS = 6
 LARGER_BITS = 8
-CHEAP_SHARE = 0.02  # of all matrices: convolutions with less have the larger palette
+CHEAP_SHARE = 0.02  # of all matrices: see `_sensitive`
 SMALLEST_WEIGHT = 512
 CORRECTING = 32  # rows that biases are corrected with
 
@@ -166,28 +166,32 @@ def compress(model: Any, precision: str) -> Any:
         cto.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=SMALLEST_WEIGHT)
         for bits in (PALETTE_BITS, LARGER_BITS)
     )
-    larger = dict.fromkeys(_cheap(model), many)
+    larger = dict.fromkeys(_sensitive(model), many)
     how = cto.OptimizationConfig(global_config=few, op_name_configs=larger)
     return cto.palettize_weights(model, how)
 
 
-def _cheap(model: Any) -> list[str]:
-    """Names of the convolutions' weights that are too small a share to save much on.
+def _sensitive(model: Any) -> list[str]:
+    """Names of the weights for which 64 values are too few.
 
-    They are the first layers' and the depthwise ones', for which 64 values matter most.
+    They are those of convolutions too small a share to save much on (the first ones and the
+    depthwise ones), and tables that tokens are both looked up in and scored against.
     """
-    weights = {
-        op.inputs["weight"].op.name: op.op_type
-        for op in model._mil_program["main"].operations
-        if op.op_type in ("conv", "linear")
-    }
-    sizes = {
-        op.name: op.outputs[0].val.size
-        for op in model._mil_program["main"].operations
-        if op.op_type == "const" and op.name in weights
-    }
-    most = CHEAP_SHARE * sum(sizes.values())
-    return [name for name, size in sizes.items() if weights[name] == "conv" and size < most]
+    operations = model._mil_program["main"].operations
+    kinds: dict[str, set[str]] = {}
+    for op in operations:
+        holder = op.inputs.get("x" if op.op_type == "gather" else "weight")
+        const = holder is not None and holder.op is not None and holder.op.op_type == "const"
+        if op.op_type in ("conv", "linear", "gather") and const:
+            kinds.setdefault(holder.op.name, set()).add(op.op_type)
+    sizes = {op.name: op.outputs[0].val.size for op in operations if op.name in kinds}
+    matrices = [name for name, found in kinds.items() if found & {"conv", "linear"}]
+    most = CHEAP_SHARE * sum(sizes[name] for name in matrices)
+    return [
+        name
+        for name in matrices
+        if kinds[name] >= {"gather", "linear"} or ("conv" in kinds[name] and sizes[name] < most)
+    ]
 
 
 def load(path: Path) -> Run:

@@ -41,6 +41,8 @@ class Subject:
         axes: the dimensions that vary, by name.
         dynamic, dynamic_outputs: for every input (output), which of its dimensions is which
             axis.
+        scores: outputs `[rows, classes]` of which softmax or argmax is taken: what is added to a
+            whole row is no error.
         activations: how int8 files hold them where a format has both: `static`, with scales
             from `calibration`, or `dynamic`, quantized as they come. One scale is not enough
             for what differs from token to token.
@@ -55,6 +57,7 @@ class Subject:
     axes: dict[str, Axis]
     dynamic: tuple[dict[int, str], ...]
     dynamic_outputs: tuple[dict[int, str], ...]
+    scores: tuple[str, ...] = ()
     activations: Literal["static", "dynamic"] = "static"
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -62,6 +65,13 @@ class Subject:
         with torch.inference_mode():
             found = self.module(*inputs)
         return [found] if isinstance(found, Tensor) else list(found)
+
+    def meant(self, answers: list[Tensor]) -> list[Tensor]:
+        """Answers with the mean taken from every row of scores."""
+        return [
+            answer - answer.float().mean(-1, keepdim=True) if name in self.scores else answer
+            for name, answer in zip(self.outputs, answers, strict=True)
+        ]
 
     def sizes(self, inputs: Inputs) -> dict[str, int]:
         """How large every axis is in `inputs`."""

@@ -114,6 +114,7 @@ def make(found: Checkpoint, data: Speech, decode: Callable[[list[int]], str]) ->
         axes={"batch": Axis(most=BATCH, sizes=(1,))},
         dynamic=tuple({0: "batch"} for _ in range(4)),
         dynamic_outputs=({0: "batch"}, {0: "batch"}),
+        scores=("logits",),
         activations="dynamic",
     )
     test = {i for i, utterance in enumerate(ordered) if utterance in held}

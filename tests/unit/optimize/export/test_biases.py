@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from optimize.export import check
 from optimize.export.subject import Axis, Subject
@@ -54,6 +55,19 @@ def _error(model: Any, subject: Subject, path: Path) -> float:
     return max(check.worst_row(a, b, usual) for a, b in zip(found, truth, strict=True))
 
 
+def _palettes(subject: Subject) -> dict[tuple[int, ...], int]:
+    """How many values the palette of a weight has, by the weight's shape."""
+    from optimize.export import coreml
+
+    with coreml._quiet():
+        small = coreml.compress(coreml.convert(subject, "FLOAT16"), "palettized")
+    return {
+        tuple(op.outputs[0].shape): op.lut.val.size
+        for op in small._mil_program["main"].operations
+        if op.op_type == "constexpr_lut_to_dense"
+    }
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["int8", "palettized"])
 def test_a_corrected_file_is_nearer(
@@ -78,15 +92,38 @@ def test_small_convolutions_have_the_larger_palette(
 ) -> None:
     """Of 168 thousand weights the first layer has 1152: 2 % is where its palette grows."""
     needs("coreml")
-    from optimize.export import coreml
-
     shifted.module[8] = nn.Linear(400, 400)
-    with coreml._quiet():
-        small = coreml.compress(coreml.convert(shifted, "FLOAT16"), "palettized")
-    palettes = {
-        op.outputs[0].shape: op.lut.val.size
-        for op in small._mil_program["main"].operations
-        if op.op_type == "constexpr_lut_to_dense"
-    }
     # The depthwise layer's 144 are left as they are.
-    assert palettes == {(16, 8, 3, 3): 256, (400, 16, 1, 1): 64, (400, 400): 64}
+    assert _palettes(shifted) == {(16, 8, 3, 3): 256, (400, 16, 1, 1): 64, (400, 400): 64}
+
+
+class _Tied(nn.Module):
+    """Looks tokens up and scores against the same table; another table is only looked up in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.inner = nn.Linear(32, 200, bias=False), nn.Linear(32, 32)
+        self.places = nn.Embedding(100, 32)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = functional.embedding(ids.long(), self.head.weight) + self.places(ids.long() % 100)
+        scores: Tensor = self.head(self.inner(x))
+        return scores
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_tied_table_has_the_larger_palette(needs: Callable[[str], None]) -> None:
+    needs("coreml")
+    torch.manual_seed(0)
+    subject = Subject(
+        "model",
+        _Tied().eval().requires_grad_(False),
+        ("ids",),
+        ("scores",),
+        [(torch.randint(200, (n,), dtype=torch.int32),) for n in (2, 1)],
+        [],
+        {"batch": Axis()},
+        ({0: "batch"},),
+        ({0: "batch"},),
+    )
+    assert _palettes(subject) == {(200, 32): 256, (32, 32): 64, (100, 32): 64}

@@ -1,5 +1,6 @@
 """The check itself: what it lets through and what it refuses, and why."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -52,6 +53,21 @@ def test_a_mask_that_is_ignored_is_refused_at_the_padded_row(sentences: Subject)
 
     with pytest.raises(ExportRefused, match=r"at batch 2, tokens 20: logits differs .* by"):
         check.parity(sentences, unmasked, FLOAT32)
+
+
+def test_what_is_added_to_a_whole_row_of_scores_is_no_error(sentences: Subject) -> None:
+    def shifted(ids: Tensor) -> list[Tensor]:
+        return [sentences(ids)[0] + 100 * torch.arange(1.0, len(ids) + 1)[:, None]]
+
+    def stretched(ids: Tensor) -> list[Tensor]:
+        return [sentences(ids)[0] * 1.01]
+
+    scores = replace(sentences, scores=("logits",))
+    assert max(check.parity(scores, shifted, FLOAT32).values()) < 1e-3
+    with pytest.raises(ExportRefused, match="logits differs"):
+        check.parity(scores, stretched, FLOAT32)
+    with pytest.raises(ExportRefused, match="logits differs"):
+        check.parity(sentences, shifted, FLOAT32)
 
 
 def test_other_shapes_and_numbers_of_outputs_are_refused(sentences: Subject) -> None:

@@ -45,7 +45,7 @@ def subjects() -> list[Subject]:
         {"batch": Axis(most=8, sizes=(1,))},
         ({0: "batch"},),
         ({0: "batch"},),
-        "dynamic",
+        activations="dynamic",
     )
     step = DecoderStep(model, SPEC, speech.capacity(SPEC)).eval()
     second = Subject(
@@ -58,6 +58,7 @@ def subjects() -> list[Subject]:
         {"batch": Axis(most=8, sizes=(1,))},
         tuple({0: "batch"} for _ in range(4)),
         ({0: "batch"}, {0: "batch"}),
+        ("logits",),
         "dynamic",
     )
     return [first, second]
