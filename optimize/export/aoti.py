@@ -22,7 +22,6 @@ EXTRA = "aoti"
 MODULES = ("torchao",)
 PACKAGES = ("torchao",)
 PRECISIONS = {"float32": FLOAT32, "int8": INT8}
-RECORDINGS = 57  # of speech: every fourth
 
 
 def compiler() -> bool:

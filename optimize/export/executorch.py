@@ -15,7 +15,6 @@ EXTRA = "executorch"
 MODULES = ("executorch", "torchao")
 PACKAGES = ("executorch", "torchao")
 PRECISIONS = {"float32": FLOAT32, "int8": INT8}
-RECORDINGS = 57  # of speech: every fourth
 _ATTENTION = ("aten.softmax.int", "aten.scaled_dot_product_attention.default")
 
 

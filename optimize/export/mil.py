@@ -43,10 +43,13 @@ class Arguments:
         found = as_tensor(self.values[name])
         return found.float() if found.dtype == torch.float16 else found
 
+    def moved(self, name: str) -> Tensor:
+        """A tensor in the type it has, for operators that compute nothing."""
+        return as_tensor(self.values[name])
+
     def tensors(self, name: str) -> list[Tensor]:
-        """A list of tensors."""
-        found = [as_tensor(value) for value in self.values[name]]
-        return [t.float() if t.dtype == torch.float16 else t for t in found]
+        """A list of tensors, for operators that compute nothing."""
+        return [as_tensor(value) for value in self.values[name]]
 
     def optional(self, name: str) -> Tensor | None:
         """A tensor that may be left out."""
@@ -118,7 +121,7 @@ def _matmul(a: Arguments) -> Tensor:
 
 
 def _gather(a: Arguments) -> Tensor:
-    x, indices = a.tensor("x"), a.tensor("indices").long()
+    x, indices = a.moved("x"), a.tensor("indices").long()
     axis = a.integer("axis", 0) % x.dim()
     indices = torch.where(indices < 0, indices + x.shape[axis], indices)
     found = x.index_select(axis, indices.reshape(-1))
@@ -126,7 +129,7 @@ def _gather(a: Arguments) -> Tensor:
 
 
 def _slice(a: Arguments) -> Tensor:
-    x = a.tensor("x")
+    x = a.moved("x")
     rank = x.dim()
     begin, end = a.integers("begin"), a.integers("end")
     stride = a.integers("stride") if "stride" in a else [1] * rank
@@ -140,20 +143,23 @@ def _slice(a: Arguments) -> Tensor:
         places = range(x.shape[i])[
             slice(None if from_start[i] else begin[i], None if to_end[i] else end[i], stride[i])
         ]
-        x = x.index_select(i, torch.tensor(list(places), dtype=torch.long))
+        if places.step == 1:
+            x = x.narrow(i, places.start, len(places))
+        else:
+            x = x.index_select(i, torch.tensor(list(places), dtype=torch.long))
         index.append(slice(None))
     return x[tuple(index)]
 
 
 def _reshape(a: Arguments) -> Tensor:
-    x, shape = a.tensor("x"), a.integers("shape")
+    x, shape = a.moved("x"), a.integers("shape")
     # A zero keeps the size; no sizes at all make a scalar.
     sizes = [x.shape[i] if size == 0 else size for i, size in enumerate(shape)]
     return torch.reshape(x, tuple(sizes))
 
 
 def _expand_dims(a: Arguments) -> Tensor:
-    x, axes = a.tensor("x"), a.integers("axes")
+    x, axes = a.moved("x"), a.integers("axes")
     rank = x.dim() + len(axes)
     for axis in sorted(axis % rank for axis in axes):
         x = x.unsqueeze(axis)
@@ -197,7 +203,7 @@ def _gelu(a: Arguments) -> Tensor:
 
 
 def _split(a: Arguments) -> list[Tensor]:
-    x, axis = a.tensor("x"), a.integer("axis")
+    x, axis = a.moved("x"), a.integer("axis")
     sizes = a.integers("split_sizes") if "split_sizes" in a else []
     return list(x.split(sizes or x.shape[axis] // a.integer("num_splits"), axis))
 
@@ -221,7 +227,7 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor | list[Tensor]]] = {
     "gelu": _gelu,
     "greater": _two(torch.gt),
     "greater_equal": _two(torch.ge),
-    "identity": _one(lambda x: x),
+    "identity": lambda a: a.moved("x"),
     "layer_norm": _layer_norm,
     "less": _two(torch.lt),
     "less_equal": _two(torch.le),
@@ -250,7 +256,7 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor | list[Tensor]]] = {
     "rsqrt": lambda a: (a.tensor("x") + a.number("epsilon")).rsqrt(),
     "scaled_dot_product_attention": _attention,
     "select": lambda a: torch.where(a.tensor("cond").bool(), a.tensor("a"), a.tensor("b")),
-    "shape": lambda a: torch.tensor(a.tensor("x").shape, dtype=torch.int32),
+    "shape": lambda a: torch.tensor(a.moved("x").shape, dtype=torch.int32),
     "sigmoid": _one(torch.sigmoid),
     "slice_by_index": _slice,
     "softmax": lambda a: a.tensor("x").softmax(a.integer("axis", -1)),
@@ -258,11 +264,11 @@ OPERATORS: dict[str, Callable[[Arguments], Tensor | list[Tensor]]] = {
     "sqrt": _one(torch.sqrt),
     "square": _one(torch.square),
     "stack": lambda a: torch.stack(a.tensors("values"), a.integer("axis", 0)),
-    "squeeze": lambda a: a.tensor("x").squeeze(tuple(a.integers("axes"))),
+    "squeeze": lambda a: a.moved("x").squeeze(tuple(a.integers("axes"))),
     "sub": _two(torch.sub),
     "tanh": _one(torch.tanh),
-    "tile": lambda a: a.tensor("x").tile(a.integers("reps")),
-    "transpose": lambda a: a.tensor("x").permute(a.integers("perm")),
+    "tile": lambda a: a.moved("x").tile(a.integers("reps")),
+    "transpose": lambda a: a.moved("x").permute(a.integers("perm")),
 }
 
 
@@ -288,14 +294,16 @@ class Program:
         self._steps = [op for op in self.function.operations if not self._constant(op)]
 
     def _constant(self, op: Any) -> bool:
-        """Keep what does not depend on the input, weights decompressed among it."""
+        """Keep what does not depend on the input: decompressed, and float16 widened once."""
         if op.op_type.startswith("constexpr"):
-            self._constants[op.outputs[0].name] = as_tensor(op.materialized_val_inference())
-            return True
-        if op.op_type == "const":
-            self._constants[op.outputs[0].name] = op.outputs[0].val
-            return True
-        return False
+            value = op.materialized_val_inference()
+        elif op.op_type == "const":
+            value = op.outputs[0].val
+        else:
+            return False
+        half = getattr(value, "dtype", None) == np.float16
+        self._constants[op.outputs[0].name] = value.astype(np.float32) if half else value
+        return True
 
     def type_of(self, variable: Any) -> torch.dtype:
         """The type that a value has in the file."""

@@ -23,7 +23,6 @@ EXTRA = "savedmodel"
 MODULES = ("tensorflow", "torchax", "jax")
 PACKAGES = ("tensorflow-cpu", "torchax", "jax")
 PRECISIONS = {"float32": FLOAT32}
-RECORDINGS = 57  # of speech: every fourth
 VERSION = "1"
 
 # Overloads of named tensors that torch 2.13 no longer has and torchax 0.0.13 lists in tables

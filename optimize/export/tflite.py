@@ -22,7 +22,6 @@ EXTRA = "tflite"
 MODULES = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
 PACKAGES = ("litert-torch", "ai-edge-litert", "ai-edge-quantizer", "jax", "transformers")
 PRECISIONS = {"float32": FLOAT32, "int8": INT8}
-RECORDINGS = 57  # of speech: every fourth
 
 
 def file(artifact: str, subject: str) -> str:
