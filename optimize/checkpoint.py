@@ -27,4 +27,5 @@ def load(path: Path) -> Any:
     """Read what `save` wrote."""
     with warnings.catch_warnings():  # torch's own unpickling of quantized tensors
         warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
+        warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
         return retrying(lambda: torch.load(path, map_location="cpu", weights_only=False))
