@@ -72,7 +72,9 @@ def versions(reports: list[dict[str, Any]]) -> str:
 def table(reports: list[dict[str, Any]]) -> str:
     """A table for every model, and what they were made with."""
     machines = {evidence["machine"]["processor"] for evidence in reports}
-    made = f"{', '.join(sorted(machines))}, one thread. Versions: {versions(reports)}."
+    days = {evidence["created"][:10] for evidence in reports}
+    made = f"{', '.join(sorted(machines))}, one thread, models of {', '.join(sorted(days))}. "
+    made += f"Versions: {versions(reports)}."
     return "\n\n".join([*map(model, reports), made])
 
 

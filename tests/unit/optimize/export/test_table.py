@@ -26,7 +26,12 @@ def entry(**changed: Any) -> dict[str, Any]:
 
 
 def evidence(**exports: dict[str, Any]) -> dict[str, Any]:
-    return {"recipe": "small", "machine": {"processor": "Some CPU"}, "exports": exports}
+    return {
+        "recipe": "small",
+        "created": "2026-11-26T14:32:41+00:00",
+        "machine": {"processor": "Some CPU"},
+        "exports": exports,
+    }
 
 
 def test_a_file_is_a_row() -> None:
@@ -56,7 +61,7 @@ def test_word_error_rate_is_named() -> None:
 def test_versions_of_all_reports_are_there() -> None:
     other = evidence(tflite=entry(versions={"jax": "0.10.2"}))
     text = table.table([evidence(onnx=entry()), other])
-    assert "Versions: jax 0.10.2, onnx 1.23.2, torch 2.13.0." in text
+    assert "Some CPU, one thread, models of 2026-11-26. Versions: jax 0.10.2, onnx 1.23.2, torch 2.13.0." in text
 
 
 def test_only_the_marked_part_of_the_page_changes(
