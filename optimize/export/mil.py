@@ -292,6 +292,20 @@ class Program:
         self._name = types.builtin_to_string
         self._constants: dict[str, Any] = {}
         self._steps = [op for op in self.function.operations if not self._constant(op)]
+        self._last = self._last_uses()
+
+    def _last_uses(self) -> list[list[str]]:
+        """For every step the values that no later one reads, outputs aside."""
+        kept = {*self._constants, *(variable.name for variable in self.outputs)}
+        last: list[list[str]] = []
+        for op in reversed(self._steps):
+            read = [*op.outputs]
+            for variable in op.inputs.values():
+                read += variable if isinstance(variable, list | tuple) else [variable]
+            names = {variable.name for variable in read if variable is not None}
+            last.append(sorted(names - kept))
+            kept |= names
+        return last[::-1]
 
     def _constant(self, op: Any) -> bool:
         """Keep what does not depend on the input: decompressed, and float16 widened once."""
@@ -331,7 +345,7 @@ class Program:
             return values.get(variable.name, variable.val)
 
         with torch.inference_mode():
-            for op in self._steps:
+            for op, ended in zip(self._steps, self._last, strict=True):
                 if op.op_type not in OPERATORS:
                     raise NotImplementedError(f"the MIL operator {op.op_type} is not known here")
                 given = Arguments({name: value(of) for name, of in op.inputs.items()})
@@ -342,6 +356,9 @@ class Program:
                 for variable, one in zip(op.outputs, several, strict=True):
                     # The file's own type: what overflows float16 there is infinite here.
                     values[variable.name] = one.to(self.type_of(variable))
+                del given, found, several, one
+                for name in ended:
+                    values.pop(name, None)  # attention over 30 s of sound takes gigabytes
             return [values[variable.name].float().numpy() for variable in self.outputs]
 
     def operators(self) -> list[str]:

@@ -5,6 +5,7 @@ one core, so that every runtime has one thread's worth of time.
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -55,14 +56,18 @@ class Runner:
                 raise ExportRefused(f"{self.path.name} gave no answer within {seconds:.0f} s")
             good, value = self._pipe.recv()
         except EOFError as error:
-            self._errors.seek(0)
-            last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise ExportRefused(
-                f"{self.path.name}: its process ended ({' '.join(last) or 'no message'})"
-            ) from error
+            raise ExportRefused(f"{self.path.name}: its process {self._end()}") from error
         if not good:
             raise ExportRefused(f"{self.path.name} does not run: {value}")
         return value
+
+    def _end(self) -> str:
+        """How the process came to its end."""
+        if self._process.wait(10) == -signal.SIGKILL:
+            return "was killed: most likely memory ran out, free some and export again"
+        self._errors.seek(0)
+        last = self._errors.read().decode(errors="replace").strip().splitlines()[-1:]
+        return f"ended with code {self._process.returncode} ({' '.join(last) or 'no message'})"
 
     def _ask(self, question: Any) -> Any:
         try:

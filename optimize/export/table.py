@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize import files, report
+from optimize.export import NAMES
 
 PAGE = Path(__file__).resolve().parents[2] / "README.md"
 START, END = "<!-- formats:begin -->", "<!-- formats:end -->"
@@ -12,13 +13,14 @@ HEAD = (
     "| file | size | parity error | {metric} | agrees | time to eager | time to model.pt |\n"
     "|---|---|---|---|---|---|---|"
 )
-NAMES = {"accuracy": "accuracy", "wer": "word error rate"}
+METRICS = {"accuracy": "accuracy", "wer": "word error rate"}
 
 
 def rows(evidence: dict[str, Any]) -> list[str]:
-    """One line per export of a report."""
+    """One line per export of a report, in the formats' order, however they were made."""
     found = []
-    for name, entry in evidence["exports"].items():
+    exports = sorted(evidence["exports"].items(), key=lambda row: NAMES.index(row[1]["format"]))
+    for name, entry in exports:
         ratios = entry["latency_ratios"] or {}
         cells = [
             name,
@@ -50,7 +52,7 @@ def model(evidence: dict[str, Any]) -> str:
             names = dict.fromkeys(entry["format"] for entry in found)
             title += f" ({', '.join(names)}: {_samples(*pair)})"
     body = "\n".join(rows(evidence))
-    head = HEAD.format(metric=NAMES.get(metric, metric))
+    head = HEAD.format(metric=METRICS.get(metric, metric))
     return f"<details><summary>{title}</summary>\n\n{head}\n{body}\n\n</details>"
 
 

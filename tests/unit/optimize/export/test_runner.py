@@ -1,6 +1,7 @@
 """A file in a process of its own: ends, failures, and what is sent to it."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,16 +28,26 @@ def test_a_file_that_is_cut_off_is_refused(
         pass
 
 
-def test_a_process_that_ends_is_told_of(pictures: Exportable, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        (lambda: os._exit(3), r"ended with code 3 \(no message\)"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "was killed: most likely memory ran out"),
+    ],
+)
+def test_a_process_that_ends_is_told_of(
+    pictures: Exportable, tmp_path: Path, end: Callable[[], None], told: str
+) -> None:
     class Fatal(nn.Module):
         def forward(self, pixels: Tensor) -> Tensor:
-            os._exit(3)
+            end()
+            return pixels
 
     path = tmp_path / "eager.pt"
     checkpoint.save(Fatal(), path)
     with (
         Runner("eager", path) as run,
-        pytest.raises(ExportRefused, match=r"eager.pt: its process ended"),
+        pytest.raises(ExportRefused, match=rf"eager.pt: its process {told}"),
     ):
         run(*pictures.subjects[0].pieces[0])
 

@@ -39,6 +39,11 @@ def test_a_file_is_a_row() -> None:
     assert row == "| onnx | 2.5 MB | 0.03 | 92.75 % | 0.998 | 0.13 / 0.25 | - |"
 
 
+def test_rows_are_in_the_formats_order() -> None:
+    found = table.rows(evidence(aoti=entry(format="aoti"), onnx=entry()))
+    assert [row.split()[1] for row in found] == ["onnx", "aoti"]
+
+
 def test_what_is_not_timed_is_left_open() -> None:
     (row,) = table.rows(evidence(coreml=entry(latency_ratios=None)))
     assert row.endswith("| - | - |")
