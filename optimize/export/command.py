@@ -100,7 +100,7 @@ def run(
                 entry["served_drop"] = report.metric_of(served)[1] - report.metric_of(entry)[1]
             _record(folder, title, {**entry, "digest": evidence["digest"]})
             say(
-                f"  {title}: {report.size(entry['bytes'])}, parity {entry['parity']:.1g}, "
+                f"  {title}: {report.size(entry['bytes'])}, parity {entry['parity']:.2g}, "
                 f"{_score(entry)}{_ratio(entry)} [{time.monotonic() - start:.0f} s]"
             )
     if failures:

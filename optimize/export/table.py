@@ -25,7 +25,7 @@ def rows(evidence: dict[str, Any]) -> list[str]:
         cells = [
             name,
             report.size(entry["bytes"]),
-            f"{entry['parity']:.1g}",
+            f"{entry['parity']:.2g}",
             f"{100 * report.metric_of(entry)[1]:.2f} %",
             f"{entry['agreement']:.3f}",
             *(_ratios(ratios.get(rival)) for rival in ("eager", "served")),

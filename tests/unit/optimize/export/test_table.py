@@ -36,7 +36,7 @@ def evidence(**exports: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_file_is_a_row() -> None:
     (row,) = table.rows(evidence(onnx=entry()))
-    assert row == "| onnx | 2.5 MB | 0.03 | 92.75 % | 0.998 | 0.13 / 0.25 | - |"
+    assert row == "| onnx | 2.5 MB | 0.031 | 92.75 % | 0.998 | 0.13 / 0.25 | - |"
 
 
 def test_rows_are_in_the_formats_order() -> None:
