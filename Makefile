@@ -106,7 +106,7 @@ test-exports: setup data extras
 
 # The table of docs/formats.md, from the reports in artifacts/.
 formats-table: setup
-	@$(BIN)/python -m optimize.export.table
+	@$(BIN)/python -m benchmarks.formats_table
 
 format: setup
 	$(BIN)/ruff check --fix .

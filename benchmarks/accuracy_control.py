@@ -28,12 +28,13 @@ def _prepare(artifact: Path, folder: Path, calibration: int) -> None:
     """The float model as ONNX and as a module, and the data, where both sides find them."""
     import torch
 
-    from optimize import checkpoint, machine
     from optimize.data import fashion_mnist
+    from optimize.evaluation import environment
+    from optimize.utils import pickles
 
     data = fashion_mnist.load(validation=5000)
     assert data.train is not None and data.validation is not None
-    model = checkpoint.load(artifact / "stages" / "00-train" / "state.pt").model.eval()
+    model = pickles.load(artifact / "stages" / "00-train" / "state.pt").model.eval()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(data.train), generator=generator)[:calibration]
     arrays = {"calibration": data.train.inputs[chosen].numpy()}
@@ -49,20 +50,20 @@ def _prepare(artifact: Path, folder: Path, calibration: int) -> None:
         input_names=["x"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
-    checkpoint.save(model, folder / "float.pt")
-    print(machine.processor(), file=sys.stderr)
+    pickles.save(model, folder / "float.pt")
+    print(environment.processor(), file=sys.stderr)
 
 
 def build_ours(folder: Path, max_drop: float) -> dict[str, Any]:
     import torch
 
-    from optimize import checkpoint, torchscript
-    from optimize.data import Split
+    from optimize.data.dataset import Split
+    from optimize.pruning.sensitivity import accuracy_on
     from optimize.quantization.quantize import QuantizeOptions, quantize
-    from optimize.sensitivity import accuracy_on
+    from optimize.utils import pickles, torchscript
 
     data = np.load(folder / "data.npz")
-    model = checkpoint.load(folder / "float.pt")
+    model = pickles.load(folder / "float.pt")
     images, targets = (torch.from_numpy(data[f"validation_{k}"]) for k in "xy")
     calibration = torch.from_numpy(data["calibration"])
     details: dict[str, Any] = {}
@@ -164,9 +165,9 @@ def serve(folder: Path, name: str, engine: str) -> None:
         if engine:
             torch.backends.quantized.engine = engine
         if name == "float":
-            from optimize import checkpoint
+            from optimize.utils import pickles
 
-            model = checkpoint.load(folder / "float.pt").eval()
+            model = pickles.load(folder / "float.pt").eval()
         elif name == "inc":
             model = accuracy_control_inc.load(folder)
         else:
@@ -288,13 +289,13 @@ def main() -> None:
         build = builders[given.verb.removeprefix("build-")]
         print("\n" + json.dumps(build(given.folder, drops[0])))
         return
-    from optimize import machine
+    from optimize.evaluation import environment
 
     found = [compare(given.artifact, drop, given.peers_python) for drop in drops]
     result = {
         "model": "ResNet-20 on Fashion-MNIST, 300 images to calibrate, 5,000 to decide, 10,000 "
         "to report; one thread",
-        "machine": machine.describe(),
+        "machine": environment.describe(),
         "budgets": found,
     }
     RESULT.parent.mkdir(exist_ok=True)

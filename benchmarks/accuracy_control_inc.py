@@ -25,12 +25,12 @@ def build(folder: Path, max_drop: float) -> dict[str, Any]:
         prepare,
     )
 
-    from optimize import checkpoint
+    from optimize.utils import pickles
 
     data = np.load(folder / "data.npz")
     images, targets = (torch.from_numpy(data[f"validation_{k}"]) for k in "xy")
     calibration = torch.from_numpy(data["calibration"]).split(50)
-    model = checkpoint.load(folder / "float.pt").eval()
+    model = pickles.load(folder / "float.pt").eval()
     calls = 0
 
     def accuracy(found: Any) -> float:

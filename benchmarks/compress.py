@@ -188,7 +188,7 @@ def write(work: Path, output: Path) -> None:
 
 
 def machine() -> dict[str, Any]:
-    from optimize.machine import describe
+    from optimize.evaluation.environment import describe
 
     return describe()
 

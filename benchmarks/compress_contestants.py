@@ -25,8 +25,8 @@ def build_torchscript(model: nn.Module, kind: str, data: list[Tensor], path: Pat
 
 
 def build_ours(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:
-    from optimize import torchscript
     from optimize.lowering import lower_int8
+    from optimize.utils import torchscript
 
     torchscript.save(lower_int8(model, data, hot_batch=8).scripted(), path)
 

@@ -138,13 +138,13 @@ def vit_s() -> nn.Module:
 
 
 def bert6() -> nn.Module:
-    from optimize.models.bert import BertClassifier, BertShape
+    from optimize.models.architectures.bert import BertClassifier, BertShape
 
     return BertClassifier(BertShape(30522, 768, 6, 12, 3072), 2)
 
 
 def minilm() -> nn.Module:
-    from optimize.models.bert import build
+    from optimize.models.architectures.bert import build
 
     return build(2)
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from optimize.report import metric_of, size
+from optimize.report.report import metric_of, size
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->\n", "<!-- figures:end -->"

@@ -38,9 +38,11 @@ from typing import Any
 
 import torch
 
-from deploy import archive
+from deploy.archive import mar
 from handlers.texts import Encoder, bucket, load_tokenizer
-from optimize import checkpoint, files, machine, recipe, torchscript
+from optimize.evaluation import environment
+from optimize.tasks.registry import read_recipe
+from optimize.utils import files, pickles, torchscript
 from tests.integration.torchserve import free_ports, torchserve, workplace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,9 +66,9 @@ class Target:
 
 def reviews(artifact: Path, count: int) -> list[bytes]:
     """Texts of the recipe's test split, in its own order."""
-    found = recipe.read(ROOT / "recipes" / f"{artifact.name}.yaml")
+    found = read_recipe(ROOT / "recipes" / f"{artifact.name}.yaml")
     from optimize.data import movie_reviews
-    from optimize.text.corpus import deduplicate, divide
+    from optimize.data.corpus import deduplicate, divide
 
     options = {k: v for k, v in found.data.options.items() if k in ("sources", "path")}
     corpus, _ = deduplicate(movie_reviews.read(**options)[0])
@@ -76,7 +78,7 @@ def reviews(artifact: Path, count: int) -> list[bytes]:
 
 def teacher_of(artifact: Path) -> torch.nn.Module:
     """The fine-tuned fp32 model that the recipe's first stage kept."""
-    state = checkpoint.load(artifact / "stages" / "00-train" / "state.pt")
+    state = pickles.load(artifact / "stages" / "00-train" / "state.pt")
     model: torch.nn.Module = state.original.eval()
     return model
 
@@ -223,8 +225,8 @@ def contestants(artifact: Path, teacher: torch.nn.Module) -> Iterator[dict[str, 
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workdir = stack.enter_context(workplace())
         store = workdir / "model_store"
-        archive.seal(artifact, store, force=True)
-        archive.seal(teacher_artifact(artifact, scratch / "teacher", teacher), store, force=True)
+        mar.seal(artifact, store, force=True)
+        mar.seal(teacher_artifact(artifact, scratch / "teacher", teacher), store, force=True)
         running = stack.enter_context(torchserve(workdir))
         port = int(running.settings.inference.rpartition(":")[2])
         made = {}
@@ -316,8 +318,8 @@ def main() -> None:
     teacher = teacher_of(arguments.artifact)
     report = json.loads((arguments.artifact / "report.json").read_text())
     evidence: dict[str, Any] = {
-        "machine": machine.describe(),
-        "versions": machine.versions(),
+        "machine": environment.describe(),
+        "versions": environment.versions(),
         "artifact": arguments.artifact.name,
         "digest": report["digest"],
         "reviews": len(contents),

@@ -34,9 +34,9 @@ import torch  # noqa: E402
 
 from benchmarks.speech_contestants import ENGINE, NAMES, contestant, save  # noqa: E402
 from benchmarks.speech_race import race  # noqa: E402
-from optimize import machine, wer  # noqa: E402
 from optimize.data import speech  # noqa: E402
-from optimize.whisper import checkpoint  # noqa: E402
+from optimize.evaluation import environment, word_errors  # noqa: E402
+from optimize.models.whisper import find  # noqa: E402
 
 warnings.filterwarnings("ignore")
 SHARES = 6  # a race on one thread takes minutes
@@ -67,7 +67,7 @@ def _memory(name: str, folder: Path, utterances: list[speech.Utterance]) -> dict
 
 
 def _memory_child(name: str) -> None:
-    found = checkpoint.find()
+    found = find.find()
     transcribe = contestant(name, found, 1, Path())
     del found
     gc.collect()
@@ -141,10 +141,10 @@ def _accuracy(
 ) -> dict[str, Any]:
     """Word error rate of one contestant, alone and against the original."""
     references = [u.text for u in utterances]
-    measured = wer.measure(references, texts[name])
-    against = wer.difference(references, texts["original"], texts[name])
+    measured = word_errors.measure(references, texts[name])
+    against = word_errors.difference(references, texts["original"], texts[name])
     same = [
-        wer.normalise(a) == wer.normalise(b)
+        word_errors.normalise(a) == word_errors.normalise(b)
         for a, b in zip(texts["original"], texts[name], strict=True)
     ]
     collections: dict[str, tuple[list[str], list[str]]] = {}
@@ -161,7 +161,8 @@ def _accuracy(
         "wer_minus_original_ci95": [round(against[1], 4), round(against[2], 4)],
         "same_words_as_original": round(float(np.mean(same)), 4),
         "by_collection": {
-            key: round(wer.measure(*rows).rate, 4) for key, rows in sorted(collections.items())
+            key: round(word_errors.measure(*rows).rate, 4)
+            for key, rows in sorted(collections.items())
         },
     }
 
@@ -171,7 +172,7 @@ class Benchmark:
 
     def __init__(self, folder: Path, threads: list[int]) -> None:
         self.folder, self.threads = folder, threads
-        self.data, self.found = speech.load(), checkpoint.find()
+        self.data, self.found = speech.load(), find.find()
         folder.mkdir(parents=True, exist_ok=True)
 
     def pieces(self) -> list[str]:
@@ -236,7 +237,7 @@ class Benchmark:
             results[name].update(memory)
         for name, size in self.get("models").items():
             results[name]["bytes"] = size
-        versions = machine.versions()
+        versions = environment.versions()
         versions.update({package: importlib.metadata.version(package) for package in PEERS})
         return {
             **results,
@@ -245,7 +246,7 @@ class Benchmark:
             "hour": self.get("hour"),
             "data": {"source": self.data.source, "fingerprint": self.data.fingerprint()},
             "weights": self.found.source,
-            "machine": machine.describe(),
+            "machine": environment.describe(),
             "versions": versions,
         }
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from optimize import imports, torchscript
-from optimize.data import package_folder, speech
-from optimize.whisper import checkpoint, compress
+from optimize.data import speech
+from optimize.models.whisper import checkpoint, compress
+from optimize.utils import torchscript, torchvision_shim
+from optimize.utils.packages import package_folder
 
 NAMES = ("original", "faster_whisper_int8", "ours_padded", "ours")
 ENGINE = compress.ENGINE
@@ -33,7 +34,7 @@ def _transformers() -> Any:
 
 def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
     """Hugging Face `generate`, float32, greedy, without timestamps."""
-    transformers = imports.retrying(_transformers)
+    transformers = torchvision_shim.retrying(_transformers)
     transformers.logging.set_verbosity_error()
     spec = found.spec
     config = transformers.WhisperConfig(

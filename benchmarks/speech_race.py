@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.speech_contestants import NAMES, contestant  # noqa: E402
 from optimize.data import speech  # noqa: E402
-from optimize.whisper import checkpoint  # noqa: E402
+from optimize.models.whisper import find  # noqa: E402
 
 
 class _Racer:
@@ -89,7 +89,7 @@ def main() -> None:
     name, threads, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints
-    transcribe = contestant(name, checkpoint.find(), threads, folder)
+    transcribe = contestant(name, find.find(), threads, folder)
     utterances = speech.load().test
     for line in sys.stdin:
         samples = utterances[int(line)].samples()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from optimize import machine
+from optimize.evaluation import environment
 from optimize.lowering import lower_int8
 
 RESULT = Path(__file__).resolve().parent / "results" / "widths.json"
@@ -60,7 +60,7 @@ def main() -> None:
         best = min(cost[w] for w in WIDTHS if w <= 64)
         found[engine] = {str(w): round(c / best, 2) for w, c in cost.items()}
     RESULT.parent.mkdir(exist_ok=True)
-    result = {"machine": machine.describe(), "relative_cost": found}
+    result = {"machine": environment.describe(), "relative_cost": found}
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print("width  " + "  ".join(f"{e:>7}" for e in found))
     for width in WIDTHS:

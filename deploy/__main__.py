@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy import archive, java, server
-from deploy import config as configuration
+from deploy.archive import mar
 from deploy.errors import BadInput, DeployError
-from deploy.inference import Inference, content_type
-from deploy.management import Management
 from deploy.serve import Place, serve, size
 from deploy.service import command as service
-from deploy.tokens import KEY_FILE, Tokens
+from deploy.torchserve import config as configuration
+from deploy.torchserve import java, server
+from deploy.torchserve.inference import Inference, content_type
+from deploy.torchserve.management import Management
+from deploy.torchserve.tokens import KEY_FILE, Tokens
 
 EPILOG = """\
 exit codes:
@@ -45,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _archive(args: argparse.Namespace) -> None:
     if args.verify:
-        sealed = archive.verify(Path(args.name))
+        sealed = mar.verify(Path(args.name))
     else:
-        sealed = archive.seal(
+        sealed = mar.seal(
             Path(args.artifacts) / args.name,
             Path(args.model_store),
             args.version,

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy import archive, server
-from deploy import config as configuration
-from deploy.archive import Archive
-from deploy.card import read_card, read_report
+from deploy.archive import mar
+from deploy.archive.card import read_card, read_report
+from deploy.archive.mar import Archive
 from deploy.errors import BadInput
-from deploy.inference import Inference, content_type
-from deploy.rollout import ensure_registered
+from deploy.torchserve import config as configuration
+from deploy.torchserve import server
+from deploy.torchserve.inference import Inference, content_type
+from deploy.torchserve.rollout import ensure_registered
 
 Say = Callable[[str], None]
 
@@ -67,11 +68,11 @@ def ensure_archive(
     """Build the artefact's archive unless the one in the model store holds the same content."""
     card = read_card(artifact)
     path = model_store / f"{card.name}.mar"
-    if archive.is_stale(artifact, path, engines=engines):
-        sealed = archive.seal(artifact, model_store, force=force, engines=engines)
+    if mar.is_stale(artifact, path, engines=engines):
+        sealed = mar.seal(artifact, model_store, force=force, engines=engines)
         state = "built"
     else:
-        sealed = archive.verify(path)
+        sealed = mar.verify(path)
         state = "up to date"
     say(f"archive   {_short(path)}, {size(sealed.bytes)}, {state}")
     return sealed

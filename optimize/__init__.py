@@ -7,15 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optimize.distillation import DistillOptions, distill
     from optimize.pruning.prune import PruneOptions, prune
     from optimize.quantization.quantize import QuantizeOptions, quantize
+    from optimize.training.distillation import DistillOptions, distill
 
 __all__ = ["DistillOptions", "PruneOptions", "QuantizeOptions", "distill", "prune", "quantize"]
 
 _HOMES = {
-    "DistillOptions": "optimize.distillation",
-    "distill": "optimize.distillation",
+    "DistillOptions": "optimize.training.distillation",
+    "distill": "optimize.training.distillation",
     "PruneOptions": "optimize.pruning.prune",
     "prune": "optimize.pruning.prune",
     "QuantizeOptions": "optimize.quantization.quantize",

@@ -43,7 +43,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from optimize import distributed, pipeline, recipe
+    from optimize.pipeline import run
+    from optimize.tasks.registry import read_recipe
+    from optimize.training import distributed
 
     def say(line: str) -> None:
         print(line, flush=True)
@@ -64,13 +66,13 @@ def _run(arguments: argparse.Namespace) -> None:
             say=say,
         )
         return
-    checked = recipe.read(arguments.recipe, arguments.set)
+    checked = read_recipe(arguments.recipe, arguments.set)
     with distributed.joined():
-        pipeline.run(checked, arguments.output, resume=arguments.resume, say=say)
+        run.run(checked, arguments.output, resume=arguments.resume, say=say)
 
 
 def _show(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
-    from optimize import compare, page, report
+    from optimize.report import compare, page, report
 
     if arguments.command == "compare":
         lines = compare.compare(*map(compare.whole, arguments.artifacts))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from deploy import archive
+from deploy.archive import mar
 from deploy.errors import BadInput
 
 
@@ -50,13 +50,13 @@ def unpack(path: Path, source: Path | None = None) -> Bundle:
     The archive is copied first, so that what is checked is what is unpacked.
     """
     if not path.is_file():
-        archive.verify(path)  # says what is wrong
+        mar.verify(path)  # says what is wrong
     folder = Path(tempfile.mkdtemp(prefix="marpress-service-"))  # mode 0700
     try:
         copy = folder / path.name
         shutil.copyfile(path, copy)
         try:
-            sealed = archive.verify(copy)
+            sealed = mar.verify(copy)
         except BadInput as error:
             raise BadInput(str(error).replace(str(copy), str(path))) from error
         content = folder / "archive"
@@ -65,7 +65,7 @@ def unpack(path: Path, source: Path | None = None) -> Bundle:
         copy.unlink()
         if source is not None:
             _replace_handlers(content, source)
-        manifest = json.loads((content / archive.MANIFEST).read_text("utf-8"))
+        manifest = json.loads((content / mar.MANIFEST).read_text("utf-8"))
         return Bundle(
             folder=folder,
             name=sealed.name,

@@ -6,11 +6,11 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy import ports
-from deploy import server as torchserve
 from deploy.errors import BadInput, Refused
-from deploy.inference import content_type
-from deploy.tokens import KEY_FILE
+from deploy.torchserve import ports
+from deploy.torchserve import server as torchserve
+from deploy.torchserve.inference import content_type
+from deploy.torchserve.tokens import KEY_FILE
 
 if TYPE_CHECKING:
     from deploy.service.models import Models

@@ -10,7 +10,7 @@ import secrets
 from pathlib import Path
 
 from deploy.errors import BadInput
-from deploy.tokens import KEY_FILE
+from deploy.torchserve.tokens import KEY_FILE
 
 NEVER = "9999-12-31T23:59:59Z"
 

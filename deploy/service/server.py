@@ -14,10 +14,10 @@ from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import InternalServerError, RequestEntityTooLarge
 
-from deploy import ports
 from deploy.errors import NoServer
 from deploy.service.app import MAX_BODY
 from deploy.service.failure import bad_request, internal, too_large
+from deploy.torchserve import ports
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from optimize import files
-from optimize.data import Dataset, Split, package_folder
+from optimize.data.dataset import Dataset, Split
 from optimize.errors import DataError
+from optimize.utils import files
+from optimize.utils.packages import package_folder
 
 LABELS = [
     "T-shirt/top",

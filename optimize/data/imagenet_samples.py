@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handlers.images import ImageSpec, decode_image, load_image
-from optimize.data import Dataset, Split, package_folder
+from optimize.data.dataset import Dataset, Split
 from optimize.errors import DataError
+from optimize.utils.packages import package_folder
 
 SIZE = 224
 # EfficientNet's evaluation: the centre crop takes 87.5% of the shorter side.

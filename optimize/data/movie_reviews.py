@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-from optimize.data import package_folder
+from optimize.data import text_dataset
+from optimize.data.corpus import Corpus, TextDataset
 from optimize.errors import DataError
-from optimize.text import dataset
-from optimize.text.corpus import Corpus, TextDataset
+from optimize.utils.packages import package_folder
 
 LABELS = ["negative", "positive"]
 SOURCES = {"imdb": "imdb", "rotten_tomatoes": "rotten_tomatoes"}
@@ -71,7 +71,7 @@ def load(
         seed: of the splits.
     """
     corpus, file = read(sources, path)
-    return dataset.build(
+    return text_dataset.build(
         corpus,
         name="movie_reviews",
         source=file,

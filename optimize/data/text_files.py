@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optimize.data import text_dataset
+from optimize.data.corpus import SPLITS, Corpus, TextDataset
 from optimize.errors import DataError
-from optimize.text import dataset
-from optimize.text.corpus import SPLITS, Corpus, TextDataset
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
 _ALIASES = {"dev": "validation", "valid": "validation", "val": "validation"}
@@ -264,7 +264,7 @@ def load(
     corpus = to_corpus(
         rows, text, label, names=labels, multi_label=multi_label, separator=separator
     )
-    return dataset.build(
+    return text_dataset.build(
         corpus,
         name=place.stem,
         source=str(place),

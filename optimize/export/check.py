@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optimize.errors import ExportRefused
-from optimize.export import Limits
+from optimize.export.formats.base import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs, Subject
 

@@ -12,12 +12,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from optimize import checkpoint, export, files, report
 from optimize.errors import ExportRefused, RecipeError
-from optimize.export import Format, check, source, subjects
+from optimize.export import check, source, subjects
 from optimize.export.convert import convert
+from optimize.export.formats import base
+from optimize.export.formats.base import Format
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
+from optimize.report import report
+from optimize.utils import files, pickles
 
 Say = Callable[[str], None]
 
@@ -34,7 +37,7 @@ def formats(names: list[str], precisions: list[str]) -> dict[str, tuple[Format, 
         RecipeError: an unknown format or precision.
         ExtraMissing: a package is not installed.
     """
-    found = {name: export.load(name) for name in names}
+    found = {name: base.load(name) for name in names}
     known = sorted({p for form in found.values() for p in form.PRECISIONS})
     for precision in precisions:
         if precision not in known:
@@ -61,7 +64,7 @@ def run(
         folder: the artefact's.
         names: of formats.
         precisions: of the files; all that a format has when left out.
-        recipe, overrides: what made the artefact; see `source.read_recipe`.
+        recipe, overrides: what made the artefact; see `source.recipe_of`.
         timed: measure latency too.
         say: told a line at each step.
 
@@ -73,7 +76,7 @@ def run(
         signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: nothing half-written, no orphans
     evidence = report.read(folder)
     wanted = formats(names, precisions or [])
-    used = source.read_recipe(folder, evidence, recipe, overrides or [])
+    used = source.recipe_of(folder, evidence, recipe, overrides or [])
     exportable = subjects.load(used, folder, evidence)
     sweep(folder / "exports")
     modules = {subject.name: subject for subject in exportable}
@@ -182,7 +185,7 @@ def one(
             **measured,
             "latency_ratio": _first(ratios),
             "latency_ratios": ratios,
-            "versions": export.versions(form),
+            "versions": base.versions(form),
             "notes": [*exportable.notes, *([proves] if proves else [])],
         }
 
@@ -193,7 +196,7 @@ def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str,
     eager = {}
     for subject in exportable:
         path = scratch / f"{subject.name}.pt"
-        checkpoint.save(subject.module, path)
+        pickles.save(subject.module, path)
         eager[subject.name] = stack.enter_context(Runner("eager", path))
     others = {"eager": eager}
     if _is_served(folder, exportable):

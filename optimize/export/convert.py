@@ -10,9 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from optimize import checkpoint
 from optimize.errors import ExportRefused
 from optimize.export.subject import Subject
+from optimize.utils import pickles
 
 SECONDS = 1800
 
@@ -27,7 +27,7 @@ def convert(name: str, subject: Subject, path: Path, precision: str) -> None:
 
     with tempfile.TemporaryDirectory() as scratch:
         sent, told = Path(scratch) / "subject.pt", Path(scratch) / "error.txt"
-        checkpoint.save(subject, sent)
+        pickles.save(subject, sent)
         command = [sys.executable, "-W", "ignore", "-m", "optimize.export.convert"]
         try:
             ran = subprocess.run(
@@ -52,10 +52,10 @@ def convert(name: str, subject: Subject, path: Path, precision: str) -> None:
 
 def _main(name: str, precision: str, sent: str, path: str, told: str) -> int:
     """The child's side."""
-    from optimize import export
+    from optimize.export.formats import base
 
     try:
-        export.load(name).export(checkpoint.load(Path(sent)), Path(path), precision)
+        base.load(name).export(pickles.load(Path(sent)), Path(path), precision)
     except Exception as error:  # a foreign converter: anything can come out
         causes = [f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"]
         if error.__cause__ is not None:

@@ -4,7 +4,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from optimize.export import NAMES
+from optimize.export.formats.base import NAMES
 
 PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, from_numpy
 
 from optimize.errors import ExportRefused
-from optimize.latency import MALLOC
+from optimize.evaluation.latency import MALLOC
 
 START_SECONDS = 600
 CALL_SECONDS = 600
@@ -142,14 +142,14 @@ def _load(kind: str, path: Path, engine: str) -> Any:
 
     torch.set_num_threads(1)
     if kind not in ("served", "eager"):
-        from optimize import export
+        from optimize.export.formats import base
 
-        return export.load(kind).load(path)
-    from optimize import checkpoint, torchscript
+        return base.load(kind).load(path)
+    from optimize.utils import pickles, torchscript
 
     if engine:
         torch.backends.quantized.engine = engine
-    model: Any = torchscript.load(path) if kind == "served" else checkpoint.load(path).eval()
+    model: Any = torchscript.load(path) if kind == "served" else pickles.load(path).eval()
 
     def run(*arrays: Any) -> list[Any]:
         with torch.inference_mode():
@@ -175,9 +175,9 @@ def _serve(pipe: Connection, kind: str, path: Path, engine: str) -> None:
             return
         try:
             if what == "operators":
-                from optimize import export
+                from optimize.export.formats import base
 
-                pipe.send((True, export.load(kind).operators(path)))
+                pipe.send((True, base.load(kind).operators(path)))
                 continue
             if what == "run":
                 kept = [kept[i] if array is None else array for i, array in enumerate(arrays)]

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optimize import checkpoint, recipe
 from optimize.errors import RecipeError
-from optimize.recipe import Recipe
-from optimize.tasks import State
+from optimize.recipe.schema import Recipe
+from optimize.tasks.base import State
+from optimize.tasks.registry import read_recipe
+from optimize.utils import pickles
 
 
-def read_recipe(
+def recipe_of(
     folder: Path, report: dict[str, Any], path: Path | None, overrides: list[str]
 ) -> Recipe:
     """The recipe that made an artefact: `path`, or `recipes/NAME.yaml` by the report's name.
@@ -24,7 +25,7 @@ def read_recipe(
             f"{folder} was made from a recipe named {report['recipe']!r}, and there is no {named}: "
             "say where it is with --recipe"
         )
-    found = recipe.read(named, overrides)
+    found = read_recipe(named, overrides)
     if (found.name, found.task) != (report["recipe"], report["task"]):
         raise RecipeError(
             f"this is the recipe of {found.name!r} ({found.task}), and {folder} was made from "
@@ -60,7 +61,7 @@ def final_state(used: Recipe, folder: Path, report: dict[str, Any]) -> State:
             digest = json.loads((kept / "stage.json").read_text(encoding="utf-8"))["digest"]
             # The report's digest starts with that of the last stage.
             if report["digest"].startswith(digest):
-                state: State = checkpoint.load(kept / "state.pt")
+                state: State = pickles.load(kept / "state.pt")
                 return state
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise RecipeError(

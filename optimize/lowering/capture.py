@@ -11,8 +11,8 @@ from torch.export import Dim, export
 
 from optimize.errors import ModelError
 from optimize.lowering.graphs import arguments, aten, constant, replace_constant
-from optimize.lowering.padding import settle_padding
-from optimize.lowering.rewrites import drop_true_masks, fold_constants, merge_projections
+from optimize.lowering.passes.padding import settle_padding
+from optimize.lowering.passes.rewrites import drop_true_masks, fold_constants, merge_projections
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)

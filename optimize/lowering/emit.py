@@ -4,9 +4,6 @@ from collections.abc import Callable, Collection
 
 from torch import Tensor, fx, nn
 
-from optimize.lowering import hot, kernels, raw
-from optimize.lowering.attention import MaskedAttention, TokenAttention, UniformAttention
-from optimize.lowering.forms import FLOAT, HALF, PLAIN, UINT8, Forms
 from optimize.lowering.graphs import (
     VIEWS,
     arguments,
@@ -17,9 +14,12 @@ from optimize.lowering.graphs import (
     is_named,
     layer_name,
 )
-from optimize.lowering.offsets import fold_offsets
+from optimize.lowering.kernels import onednn, quantized, shape_cached
+from optimize.lowering.observers import Affine
+from optimize.lowering.passes.attention import MaskedAttention, TokenAttention, UniformAttention
+from optimize.lowering.passes.zero_points import fold_offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
-from optimize.lowering.ranges import Affine
+from optimize.lowering.values import FLOAT, HALF, PLAIN, UINT8, Forms
 
 # A float32 classifier this small costs less than quantizing its input.
 _SMALL_HEAD = 1 << 16
@@ -28,10 +28,10 @@ _LARGE_TABLE = 1 << 20
 
 # By whether there are copies for batch sizes, and whether an addition is fused.
 _CONVOLUTIONS: dict[tuple[bool, bool], Callable[..., nn.Module]] = {
-    (False, False): kernels.Convolution,
-    (False, True): kernels.ConvolutionAdd,
-    (True, False): hot.HotConvolution,
-    (True, True): hot.HotConvolutionAdd,
+    (False, False): quantized.Convolution,
+    (False, True): quantized.ConvolutionAdd,
+    (True, False): shape_cached.HotConvolution,
+    (True, True): shape_cached.HotConvolutionAdd,
 }
 
 
@@ -91,14 +91,14 @@ class Emitter:
         if self.plan.packing is not None:
             self.forms.batch = self.graph.call_method("size", (copied, 0))
         if self.hot_batch is not None:
-            self.lane = self.call("lane", hot.Lane(self.hot_batch), copied)
+            self.lane = self.call("lane", shape_cached.Lane(self.hot_batch), copied)
         if self.pixels is None:
             self.forms.put(node, FLOAT, copied)
             if self.lane is not None and node in self.affines and node.meta["val"].dim() == 4:
-                image = self.call("quantize", raw.QuantizeImage(self.affines[node]), copied)
+                image = self.call("quantize", onednn.QuantizeImage(self.affines[node]), copied)
                 self.forms.put(node, UINT8, image)
         else:
-            pixels = self.call("pixels", kernels.Pixels(self.pixels), copied)
+            pixels = self.call("pixels", quantized.Pixels(self.pixels), copied)
             self.forms.put(node, UINT8, pixels)
 
     def _weights(self, node: fx.Node) -> tuple[Tensor, Tensor | None]:
@@ -115,9 +115,9 @@ class Emitter:
         elif group.kind in ("add", "cat"):
             output = self.affines[group.last]
             join: nn.Module = (
-                kernels.Add(output)
+                quantized.Add(output)
                 if group.kind == "add"
-                else kernels.Concatenate(arguments(group.node)[1], output)
+                else quantized.Concatenate(arguments(group.node)[1], output)
             )
             reads = [self.forms.get(n, UINT8, packed) for n in group.inputs]
             self.forms.put(group.last, UINT8, self.call(name, join, *reads), packed)
@@ -148,7 +148,7 @@ class Emitter:
         scale = float(width**-0.5 if given is None else given)
         reads = [self.forms.float_or_half(n) for n in group.inputs]
         if mask is None:
-            made = self.call("attention", raw.Attention(scale), *reads)
+            made = self.call("attention", onednn.Attention(scale), *reads)
         else:
             reads.append(self.forms.get(mask, FLOAT))
             made = self.call("attention", MaskedAttention(scale), *reads)
@@ -166,11 +166,11 @@ class Emitter:
 
     def _raw_linear(self, name: str, group: Group, packed: bool) -> None:
         weight, bias = self._weights(group.node)
-        output, to = None, raw.FLOAT32
+        output, to = None, onednn.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
-            output, to = self.affines[group.last], raw.UINT8
+            output, to = self.affines[group.last], onednn.UINT8
         elif feeds_attention(group.last):
-            to = raw.BFLOAT16
+            to = onednn.BFLOAT16
         post, algorithm = group.post, "none"
         if post == "gelu_tanh":
             post, algorithm = "gelu", "tanh"
@@ -178,21 +178,21 @@ class Emitter:
             post = "relu"
         source = group.inputs[0]
         read = self.forms.get(source, PLAIN, packed)
-        stored = kernels.quantize_weight(weight)
-        kernel = raw.RawLinear(stored, bias, self.affines[source], post, algorithm, to, output)
-        form = {raw.FLOAT32: FLOAT, raw.BFLOAT16: HALF, raw.UINT8: PLAIN}[to]
+        stored = quantized.quantize_weight(weight)
+        kernel = onednn.RawLinear(stored, bias, self.affines[source], post, algorithm, to, output)
+        form = {onednn.FLOAT32: FLOAT, onednn.BFLOAT16: HALF, onednn.UINT8: PLAIN}[to]
         self.forms.put(group.last, form, self.call(name, kernel, read), packed)
 
     def _weighted(self, name: str, group: Group, packed: bool) -> fx.Node:
         """A convolution or linear layer, in copies when there is a hot batch size."""
         weight, bias = self._weights(group.node)
-        stored = kernels.quantize_weight(weight)
+        stored = quantized.quantize_weight(weight)
         output = self.affines[group.last]
         reads = [self.forms.get(n, UINT8, packed) for n in group.reads()]
         if self.lane is not None:
             reads.append(self.lane)
         if group.kind == "linear":
-            make_linear = kernels.Linear if self.lane is None else hot.HotLinear
+            make_linear = quantized.Linear if self.lane is None else shape_cached.HotLinear
             return self.call(name, make_linear(stored, bias, output), *reads)
         bias = self.offsets.bias(group, stored, bias)
         make = _CONVOLUTIONS[self.lane is not None, group.other is not None]
@@ -276,5 +276,5 @@ class Emitter:
             return False
         self.lowered.append(name)
         read = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
-        self.forms.put(node, FLOAT, self.call(name, raw.Embedding8(weight), read))
+        self.forms.put(node, FLOAT, self.call(name, onednn.Embedding8(weight), read))
         return True

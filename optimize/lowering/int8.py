@@ -13,10 +13,10 @@ from optimize.errors import DataError, ModelError
 from optimize.lowering.capture import capture, is_ids
 from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
+from optimize.lowering.observers import Affine, Ranges, calibrate
+from optimize.lowering.passes.unpad import find_packing
 from optimize.lowering.plan import make_plan
-from optimize.lowering.ranges import Affine, Ranges, calibrate
-from optimize.lowering.tokens import find_packing
-from optimize.torchscript import silenced
+from optimize.utils.torchscript import silenced
 
 Engine = Literal["onednn", "fbgemm"]
 

@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import fx
 
-from optimize.lowering.attention import find_self_attention, fold_scale
 from optimize.lowering.graphs import arguments, aten, constant, is_named, layer_name
-from optimize.lowering.tokens import Packing
+from optimize.lowering.passes.attention import find_self_attention, fold_scale
+from optimize.lowering.passes.unpad import Packing
 
 Kind = Literal["conv", "linear", "add", "cat", "attention", "self_attention"]
 

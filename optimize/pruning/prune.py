@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimize.data import Split
+from optimize.data.dataset import Split
 from optimize.errors import ModelError, OptionError
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.graph import fixed_layers, torch_pruning, tracing, widths
 from optimize.pruning.weights import NO_SPEED, zero_smallest
-from optimize.recipe import explored
+from optimize.recipe.schema import explored
 
 __all__ = ["PruneOptions", "prune", "widths"]
 

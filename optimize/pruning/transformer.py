@@ -8,12 +8,15 @@ Importance is first-order Taylor: how much the loss would change without the col
 backward pass over real data (Michel et al. 2019 for heads, Molchanov et al. 2019 for neurons).
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from optimize.models.architectures.bert import BertClassifier, Layer
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,25 @@ class Block:
     @property
     def neurons(self) -> int:
         return self.fc2.in_features
+
+
+def blocks(model: BertClassifier) -> list[Block]:
+    """The layers of one of our BERT encoders."""
+    found = []
+    for layer in model.layers:
+        assert isinstance(layer, Layer)
+        attention = layer.attention
+        found.append(
+            Block(
+                [attention.qkv],
+                attention.out,
+                layer.fc1,
+                layer.fc2,
+                attention.head_size,
+                functools.partial(setattr, attention, "heads"),
+            )
+        )
+    return found
 
 
 @dataclass(frozen=True)

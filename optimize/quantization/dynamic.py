@@ -8,9 +8,9 @@ from torch import Tensor, fx, nn
 from optimize.errors import ModelError
 from optimize.lowering import ENGINE
 from optimize.lowering.graphs import aten, constant, layer_name
-from optimize.lowering.kernels import quantize_weight
+from optimize.lowering.kernels.quantized import quantize_weight
 from optimize.quantization.graph import LAYERS, Copier, Quantized, captured
-from optimize.torchscript import silenced
+from optimize.utils.torchscript import silenced
 
 quantized = torch.ops.quantized
 

@@ -8,15 +8,15 @@ from torch import Tensor, nn
 
 from optimize.errors import DataError, OptionError
 from optimize.lowering import ENGINE
-from optimize.lowering.ranges import Ranges
+from optimize.lowering.observers import Ranges
+from optimize.quantization.accuracy_control import within_budget
 from optimize.quantization.bfloat16 import to_bfloat16
 from optimize.quantization.dynamic import to_dynamic_int8
 from optimize.quantization.equalize import equalize
-from optimize.quantization.fallback import within_budget
-from optimize.quantization.simulated import quantization_table
+from optimize.quantization.fake_quantize import quantization_table
 from optimize.quantization.static import Fallback, to_static_int8
 from optimize.quantization.weight_only import store_int8
-from optimize.recipe import explored
+from optimize.recipe.schema import explored
 
 __all__ = ["ENGINE", "QuantizeOptions", "quantize"]
 

@@ -10,8 +10,8 @@ from optimize.errors import OptionError
 from optimize.lowering import Lowered, lower_int8
 from optimize.lowering.graphs import aten, constant
 from optimize.lowering.int8 import Engine
-from optimize.lowering.ranges import Ranges
-from optimize.models import Normalized
+from optimize.lowering.observers import Ranges
+from optimize.models.normalized import Normalized
 
 Fallback = Literal["fp32", "bf16"]
 _BATCH = 64

@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 
 from optimize.lowering.graphs import constant
 from optimize.quantization.graph import Copier, Quantized, captured
-from optimize.torchscript import silenced
+from optimize.utils.torchscript import silenced
 
 
 class StoredWeight(nn.Module):

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import importlib
 import inspect
-import pkgutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimize import data, evaluate, models, stages
-from optimize.data import Dataset, Split
-from optimize.distillation import DistillOptions
+from optimize.data.dataset import Dataset, Split
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.recipe import Named, Recipe
-from optimize.stages import split_of
-from optimize.tasks import Context, Stage, State
-from optimize.train import TrainOptions, fit
+from optimize.evaluation import accuracy
+from optimize.models.check import check
+from optimize.models.sources.names import resolve
+from optimize.models.sources.user_file import load_function
+from optimize.recipe.schema import Named, Recipe
+from optimize.tasks import image_stages
+from optimize.tasks.base import Context, Stage, State
+from optimize.tasks.image_stages import split_of
+from optimize.training.distillation import DistillOptions
+from optimize.training.fit import TrainOptions, fit
 
 METRIC = "accuracy"
 HIGHER_IS_BETTER = True
+DATASETS = ("fashion_mnist", "imagenet_samples")
+MODELS = {
+    "convnet": "architectures.convnet",
+    "efficientnet_lite": "architectures.efficientnet_lite",
+    "resnet": "architectures.resnet",
+    "huggingface": "sources.huggingface",
+    "timm": "sources.timm",
+    "torchscript": "sources.torchscript",
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +61,6 @@ def _call(function: Any, spec: Named, **given: Any) -> Any:
         raise RecipeError(f"{spec.name}: {error}", *spec.where) from error
 
 
-def _modules(package: Any) -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-
-
 def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
     """Load the data set `spec` names: a module of `optimize.data`, or `file.py:function`.
 
@@ -64,11 +72,11 @@ def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
         RecipeError: no such data set or option.
     """
     if ":" in spec.name:
-        function = models.load_function(spec.name, folder)
+        function = load_function(spec.name, folder)
         found = _call(function, spec)
         return found if isinstance(found, Dataset) else _from_mapping(spec.name, found)
-    if spec.name not in _modules(data):
-        known = ", ".join(_modules(data))
+    if spec.name not in DATASETS:
+        known = ", ".join(DATASETS)
         raise RecipeError(f"no data set {spec.name!r}; there are {known}", *spec.where)
     loader = importlib.import_module(f"optimize.data.{spec.name}").load
     loaded: Dataset = _call(loader, spec, seed=seed)
@@ -122,14 +130,14 @@ def build_model(
         "classes": len(dataset.labels),
         "channels": dataset.test.inputs.shape[1],
     }
-    spec = models.resolve(spec)
+    spec = resolve(spec)
     if ":" in spec.name:
-        function = models.load_function(spec.name, folder)
-    elif spec.name in _modules(models):
-        function = importlib.import_module(f"optimize.models.{spec.name}").build
+        function = load_function(spec.name, folder)
+    elif spec.name in MODELS:
+        function = importlib.import_module(f"optimize.models.{MODELS[spec.name]}").build
         given["folder"] = folder
     else:
-        known = ", ".join(_modules(models))
+        known = ", ".join(sorted(MODELS))
         raise RecipeError(
             f"no architecture {spec.name!r}; there are {known}, path/to/file.py:build, a "
             "TorchScript file and a Hugging Face folder",
@@ -145,20 +153,20 @@ def build_model(
             model.load_state_dict(weights.get("state_dict", weights))
         except Exception as error:  # torch.load and load_state_dict raise many kinds
             raise ModelError(f"checkpoint {path} does not fit: {error}") from error
-    models.check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))
+    check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))
     return model
 
 
 def predict(model: nn.Module, dataset: Dataset, split: str, title: str) -> Tensor:
     """Logits `[N, classes]` for a split, or for the inputs that agreement is measured on."""
     if split == "agreement" and dataset.agreement is not None:
-        return evaluate.predict(model, dataset.agreement, title=title)
-    return evaluate.predict(model, split_of(dataset, split).inputs, title=title)
+        return accuracy.predict(model, dataset.agreement, title=title)
+    return accuracy.predict(model, split_of(dataset, split).inputs, title=title)
 
 
 def score(answers: Tensor, dataset: Dataset, split: str) -> dict[str, Any]:
     """Top-1 accuracy with samples, Wilson interval and per-class accuracy."""
-    found = evaluate.accuracy(answers, split_of(dataset, split).targets)
+    found = accuracy.accuracy(answers, split_of(dataset, split).targets)
     return {
         "accuracy": found.value,
         "samples": found.samples,
@@ -167,8 +175,8 @@ def score(answers: Tensor, dataset: Dataset, split: str) -> dict[str, Any]:
     }
 
 
-agreement = evaluate.agreement
-example = stages.example
+agreement = accuracy.agreement
+example = image_stages.example
 
 
 def card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
@@ -187,14 +195,14 @@ def card(recipe: Recipe, dataset: Dataset) -> dict[str, Any]:
 def _distill(state: State, options: DistillStage, context: Context) -> State:
     torch.manual_seed(context.seed)
     student = build_model(options.student, context.dataset, context.folder)
-    return stages.run_distill(state, options, context, student)
+    return image_stages.run_distill(state, options, context, student)
 
 
 STAGES: dict[str, Stage] = {
-    "train": Stage(TrainOptions, stages.run_train),
+    "train": Stage(TrainOptions, image_stages.run_train),
     "distill": Stage(DistillStage, _distill),
-    "prune": Stage(stages.PruneStage, stages.run_prune),
-    "quantize": Stage(stages.QuantizeStage, stages.run_quantize),
+    "prune": Stage(image_stages.PruneStage, image_stages.run_prune),
+    "quantize": Stage(image_stages.QuantizeStage, image_stages.run_quantize),
 }
 
 

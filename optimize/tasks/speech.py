@@ -9,14 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from optimize import publish, report
 from optimize.data import speech
 from optimize.errors import RecipeError
-from optimize.recipe import Named, Recipe
-from optimize.tasks import Context, Stage, State
-from optimize.whisper import artifact, checkpoint, cost, screen, silence
-from optimize.whisper.checkpoint import Checkpoint, Spec
-from optimize.whisper.compress import ENGINE, CompressOptions
+from optimize.models.whisper import artifact as whisper_artifact
+from optimize.models.whisper import cost, find, screen, silence
+from optimize.models.whisper.checkpoint import Checkpoint, Spec
+from optimize.models.whisper.compress import ENGINE, CompressOptions
+from optimize.pipeline import artifact
+from optimize.recipe.schema import Named, Recipe
+from optimize.report import report
+from optimize.tasks.base import Context, Stage, State
 
 METRIC = "wer"
 HIGHER_IS_BETTER = False
@@ -84,15 +86,15 @@ def load_checkpoint(spec: Named, folder: Path, override: str | None) -> Checkpoi
         raise RecipeError(f"no architecture {spec.name!r}; there is whisper", *spec.where)
     options = _options(spec, ("path", "language"))
     path = _absolute(override or options.get("path"), folder)
-    return checkpoint.find(path, options.get("language", LANGUAGE))
+    return find.find(path, options.get("language", LANGUAGE))
 
 
-def plan(recipe: Recipe) -> artifact.Plan:
+def plan(recipe: Recipe) -> whisper_artifact.Plan:
     """How the model is compressed after each of the recipe's stages."""
     if recipe.stages and recipe.stages[0].kind != "int8":
         raise RecipeError("the first stage of a speech recipe is int8", recipe.file)
     options = CompressOptions("padded", rank=0, group=1, merged=1)
-    found: artifact.Plan = {}
+    found: whisper_artifact.Plan = {}
     for spec in recipe.stages:
         if spec.kind == "screen":
             options = replace(options, rank=spec.options.rank)
@@ -154,10 +156,10 @@ def run(
     say(f"model: {found.source}, {cost.parameters(found.spec) / 1e6:.1f}M parameters")
     digest = f"{recipe.digest()}:{data.fingerprint()}:{found.source}"
     if resume:
-        publish.recover(folder / "stages", folder)
+        artifact.recover(folder / "stages", folder)
         if report.is_current(folder, digest):
             say(f"{folder} is finished and up to date")
             return
-    artifact.make(
+    whisper_artifact.make(
         recipe, plan(recipe), card(recipe, found.spec), found, data, folder, digest=digest, say=say
     )

@@ -13,18 +13,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from optimize import evaluate, transfer
+from optimize.data.corpus import TextDataset, TextSplit, load_tokenizer
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.files import write
-from optimize.models import bert
-from optimize.pruning import transformer
-from optimize.recipe import Named, Recipe, explored
-from optimize.tasks import Context, Stage, State
-from optimize.text import calibration, inference, int8, metrics, vocabulary
-from optimize.text.corpus import TextDataset, TextSplit, load_tokenizer
-from optimize.text.training import FineTuneOptions, against_labels, fit
-from optimize.text.vocabulary import VocabularyOptions
-from optimize.transfer import TransferOptions
+from optimize.evaluation import accuracy, text_inference, text_metrics
+from optimize.models.architectures import bert
+from optimize.pruning import transformer, vocabulary
+from optimize.pruning.vocabulary import VocabularyOptions
+from optimize.quantization import text_int8
+from optimize.recipe.schema import Named, Recipe, explored
+from optimize.tasks.base import Context, Stage, State
+from optimize.training import transfer
+from optimize.training.finetune import FineTuneOptions, against_labels, fit
+from optimize.training.temperature import fit_temperature
+from optimize.training.transfer import TransferOptions
+from optimize.utils.files import write
 
 METRIC = "accuracy"
 HIGHER_IS_BETTER = True
@@ -114,7 +116,7 @@ def predict(model: nn.Module, dataset: TextDataset, split: str, title: str) -> T
     """Logits float32 `[N, classes]` of whole texts."""
     known = _ANSWERS.setdefault(model, {})
     if split not in known:
-        known[split] = inference.predict(model, _split(dataset, split), title)
+        known[split] = text_inference.predict(model, _split(dataset, split), title)
     return known[split]
 
 
@@ -124,29 +126,29 @@ def score(answers: Tensor, dataset: TextDataset, split: str) -> dict[str, Any]:
     `metric` names the one that the recipe's gate looks at.
     """
     part = _split(dataset, split)
-    given = metrics.said(answers, dataset.multi_label)
-    right = metrics.truth(part.targets, len(dataset.labels))
+    given = text_metrics.said(answers, dataset.multi_label)
+    right = text_metrics.truth(part.targets, len(dataset.labels))
     sources = {}
     for name in sorted(set(part.sources)):
         chosen = torch.tensor([source == name for source in part.sources])
-        sources[name] = metrics.accuracy(given[chosen], right[chosen])
+        sources[name] = text_metrics.accuracy(given[chosen], right[chosen])
     per_class = [
         float(given[right[:, i], i].double().mean()) if right[:, i].any() else None
         for i in range(len(dataset.labels))
     ]
     scores = answers if dataset.multi_label else answers.softmax(1)
     return {
-        **metrics.accuracy(given, right),
+        **text_metrics.accuracy(given, right),
         "metric": dataset.metric,
         "per_class": per_class,
         "per_source": sources,
-        "macro_f1": metrics.macro_f1(given, right),
-        "auroc": metrics.auroc(scores, right),
-        "ece": calibration.expected_calibration_error(answers, part.targets),
+        "macro_f1": text_metrics.macro_f1(given, right),
+        "auroc": text_metrics.auroc(scores, right),
+        "ece": text_metrics.expected_calibration_error(answers, part.targets),
     }
 
 
-agreement = evaluate.agreement
+agreement = accuracy.agreement
 
 
 def card(recipe: Recipe, dataset: TextDataset) -> dict[str, Any]:
@@ -215,8 +217,8 @@ class QuantizeStage:
 def _calibrated(model: bert.BertClassifier, dataset: TextDataset) -> bert.BertClassifier:
     """Fit the temperature on the validation split and put it into the head."""
     split = _split(dataset, "validation")
-    logits = inference.predict(model, split, "calibrating")
-    temperature = calibration.fit_temperature(logits, split.targets)
+    logits = text_inference.predict(model, split, "calibrating")
+    temperature = fit_temperature(logits, split.targets)
     with torch.no_grad():
         model.head.weight.div_(temperature)
         model.head.bias.div_(temperature)
@@ -293,7 +295,7 @@ def _prune(state: State, options: PruneStage, context: Context) -> State:
     def loss(ids: Tensor, number: int) -> Tensor:
         return against_labels(model(ids), split.targets[chosen[number]])
 
-    blocks = bert.blocks(model)
+    blocks = transformer.blocks(model)
     model.eval()
     importance = transformer.measure(
         blocks, (_trimmed(split.windows[part]) for part in chosen), loss
@@ -321,10 +323,10 @@ def _quantize(state: State, options: QuantizeStage, context: Context) -> State:
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
     model: Any = state.model
-    quantized: Any = int8.quantize(model, batches, dataset.max_length)
-    torch.backends.quantized.engine = int8.ENGINE
+    quantized: Any = text_int8.quantize(model, batches, dataset.max_length)
+    torch.backends.quantized.engine = text_int8.ENGINE
     quantized = _calibrated(quantized, dataset)
-    return dataclasses.replace(state, model=quantized, engine=int8.ENGINE)
+    return dataclasses.replace(state, model=quantized, engine=text_int8.ENGINE)
 
 
 STAGES: dict[str, Stage] = {

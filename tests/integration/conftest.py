@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import archive
+from deploy.archive import mar
 from tests.integration import quadrant
 from tests.integration.torchserve import Running, torchserve, workplace
 
@@ -15,7 +15,7 @@ def served() -> Iterator[Running]:
     """A running server with `quadrant` registered on one worker."""
     with workplace() as workdir:
         artifact = quadrant.make(workdir / "artifacts")
-        archive.seal(artifact, workdir / "model_store")
+        mar.seal(artifact, workdir / "model_store")
         with torchserve(workdir) as running:
             running.management.register("quadrant.mar")
             yield running

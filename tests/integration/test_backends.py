@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from deploy import archive
+from deploy.archive import mar
 from deploy.errors import WorkerDied
 from deploy.service.app import build
 from deploy.service.models import Models
@@ -32,7 +32,7 @@ def probabilities(reply: dict) -> list[float]:
 def sealed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp(request.param)
     artifact = engines.make(folder / "artifacts", request.param)
-    return archive.seal(artifact, folder / "model_store").path
+    return mar.seal(artifact, folder / "model_store").path
 
 
 def test_torchserve_answers_as_with_torchscript(served: Running, store: Path, sealed: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_broken_file_is_named_when_the_worker_dies(served: Running, store: Pat
     (artifact / "model.pt").unlink()
     (artifact / "model.onnx").write_bytes(b"no model at all")
     engines.set_model(artifact, "model.onnx", [])
-    archive.seal(artifact, store)
+    mar.seal(artifact, store)
     with pytest.raises(WorkerDied, match=r"model\.onnx does not load in ONNX Runtime"):
         served.management.register("quadrant-broken.mar")
 
@@ -106,7 +106,7 @@ def test_the_workers_measure_and_serve_the_fastest(
             "digest": "one",
         }
     quadrant.write(artifact / "report.json", report)
-    archive.seal(artifact, store, engines=("onnx", "openvino"))
+    mar.seal(artifact, store, engines=("onnx", "openvino"))
     served.management.register("quadrant-both.mar")
     try:
         verdicts = []

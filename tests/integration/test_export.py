@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from optimize import checkpoint, pipeline, recipe, report
 from optimize.export import source
+from optimize.pipeline import run
+from optimize.report import report
+from optimize.tasks.registry import read_recipe
+from optimize.utils import pickles
 
 RECIPE = """\
 name: small
@@ -63,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
     (folder / "loud.py").write_text(LOUD, encoding="utf-8")
     output = folder / "small"
-    pipeline.run(recipe.read(folder / "small.yaml"), output, say=lambda line: None)
+    run.run(read_recipe(folder / "small.yaml"), output, say=lambda line: None)
     return output
 
 
@@ -211,9 +214,9 @@ def test_tensorflow_serving_clients_get_the_same_answers(artefact: Path, tmp_pat
     assert (folder / "1" / "saved_model.pb").is_file()
 
     script = str(Path(__file__).with_name("predict_service.py"))
-    used = recipe.read(artefact.parent / "small.yaml")
+    used = read_recipe(artefact.parent / "small.yaml")
     module = source.final_state(used, artefact, report.read(artefact)).float_model
-    kept = checkpoint.load(artefact / "stages" / "00-train" / "state.pt")
+    kept = pickles.load(artefact / "stages" / "00-train" / "state.pt")
     assert type(kept.float_model) is type(module)
     images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
     batches = {f"pixels:{n}": images[:n] for n in (1, 3, 7)}

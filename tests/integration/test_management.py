@@ -7,10 +7,10 @@ import jsonschema
 import pytest
 import requests
 
-from deploy import archive
+from deploy.archive import mar
 from deploy.errors import Conflict, ModelNotFound, Refused, TokenRefused, UrlRefused, WorkerDied
-from deploy.management import Management
-from deploy.tokens import Tokens
+from deploy.torchserve.management import Management
+from deploy.torchserve.tokens import Tokens
 from tests.integration import quadrant
 from tests.integration.torchserve import Running
 
@@ -35,7 +35,7 @@ def test_the_archive_says_how_it_is_run(served: Running) -> None:
 def test_the_archives_number_of_workers_wins_unless_another_is_asked_for(
     served: Running, store: Path, tmp_path: Path
 ) -> None:
-    archive.seal(quadrant.make(tmp_path, "pair", workers=2), store)
+    mar.seal(quadrant.make(tmp_path, "pair", workers=2), store)
     served.management.register("pair.mar")
     assert len(served.pids("pair")) == 2
     served.management.unregister("pair")
@@ -61,12 +61,12 @@ def test_versions_stand_side_by_side_and_the_default_can_change(
 ) -> None:
     artifact = quadrant.make(tmp_path, "twin")
     store = served.workdir / "model_store"
-    assert archive.seal(artifact, store, "1.0").version == "1.0"
+    assert mar.seal(artifact, store, "1.0").version == "1.0"
     served.management.register("twin.mar")
     card = json.loads((artifact / "model.json").read_text())
     card["labels"] = [label.upper() for label in quadrant.LABELS]
     quadrant.write(artifact / "model.json", card)
-    archive.seal(artifact, store, "2.0")
+    mar.seal(artifact, store, "2.0")
     served.management.register("twin.mar")
 
     def label(version: str | None = None) -> str:
@@ -186,7 +186,7 @@ def test_a_worker_that_cannot_start_shows_its_own_traceback(
     handlers.mkdir()
     (handlers / "__init__.py").touch()
     (handlers / "broken.py").write_text(source)
-    archive.seal(artifact, served.workdir / "model_store", handlers=handlers)
+    mar.seal(artifact, served.workdir / "model_store", handlers=handlers)
     with pytest.raises(WorkerDied, match=reason):
         served.management.register("broken.mar")
     assert "broken" not in served.management.models()

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from deploy import archive
-from optimize import torchscript
+from deploy.archive import mar
 from optimize.quantization.quantize import QuantizeOptions, quantize
+from optimize.utils import torchscript
 from tests.integration import quadrant
 from tests.integration.torchserve import Running
 
@@ -53,7 +53,7 @@ def test_a_worker_serves_it(served: Running, store: Path, tmp_path: Path, method
     card = json.loads((artifact / "model.json").read_text())
     card["model"]["quantized_engine"] = quantized.engine
     quadrant.write(artifact / "model.json", card)
-    sealed = archive.seal(artifact, tmp_path / "model_store").path
+    sealed = mar.seal(artifact, tmp_path / "model_store").path
     shutil.copy(sealed, store)
     served.management.register(sealed.name)
     try:

@@ -17,7 +17,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from deploy import archive
+from deploy.archive import mar
 from deploy.service.app import build
 from deploy.service.models import Models
 from tests.integration import quadrant
@@ -39,7 +39,7 @@ def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     artifact = quadrant.make(folder / "artifacts", max_batch_delay_ms=1)
     threads = torch.get_num_threads()
     models = Models()
-    models.register(archive.seal(artifact, folder / "model_store").path)
+    models.register(mar.seal(artifact, folder / "model_store").path)
     yield schemathesis.openapi.from_wsgi("/openapi.json", build(models))
     models.close()
     torch.set_num_threads(threads)

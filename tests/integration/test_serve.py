@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy import server
 from deploy.errors import DeployError
+from deploy.torchserve import server
 from tests.integration import quadrant
 from tests.integration.torchserve import ROOT, Running, connect, workplace
 

@@ -8,15 +8,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy import archive, config, server
+from deploy.archive import mar
 from deploy.errors import BadInput, NoServer
+from deploy.torchserve import config, server
 from tests.integration import quadrant
 from tests.integration.torchserve import connect, torchserve, with_properties, workplace
 
 
 def test_start_twice_stop_twice(tmp_path: Path) -> None:
     with workplace() as workdir:
-        archive.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
+        mar.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
         place = (workdir, workdir / "config.properties", workdir / "model_store")
         with torchserve(workdir, ["all"]) as running:
             state = server.running(workdir)
@@ -51,7 +52,7 @@ def test_stop_spares_a_process_that_only_has_the_pid(tmp_path: Path) -> None:
 def test_a_killed_server_is_noticed_and_started_anew() -> None:
     with workplace() as workdir:
         place = (workdir, workdir / "config.properties", workdir / "model_store")
-        archive.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
+        mar.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
         with torchserve(workdir, ["all"]) as running:
             first = server.running(workdir)
             assert first is not None
@@ -99,7 +100,7 @@ def test_secrets_of_the_shell_stay_out_of_the_workers(monkeypatch: pytest.Monkey
     monkeypatch.setenv("GITHUB_TOKEN", "hush")
     monkeypatch.setenv("MARPRESS_HARMLESS", "seen")
     with workplace() as workdir:
-        archive.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
+        mar.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
         with torchserve(workdir, ["all"]) as running:
             (pid,) = running.pids("quadrant")
             environment = psutil.Process(pid).environ()

@@ -17,7 +17,7 @@ import requests
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from deploy import archive
+from deploy.archive import mar
 from tests.integration import quadrant
 from tests.integration.service import Service, flask, gunicorn
 from tests.integration.torchserve import ROOT
@@ -27,9 +27,9 @@ from tests.integration.torchserve import ROOT
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model store with quadrant and, as slow.mar, the same under another name."""
     workdir = tmp_path_factory.mktemp("work")
-    archive.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store", version="1.0")
+    mar.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store", version="1.0")
     slow = quadrant.make(workdir / "artifacts", name="slow", max_batch_delay_ms=1500)
-    archive.seal(slow, workdir / "model_store")
+    mar.seal(slow, workdir / "model_store")
     return workdir / "model_store"
 
 
@@ -109,9 +109,7 @@ def test_tritonclient_is_told_what_is_wrong(client: triton.InferenceServerClient
 
 
 def test_our_own_verbs_manage_it(service: Service, store: Path) -> None:
-    second = archive.seal(
-        quadrant.make(store.parent / "second"), store.parent / "other", version="2.0"
-    )
+    second = mar.seal(quadrant.make(store.parent / "second"), store.parent / "other", version="2.0")
     shutil.copy(second.path, store / "second.mar")
     assert deploy(service, "list") == {"quadrant": "quadrant.mar", "slow": "slow.mar"}
     assert "registered with 1 initial workers" in deploy(service, "register", "second.mar")

@@ -11,10 +11,10 @@ import pytest
 import requests
 import soundfile
 
-from deploy import archive
+from deploy.archive import mar
 from deploy.errors import Refused
-from optimize import wer
 from optimize.data import speech
+from optimize.evaluation import word_errors
 from tests.integration.torchserve import Running, torchserve, workplace
 from tests.unit.handlers import speech_artifact
 
@@ -49,9 +49,9 @@ def voice_activity(folder: Path, detector: Path) -> Path:
 def server() -> Iterator[Running]:
     with workplace() as workdir:
         artifact = speech_artifact.make(workdir / "artifacts" / "speech")
-        archive.seal(artifact, workdir / "model_store", force=True)
+        mar.seal(artifact, workdir / "model_store", force=True)
         foreign = voice_activity(workdir / "artifacts" / "voice", artifact / "vad.jit")
-        archive.seal(foreign, workdir / "model_store", force=True)
+        mar.seal(foreign, workdir / "model_store", force=True)
         with torchserve(workdir) as running:
             running.management.register("speech.mar")
             running.management.register("voice.mar")
@@ -71,7 +71,7 @@ def test_a_real_prompt_is_transcribed(server: Running, prompts: list[speech.Utte
     answers = [
         server.inference.predict("speech", u.path.read_bytes(), "audio/wav")["text"] for u in chosen
     ]
-    assert wer.measure([u.text for u in chosen], answers).rate < 0.2
+    assert word_errors.measure([u.text for u in chosen], answers).rate < 0.2
 
 
 def test_bad_audio_has_its_own_words(server: Running) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy import archive, java, server
+from deploy.archive import mar
 from deploy.errors import DeployError
+from deploy.torchserve import java, server
 from tests.integration import quadrant
 from tests.integration.torchserve import Running, connect, workplace
 
@@ -77,7 +78,7 @@ def wait_until_ready(running: Running, process: psutil.Process) -> None:
 def workdir() -> Iterator[Path]:
     """A workplace with the quadrant archive in its model store."""
     with workplace() as place:
-        archive.seal(quadrant.make(place / "artifacts"), place / "model_store")
+        mar.seal(quadrant.make(place / "artifacts"), place / "model_store")
         yield place
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from deploy import archive
+from deploy.archive import mar
 from deploy.errors import Refused
 from tests.integration.torchserve import Running, torchserve, workplace
 from tests.unit.handlers import text_artifact
@@ -17,7 +17,7 @@ PLAIN = "text/plain; charset=utf-8"
 def server() -> Iterator[Running]:
     with workplace() as workdir:
         artifact = text_artifact.make(workdir / "artifacts" / "texts")
-        archive.seal(artifact, workdir / "model_store")
+        mar.seal(artifact, workdir / "model_store")
         with torchserve(workdir) as running:
             running.management.register("texts.mar")
             yield running

@@ -7,8 +7,8 @@ import pytest
 import requests
 
 from deploy.errors import NoServer
-from deploy.inference import Inference
-from deploy.tokens import Tokens
+from deploy.torchserve.inference import Inference
+from deploy.torchserve.tokens import Tokens
 from tests.integration.torchserve import Running
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy import config, server
-from deploy.inference import Inference
-from deploy.management import Management
-from deploy.tokens import Tokens
+from deploy.torchserve import config, server
+from deploy.torchserve.inference import Inference
+from deploy.torchserve.management import Management
+from deploy.torchserve.tokens import Tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 

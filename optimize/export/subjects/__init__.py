@@ -6,8 +6,8 @@ from typing import Any
 
 from optimize.errors import ModelError
 from optimize.export.subject import Exportable
-from optimize.recipe import Recipe
-from optimize.tasks import TASK_NAMES
+from optimize.recipe.schema import Recipe
+from optimize.tasks.base import TASK_NAMES
 
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:

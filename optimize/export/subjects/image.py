@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from optimize import evaluate
-from optimize.data import Dataset
+from optimize.data.dataset import Dataset
+from optimize.evaluation import accuracy
 from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
-from optimize.recipe import Recipe
+from optimize.recipe.schema import Recipe
 from optimize.tasks import image
 
 BATCH = 8
@@ -53,8 +53,8 @@ def make(module: nn.Module, dataset: Dataset) -> Exportable:
         """Accuracy on the labelled samples, agreement on those or on the unlabelled ones."""
         if not known:
             known.append(_answers(subject, crops))
-        found = evaluate.accuracy(_answers(run["model"], test.inputs), test.targets)
-        agreed = evaluate.agreement(_answers(run["model"], crops), known[0])
+        found = accuracy.accuracy(_answers(run["model"], test.inputs), test.targets)
+        agreed = accuracy.agreement(_answers(run["model"], crops), known[0])
         return {
             "accuracy": found.value,
             "samples": found.samples,

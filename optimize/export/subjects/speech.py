@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimize import wer
 from optimize.data.speech import Speech
+from optimize.evaluation import word_errors
 from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.export.subjects.whisper_steps import DecoderStep, EncoderExport
-from optimize.recipe import Recipe
+from optimize.models.whisper import build
+from optimize.models.whisper.checkpoint import Checkpoint, Spec
+from optimize.models.whisper.frontend import LogMel
+from optimize.recipe.schema import Recipe
 from optimize.tasks import speech
-from optimize.whisper import build
-from optimize.whisper.checkpoint import Checkpoint, Spec
-from optimize.whisper.frontend import LogMel
 
 BATCH = 8
 SAMPLES = 500
@@ -139,8 +139,11 @@ def make(found: Checkpoint, data: Speech, decode: Callable[[list[int]], str]) ->
         known = [truth[i] for i in chosen]
         texts = known if run["encoder"] is first else listen(run, chosen)
         tested = [(ordered[i].text, t) for i, t in zip(chosen, texts, strict=True) if i in test]
-        rate = wer.measure(*map(list, zip(*tested, strict=True)))
-        same = [wer.normalise(a) == wer.normalise(b) for a, b in zip(texts, known, strict=True)]
+        rate = word_errors.measure(*map(list, zip(*tested, strict=True)))
+        same = [
+            word_errors.normalise(a) == word_errors.normalise(b)
+            for a, b in zip(texts, known, strict=True)
+        ]
         return {
             "wer": rate.rate,
             "samples": rate.utterances,

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from handlers.windows import pool
-from optimize import evaluate
+from optimize.data.corpus import TextDataset, lengths
+from optimize.evaluation import accuracy
 from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
-from optimize.recipe import Recipe
-from optimize.text.corpus import TextDataset, lengths
-from optimize.text.vocabulary import SharedEmbedding
+from optimize.pruning.vocabulary import SharedEmbedding
+from optimize.recipe.schema import Recipe
 
 BATCH = 8
 SAMPLES = 600
@@ -110,12 +110,12 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         if not known:
             known.append(answers(subject))
         logits = answers(run["model"])
-        found = evaluate.accuracy(logits, targets)
+        found = accuracy.accuracy(logits, targets)
         return {
             "accuracy": found.value,
             "samples": found.samples,
             "ci95": list(found.ci95),
-            "agreement": evaluate.agreement(logits, known[0]),
+            "agreement": accuracy.agreement(logits, known[0]),
             "agreement_samples": count,
         }
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from optimize.whisper.checkpoint import Spec
-from optimize.whisper.transcriber import Transcriber
+from optimize.models.whisper.checkpoint import Spec
+from optimize.models.whisper.transcriber import Transcriber
 
 
 def _kernel(weight: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from optimize.data import package_folder
-from optimize.whisper import checkpoint
-from optimize.whisper.compress import ENGINE, CompressOptions, compress
+from optimize.models.whisper import find
+from optimize.models.whisper.compress import ENGINE, CompressOptions, compress
+from optimize.utils.packages import package_folder
 
 
 def make(folder: Path) -> Path:
@@ -24,7 +24,7 @@ def make(folder: Path) -> Path:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = checkpoint.find()
+            found = find.find()
             model = compress(found, options=CompressOptions(rank=0))
             torch.jit.script(model).save(str(folder / "model.pt"))
     finally:

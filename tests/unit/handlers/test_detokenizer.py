@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError
-from optimize.data import package_folder
+from optimize.utils.packages import package_folder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from tests.unit.handlers.archive import metrics_cache
 
 @pytest.fixture(params=["declared", "undeclared"])
 def cache(request, root: Path, tmp_path: Path):
-    config = root / "deploy" / "metrics.yaml"
+    config = root / "deploy" / "torchserve" / "metrics.yaml"
     if request.param == "undeclared":
         config = tmp_path / "metrics.yaml"
         gauge = {"name": "PredictionTime", "unit": "ms", "dimensions": ["ModelName", "Level"]}
@@ -37,7 +37,9 @@ def test_lines_that_torchserve_forwards(cache, caplog):
 
 
 def test_the_servers_declarations_are_ours(root: Path):
-    declared = yaml.safe_load((root / "deploy" / "metrics.yaml").read_text())["model_metrics"]
+    declared = yaml.safe_load((root / "deploy" / "torchserve" / "metrics.yaml").read_text())[
+        "model_metrics"
+    ]
     found = {
         (metric["name"], kind, metric["unit"], tuple(metric["dimensions"]))
         for kind, metrics in declared.items()

@@ -14,8 +14,8 @@ import soxr
 
 from handlers.audio import SAMPLE_RATE
 from handlers.speech_recognizer import SpeechRecognizer
-from optimize import wer
 from optimize.data import speech
+from optimize.evaluation import word_errors
 from tests.unit.handlers import speech_artifact
 from tests.unit.handlers.archive import Answer, Worker, body
 
@@ -56,7 +56,7 @@ def text(answer: Answer) -> str:
 def test_prompts_are_understood(worker: Worker, prompts: list[speech.Utterance]) -> None:
     chosen = prompts[::12][:12]
     texts = [text(ask(worker, u.path.read_bytes())) for u in chosen]
-    assert wer.measure([u.text for u in chosen], texts).rate < 0.15
+    assert word_errors.measure([u.text for u in chosen], texts).rate < 0.15
 
 
 def test_answer_has_text_segments_and_duration(
@@ -80,7 +80,7 @@ def test_formats_rates_and_channels_say_the_same(
     samples = soxr.resample(prompts[0].samples(), SAMPLE_RATE, rate)
     data = np.stack([samples] * 2, axis=1) if stereo else samples
     answer = ask(worker, wav(data, rate, form), f"audio/{form.lower()}")
-    assert wer.measure([prompts[0].text], [text(answer)]).rate <= 0.2
+    assert word_errors.measure([prompts[0].text], [text(answer)]).rate <= 0.2
 
 
 def test_headerless_samples_in_json(worker: Worker, prompts: list[speech.Utterance]) -> None:
@@ -109,7 +109,7 @@ def test_long_recordings_are_split_and_joined(
     assert len(samples) > 60 * SAMPLE_RATE
     answer = ask(worker, wav(samples, form="FLAC"), "audio/flac").json()
     reference = " ".join(u.text for u in chosen)
-    assert wer.measure([reference], [answer["text"]]).rate < 0.2
+    assert word_errors.measure([reference], [answer["text"]]).rate < 0.2
     starts = [s["start"] for s in answer["segments"]]
     assert len(starts) >= 4 and starts == sorted(starts)
     assert all(0 < s["end"] - s["start"] <= 30 for s in answer["segments"])
@@ -148,7 +148,7 @@ def test_words_are_heard_under_every_condition(
     change, limit = CONDITIONS[condition]
     chosen = prompts[3::14][:10]
     texts = [text(ask(worker, wav(change(u.samples())))) for u in chosen]
-    assert wer.measure([u.text for u in chosen], texts).rate <= limit
+    assert word_errors.measure([u.text for u in chosen], texts).rate <= limit
 
 
 @pytest.mark.parametrize("seconds", [0.5, 1, 3, 8, 15, 29.5, 30])
@@ -170,11 +170,11 @@ def test_clips_of_any_length_give_their_words_once(
         parts.append(samples)
         said.append(utterance.text)
     clip = np.concatenate(parts)[:end] * np.float32(gain)
-    found = wer.normalise(text(ask(worker, wav(clip)))).split()
+    found = word_errors.normalise(text(ask(worker, wav(clip)))).split()
     assert len(found) <= 5 * seconds + 2  # nobody speaks faster
     if said:
-        whole = wer.normalise(" ".join(said)).split()
-        rate = wer.measure([" ".join(whole)], [" ".join(found[: len(whole)])]).rate
+        whole = word_errors.normalise(" ".join(said)).split()
+        rate = word_errors.measure([" ".join(whole)], [" ".join(found[: len(whole)])]).rate
         assert rate <= 0.2, found
 
 

@@ -10,7 +10,7 @@ import torch
 
 from handlers.text_classifier import TextClassifier
 from handlers.texts import bucket
-from optimize.data import package_folder
+from optimize.utils.packages import package_folder
 from tests.unit.handlers import text_artifact
 from tests.unit.handlers.archive import Answer, Sent, Worker, body
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from optimize.data import package_folder
-from optimize.models.bert import BertClassifier, BertShape
-from optimize.text import int8
+from optimize.models.architectures.bert import BertClassifier, BertShape
+from optimize.quantization import text_int8
+from optimize.utils.packages import package_folder
 
 LABELS = ["negative", "positive"]
 TOKENIZER = "tokenizer.json"
@@ -43,12 +43,12 @@ def make(folder: Path, labels: list[str] | None = None, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
     kept = torch.backends.quantized.engine
-    torch.backends.quantized.engine = int8.ENGINE
+    torch.backends.quantized.engine = text_int8.ENGINE
     windows = torch.randint(1000, 20000, (16, 48), dtype=torch.int32)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            quantized = int8.quantize(model(len(labels)), [windows], 128)
+            quantized = text_int8.quantize(model(len(labels)), [windows], 128)
             traced = torch.jit.trace(quantized, windows[:1], check_trace=False)
             torch.jit.freeze(traced).save(str(folder / "model.pt"))
     finally:
@@ -60,7 +60,7 @@ def make(folder: Path, labels: list[str] | None = None, **changes: Any) -> Path:
         "labels": labels,
         "model": {
             "file": "model.pt",
-            "quantized_engine": int8.ENGINE,
+            "quantized_engine": text_int8.ENGINE,
             "threads": 1,
             "batch_sizes": [1, 2],
         },

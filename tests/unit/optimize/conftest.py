@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from optimize import latency
-from optimize.data import Dataset, fashion_mnist
-from optimize.models import convnet
-from optimize.train import TrainOptions, fit
+from optimize.data import fashion_mnist
+from optimize.data.dataset import Dataset
+from optimize.evaluation import latency
+from optimize.models.architectures import convnet
+from optimize.training.fit import TrainOptions, fit
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from optimize import recipe, report
-from tests.unit.optimize.test_recipe import BAD
+from optimize.report import report
+from optimize.tasks.registry import read_recipe
+from tests.unit.optimize.recipe.test_read import BAD
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -155,4 +156,4 @@ def test_ctrl_c_in_a_stage_keeps_the_finished_ones(tmp_path: Path) -> None:
     assert "train: finished before, kept" in again.stdout
     found = report.read(folder)
     assert found["command"] == f"python -m optimize run {path}"
-    assert found["digest"].endswith(recipe.read(path).digest())
+    assert found["digest"].endswith(read_recipe(path).digest())

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from optimize import export
-from optimize.data import Dataset
+from optimize.data.dataset import Dataset
 from optimize.export.convert import convert
+from optimize.export.formats import base
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.export.subjects import image
-from optimize.models.bert import BertClassifier, BertShape
+from optimize.models.architectures.bert import BertClassifier, BertShape
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def needs() -> Callable[[str], None]:
     """Skip unless a format's packages are installed; with EXPORTS=1 fail instead."""
 
     def needs(name: str) -> None:
-        form = importlib.import_module(f"optimize.export.{name}")
+        form = importlib.import_module(f"optimize.export.formats.{name}")
         if name == "aoti" and not form.compiler():
             pytest.skip("there is no C++ compiler: apt-get install g++")
         if os.environ.get("EXPORTS"):
-            export.load(name)
+            base.load(name)
         elif any(importlib.util.find_spec(module) is None for module in form.MODULES):
             pytest.skip(f"{name} is not installed: make extras-{name}, or make test-exports")
 
@@ -48,7 +48,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
     def converted(name: str, subject: Subject, precision: str = "float32") -> Path:
         key = (name, id(subject), precision)
         if key not in made:
-            form = importlib.import_module(f"optimize.export.{name}")
+            form = importlib.import_module(f"optimize.export.formats.{name}")
             path = tmp_path_factory.mktemp(name) / form.file("small", subject.name)
             path.parent.mkdir(parents=True, exist_ok=True)
             convert(name, subject, path, precision)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from optimize.errors import ExportRefused
-from optimize.export import FLOAT32, INT8, check
+from optimize.export import check
+from optimize.export.formats.base import FLOAT32, INT8
 from optimize.export.subject import Exportable, Subject
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from optimize import export
 from optimize.export import extras
+from optimize.export.formats import base
 
 
-@pytest.mark.parametrize("name", export.NAMES)
+@pytest.mark.parametrize("name", base.NAMES)
 def test_every_format_has_pinned_packages(name: str) -> None:
     found = extras.packages(name)
     assert found

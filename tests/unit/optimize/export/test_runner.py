@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optimize import checkpoint
 from optimize.errors import ExportRefused
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
+from optimize.utils import pickles
 
 Needs = Callable[[str], None]
 Converted = Callable[..., Path]
@@ -44,7 +44,7 @@ def test_a_process_that_ends_is_told_of(
             return pixels
 
     path = tmp_path / "eager.pt"
-    checkpoint.save(Fatal(), path)
+    pickles.save(Fatal(), path)
     with (
         Runner("eager", path) as run,
         pytest.raises(ExportRefused, match=rf"eager.pt: its process {told}"),
@@ -60,7 +60,7 @@ class Sum(nn.Module):
 def test_an_input_changed_in_place_is_sent_again(tmp_path: Path) -> None:
     """A tensor that is the same as in the call before stays with the process, unless written to."""
     path = tmp_path / "eager.pt"
-    checkpoint.save(Sum(), path)
+    pickles.save(Sum(), path)
     a, b = torch.ones(2), torch.zeros(2)
     with Runner("eager", path) as run:
         assert run(a, b)[0].tolist() == [1, 1]

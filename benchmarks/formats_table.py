@@ -1,0 +1,100 @@
+"""The README's table of formats: `python -m optimize.export.table [ARTIFACT ...]`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from optimize.export.formats.base import NAMES
+from optimize.report import report
+from optimize.utils import files
+
+PAGE = Path(__file__).resolve().parents[1] / "README.md"
+START, END = "<!-- formats:begin -->", "<!-- formats:end -->"
+HEAD = (
+    "| file | size | parity error | {metric} | agrees | time to eager | time to model.pt |\n"
+    "|---|---|---|---|---|---|---|"
+)
+METRICS = {"accuracy": "accuracy", "wer": "word error rate"}
+
+
+def rows(evidence: dict[str, Any]) -> list[str]:
+    """One line per export of a report, in the formats' order, however they were made."""
+    found = []
+    exports = sorted(evidence["exports"].items(), key=lambda row: NAMES.index(row[1]["format"]))
+    for name, entry in exports:
+        ratios = entry["latency_ratios"] or {}
+        cells = [
+            name,
+            report.size(entry["bytes"]),
+            f"{entry['parity']:.2g}",
+            f"{100 * report.metric_of(entry)[1]:.2f} %",
+            f"{entry['agreement']:.3f}",
+            *(_ratios(ratios.get(rival)) for rival in ("eager", "served")),
+        ]
+        found.append(f"| {' | '.join(cells)} |")
+    return found
+
+
+def _ratios(found: dict[str, float] | None) -> str:
+    return " / ".join(f"{ratio:.2f}" for ratio in found.values()) if found else "-"
+
+
+def model(evidence: dict[str, Any]) -> str:
+    """One report's table, folded up under a line that says what it was measured on."""
+    entries = evidence["exports"].values()
+    metric = report.metric_of(next(iter(entries)))[0]
+    counts: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for entry in entries:
+        counts.setdefault((entry["samples"], entry["agreement_samples"]), []).append(entry)
+    usual = max(counts, key=lambda pair: len(counts[pair]))
+    title = f"{evidence['recipe']}: {len(entries)} files, {_samples(*usual)}"
+    for pair, found in counts.items():
+        if pair != usual:
+            names = dict.fromkeys(entry["format"] for entry in found)
+            title += f" ({', '.join(names)}: {_samples(*pair)})"
+    body = "\n".join(rows(evidence))
+    head = HEAD.format(metric=METRICS.get(metric, metric))
+    return f"<details><summary>{title}</summary>\n\n{head}\n{body}\n\n</details>"
+
+
+def _samples(labelled: int, compared: int) -> str:
+    if labelled == compared:
+        return f"{labelled:,} held-out samples"
+    return f"{labelled:,} labelled samples, {compared:,} compared"
+
+
+def versions(reports: list[dict[str, Any]]) -> str:
+    """Versions of everything that made or ran a file of the table."""
+    found: dict[str, str] = {}
+    for evidence in reports:
+        for entry in evidence["exports"].values():
+            found.update(entry["versions"])
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+
+
+def table(reports: list[dict[str, Any]]) -> str:
+    """A table for every model, and what they were made with."""
+    machines = {evidence["machine"]["processor"] for evidence in reports}
+    days = {evidence["created"][:10] for evidence in reports}
+    made = f"{', '.join(sorted(machines))}, one thread, models of {', '.join(sorted(days))}. "
+    made += f"Versions: {versions(reports)}."
+    return "\n\n".join([*map(model, reports), made])
+
+
+def main() -> int:
+    """Put the table of the artefacts named, or of all that have exports, into the page."""
+    named = [Path(argument) for argument in sys.argv[1:]]
+    folders = named or sorted(path.parent for path in Path("artifacts").glob("*/report.json"))
+    reports = [found for found in map(report.read, folders) if found["exports"]]
+    if not reports:
+        print("error: no artefact has exports: run `python -m optimize export`", file=sys.stderr)
+        return 2
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
+    after = rest.partition(END)[2]
+    text = f"{before}{START}\n\n{table(reports)}\n\n{END}{after}"
+    files.write(PAGE, lambda aside: aside.write_text(text, encoding="utf-8"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""Answers for texts in windows, batched by length."""
+
+import torch
+from torch import Tensor, nn
+
+from handlers.windows import pool
+from optimize.data.corpus import TextSplit, lengths
+from optimize.utils.bars import bar
+
+
+def window_logits(
+    model: nn.Module,
+    windows: Tensor,
+    *,
+    batch_tokens: int = 4096,
+    title: str = "evaluating",
+) -> Tensor:
+    """Logits float32 `[M, classes]` of windows `[M, L]`; batches hold windows of like length."""
+    sizes = lengths(windows)
+    order = sizes.argsort(stable=True)
+    found: list[Tensor] = []
+    start = 0
+    with (
+        torch.inference_mode(),
+        bar(total=len(order), title=title, unit="window") as shown,
+    ):
+        while start < len(order):
+            stop = start + 1
+            while (
+                stop < len(order) and int(sizes[order[stop]]) * (stop + 1 - start) <= batch_tokens
+            ):
+                stop += 1
+            chosen = order[start:stop]
+            found.append(model(windows[chosen, : int(sizes[chosen[-1]])]).float())
+            shown.update(len(chosen))
+            start = stop
+    logits = torch.cat(found)
+    return torch.empty_like(logits).index_copy_(0, order, logits).clone()
+
+
+def predict(model: nn.Module, split: TextSplit, title: str = "evaluating") -> Tensor:
+    """Logits float32 `[N, classes]` of whole texts: the mean of their windows' logits."""
+    model.eval()
+    return pool(window_logits(model, split.windows, title=title), split.owner, len(split))

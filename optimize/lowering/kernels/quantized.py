@@ -1,0 +1,120 @@
+"""The quantized operators, each a small traceable module over weights packed for oneDNN.
+
+`torch.classes.quantized` packed parameters are saved as plain int8 weights and packed again
+when the file is loaded, for the quantized engine of the loading process.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from optimize.lowering.observers import Affine
+
+quantized = torch.ops.quantized
+
+
+def quantize_weight(weight: Tensor) -> Tensor:
+    """int8 per output channel, symmetric: the largest magnitude becomes 127."""
+    scale = weight.flatten(1).abs().amax(1).double().clamp(min=1e-9) / 127.0
+    zero = torch.zeros(len(weight), dtype=torch.long)
+    return torch.quantize_per_channel(weight.float(), scale, zero, 0, torch.qint8)
+
+
+class Pixels(nn.Module):
+    """uint8 `[N, C, H, W]` taken as quantized values as they are."""
+
+    def __init__(self, affine: Affine) -> None:
+        super().__init__()
+        self.scale, self.zero_point = affine.scale, affine.zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+        return torch._make_per_tensor_quantized_tensor(x, self.scale, self.zero_point)
+
+
+class Quantize(nn.Module):
+    """float32 to uint8."""
+
+    def __init__(self, affine: Affine) -> None:
+        super().__init__()
+        self.scale, self.zero_point = affine.scale, affine.zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.quantize_per_tensor(x, self.scale, self.zero_point, torch.quint8)
+
+
+class Dequantize(nn.Module):
+    """uint8 to float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.dequantize()
+
+
+class Convolution(nn.Module):
+    """uint8 convolution, with bias inside the kernel.
+
+    ReLU and clamps need no operation: an output that starts at zero (zero point 0) and whose
+    range ends at the clamp is clamped by the saturation of uint8.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: list[int],
+        padding: list[int],
+        dilation: list[int],
+        groups: int,
+        output: Affine,
+    ) -> None:
+        super().__init__()
+        self.packed = quantized.conv2d_prepack(weight, bias, stride, padding, dilation, groups)
+        self.scale, self.zero_point = output.scale, output.zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = quantized.conv2d(x, self.packed, self.scale, self.zero_point)
+        return result
+
+
+class ConvolutionAdd(Convolution):
+    """The same, added to `other` inside the kernel. Overwrites `other`; oneDNN only."""
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:  # type: ignore[override]
+        result: Tensor = quantized.conv2d_add(x, other, self.packed, self.scale, self.zero_point)
+        return result
+
+
+class Linear(nn.Module):
+    """uint8 fully connected layer over the last dimension."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, output: Affine) -> None:
+        super().__init__()
+        self.packed = quantized.linear_prepack(weight, bias)
+        self.scale, self.zero_point = output.scale, output.zero_point
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = quantized.linear(x, self.packed, self.scale, self.zero_point)
+        return result
+
+
+class Add(nn.Module):
+    """uint8 + uint8, each with its own scale."""
+
+    def __init__(self, output: Affine) -> None:
+        super().__init__()
+        self.scale, self.zero_point = output.scale, output.zero_point
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        result: Tensor = quantized.add(x, y, self.scale, self.zero_point)
+        return result
+
+
+class Concatenate(nn.Module):
+    """uint8 tensors brought to one scale and joined along `dim`."""
+
+    def __init__(self, dim: int, output: Affine) -> None:
+        super().__init__()
+        self.dim, self.scale, self.zero_point = dim, output.scale, output.zero_point
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        result: Tensor = quantized.cat(list(parts), self.dim, self.scale, self.zero_point)
+        return result

@@ -1,0 +1,37 @@
+"""The first check of a model that a user brings."""
+
+import torch
+from torch import Tensor, nn
+
+from optimize.errors import ModelError
+
+
+def check(model: nn.Module, name: str, pixels: Tensor, classes: int) -> None:
+    """Refuse a model that does not turn uint8 pixels `[N, C, H, W]` into logits `[N, classes]`.
+
+    Raises:
+        ModelError: says what it raised or returned, and how to wrap it.
+    """
+    wrap = (
+        "wrap it in your build function: a module whose forward(pixels) takes uint8 "
+        f"{list(pixels.shape)} and returns float logits [{len(pixels)}, {classes}]"
+    )
+    training = model.training
+    try:
+        with torch.no_grad():
+            answers = model.eval()(pixels)
+    except Exception as error:  # the user's code: anything can come out
+        reason = (str(error).strip().splitlines() or [""])[-1][:200]
+        raise ModelError(
+            f"model {name} fails on pixels uint8 {list(pixels.shape)}: "
+            f"{type(error).__name__}: {reason}; {wrap}"
+        ) from error
+    finally:
+        model.train(training)
+    if not isinstance(answers, Tensor):
+        raise ModelError(f"model {name} returns {type(answers).__name__}, not logits; {wrap}")
+    if answers.shape != (len(pixels), classes) or not answers.is_floating_point():
+        raise ModelError(
+            f"model {name} returns {answers.dtype} {list(answers.shape)}, not float "
+            f"[{len(pixels)}, {classes}]; {wrap}"
+        )

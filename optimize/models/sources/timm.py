@@ -1,0 +1,67 @@
+"""Any classifier of the timm package: `model: {timm: resnet18}`."""
+
+from typing import Any
+
+from optimize.errors import ModelError, OptionError
+from optimize.models.normalized import Normalized
+from optimize.utils.torchvision_shim import retrying
+
+
+def _package() -> Any:
+    import timm
+
+    return timm
+
+
+def build(
+    name: str, classes: int, channels: int = 3, pretrained: bool = False, **options: Any
+) -> Normalized:
+    """A timm model by its name, with the normalisation it was trained with.
+
+    Args:
+        name: as `timm.list_models()` says, for instance `resnet18` or `resnet18.a1_in1k`.
+        classes: number of classes.
+        channels: image channels; the weights of the first layer are adapted.
+        pretrained: fetch weights (network needed); `checkpoint:` reads a local file.
+        options: anything else `timm.create_model` takes, such as `img_size`.
+
+    Returns:
+        Module from uint8 `[N, channels, H, W]` to float32 logits `[N, classes]`.
+
+    Raises:
+        ModelError: timm is missing, or the weights cannot be fetched.
+        OptionError: timm has no such model or option.
+    """
+    try:
+        timm = retrying(_package)
+    except ImportError as error:
+        raise ModelError(
+            f"model timm: {error}; pip install --no-deps timm==1.0.31 torchvision==0.29.2"
+        ) from error
+    given = {"num_classes": classes, "in_chans": channels, **options}
+    try:
+        body = timm.create_model(name, pretrained=pretrained, **given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if str(error).startswith("Unknown model"):
+            near = timm.list_models(f"*{name.split('_')[0].split('.')[0][:8]}*")[:6]
+            hint = f"; near ones: {', '.join(near)}" if near else ""
+            raise OptionError(f"timm has no model {name!r}{hint}") from error
+        raise OptionError(f"timm model {name}: {error}") from error
+    except Exception as error:  # whatever the hub's client raises without a network
+        raise ModelError(
+            f"weights of timm model {name} cannot be fetched ({type(error).__name__}: {error}); "
+            f"save them to a file and name it as `checkpoint:`, with pretrained: false"
+        ) from error
+    config: dict[str, Any] = getattr(body, "pretrained_cfg", {})
+    mean, std = (_channels(config.get(key), channels) for key in ("mean", "std"))
+    return Normalized(body, mean or 127.5, std or 127.5)
+
+
+def _channels(values: Any, channels: int) -> float | list[float] | None:
+    """timm's per-channel mean or std (0..1) in pixel units, one for all where they agree."""
+    if not values:
+        return None
+    pixels = [255.0 * float(value) for value in values]
+    if len(pixels) != channels or len(set(pixels)) == 1:
+        return sum(pixels) / len(pixels)
+    return pixels

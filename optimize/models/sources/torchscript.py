@@ -1,0 +1,94 @@
+"""A TorchScript file someone else made: `model: {torchscript: classifier.pt}`.
+
+Without its source a model can be measured, served as it is and used as a teacher; its layers
+cannot be pruned, quantized or trained.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimize.errors import ModelError
+from optimize.models.normalized import Normalized
+from optimize.utils.torchscript import silenced
+
+POSSIBLE = ("distill",)
+
+
+class TorchScriptFile(nn.Module):
+    """The module in a TorchScript file; unlike a ScriptModule it can be pickled."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__()
+        self.content = content
+        with silenced():
+            self.module = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        answers: Tensor = self.module(images)
+        return answers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TorchScriptFile, (self.content,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "TorchScriptFile":
+        return TorchScriptFile(self.content)
+
+    def folded(self) -> int:
+        """Number of values folded into the code, as freezing does with parameters."""
+        total = 0
+        graph = self.module.inlined_graph  # its nodes live only as long as it does
+        for node in graph.findAllNodes("prim::Constant"):
+            if node.hasAttribute("value") and node.kindOf("value") == "t":
+                tensor = node.t("value")
+                total += tensor.numel() if tensor.ndim > 0 else 0
+        return total
+
+
+def build(
+    name: str,
+    mean: Any = None,
+    std: Any = None,
+    folder: Path = Path(),
+) -> nn.Module:
+    """The model in a TorchScript file.
+
+    Args:
+        name: the file, relative to the recipe.
+        mean, std: of the pixels (0..255), one number or one for every channel, where the file
+            takes normalised float32; without them it takes uint8 pixels.
+        folder: where a relative path starts.
+
+    Returns:
+        Module from uint8 `[N, C, H, W]` to the file's logits.
+
+    Raises:
+        ModelError: there is no such file, or it is not TorchScript.
+    """
+    path = folder / Path(name).expanduser()
+    try:
+        model: nn.Module = TorchScriptFile(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"{path} is not a TorchScript file ({str(error).strip().splitlines()[0]}); weights "
+            "alone (a state_dict) need source: model: file.py:build with checkpoint:"
+        ) from error
+    if mean is not None or std is not None:
+        model = Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)
+    return model
+
+
+def refuse(model: nn.Module, stage: str) -> None:
+    """Raise ModelError where `stage` needs the source of a model that has none."""
+    if stage in POSSIBLE or not any(isinstance(m, TorchScriptFile) for m in model.modules()):
+        return
+    raise ModelError(
+        f"stage {stage} needs the model's source, and a TorchScript file holds none: name a "
+        "function that builds it (model: file.py:build with checkpoint:), distil it into a "
+        "student first (- distill: {student: ...}), or serve it as it is (stages: [])"
+    )

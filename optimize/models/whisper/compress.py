@@ -1,0 +1,87 @@
+"""From a checkpoint to the transcriber that is served."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from optimize.models.whisper import screen, silence
+from optimize.models.whisper.build import build
+from optimize.models.whisper.checkpoint import Checkpoint
+from optimize.models.whisper.transcriber import Transcriber
+
+ENGINE = "fbgemm"
+"""Beats onednn for one-token products; the file's packed weights are made by it at load."""
+
+
+@dataclass(frozen=True)
+class CompressOptions:
+    """How to compress.
+
+    Attributes:
+        context: `real` encodes the real audio and lets cached silence stand for the rest;
+            `padded` encodes 30 s whatever the length.
+        rank: columns of the projection that the output head looks through first; 0 for none.
+        group: silent positions that stand as one. Cached silence bears 16; silence that is
+            encoded along, and merged after the first layer, bears 4.
+        step, margin, merged: see `build`.
+    """
+
+    context: str = "real"
+    rank: int = screen.RANK
+    group: int = silence.GROUP
+    step: int = 16
+    margin: int = 4
+    merged: int = 2
+
+    def __post_init__(self) -> None:
+        if self.context not in ("real", "padded"):
+            raise ValueError(f"context must be real or padded, not {self.context!r}")
+        if min(self.group, self.step, self.merged) < 1 or self.margin < 0:
+            raise ValueError("group, step and merged are at least 1, margin at least 0")
+        if self.step % self.merged or (self.context == "padded" and self.group % self.merged):
+            raise ValueError("merged must divide step, and group where silence is encoded")
+
+
+def fit_screen(
+    checkpoint: Checkpoint, clips: list[Tensor], rank: int = screen.RANK
+) -> tuple[Tensor, Tensor] | None:
+    """The output head's projection, fitted on clips of the development split; None for none.
+
+    Args:
+        checkpoint: the weights.
+        clips: float32 `[n]` at 16 kHz.
+        rank: columns of the projection; 0 or the full width means none.
+    """
+    if not 0 < rank < checkpoint.spec.width or not clips:
+        return None
+    exact = build(checkpoint, int8=False)
+    silence.fill(exact, exact.encoder)  # ten times faster, and nearly the same states
+    table = checkpoint.weights["model.decoder.embed_tokens.weight"]
+    return screen.fit(table, screen.hidden_states(exact, clips), rank)
+
+
+def compress(
+    checkpoint: Checkpoint,
+    bases: tuple[Tensor, Tensor] | None = None,
+    options: CompressOptions | None = None,
+) -> Transcriber:
+    """Compress a checkpoint; `torch.backends.quantized.engine` must be ENGINE.
+
+    Args:
+        checkpoint: the weights.
+        bases: from `fit_screen`.
+        options: see `CompressOptions`.
+    """
+    options = options or CompressOptions()
+    model = build(
+        checkpoint,
+        screen=bases,
+        step=options.step,
+        margin=options.margin,
+        merged=options.merged,
+    )
+    if options.context == "padded":
+        model.group = options.group
+        return model
+    encoder = build(checkpoint, int8=False).encoder
+    return silence.fill(model, encoder, group=options.group)

@@ -1,0 +1,199 @@
+"""Samples to tokens in one scripted module: front end, encoder, greedy decoding."""
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from optimize.models.whisper.checkpoint import CHUNK_SECONDS, SAMPLE_RATE, Spec
+from optimize.models.whisper.decoder import Decoder
+from optimize.models.whisper.encoder import Encoder
+from optimize.models.whisper.frontend import LogMel
+
+
+class Transcriber(nn.Module):
+    """Greedy Whisper over a batch of clips of up to 30 s.
+
+    Without a fill every clip is padded to 30 s, as Whisper was trained. With one, the encoder
+    runs over the real audio alone, rounded up to `step` positions, and the positions that
+    padding would have added are stood in for by what the encoder makes of pure silence: its
+    self-attention sees the silence's keys and values in every layer, and so does the
+    cross-attention. Neighbouring silent positions are attended to in groups of `group`, and
+    the decoder attends to `merged` real ones as one; a group's score is raised by the
+    logarithm of its count, so that it weighs as much as all its members. Without a fill the
+    silent positions are encoded too, merged after the encoder's first layers.
+    """
+
+    silent: Final[int] = 4  # positions of silence whose convolutions stand for all others
+    frames_per_position: Final[int] = 2
+    longest: Final[int] = SAMPLE_RATE * CHUNK_SECONDS
+    heads: Final[int]
+    head_width: Final[int]
+    encoder_layers: Final[int]
+    decoder_layers: Final[int]
+    audio_positions: Final[int]
+    samples_per_position: Final[int]
+    max_tokens: Final[int]
+    end: Final[int]
+    step: Final[int]
+    margin: Final[int]
+    merged: Final[int]
+
+    def __init__(
+        self,
+        spec: Spec,
+        encoder: Encoder,
+        decoder: Decoder,
+        vocabulary: nn.Module,
+        *,
+        step: int = 16,
+        margin: int = 4,
+        merged: int = 1,
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_width = spec.heads, spec.head_width
+        self.encoder_layers, self.decoder_layers = spec.encoder_layers, spec.decoder_layers
+        self.audio_positions = spec.audio_positions
+        self.samples_per_position = spec.samples_per_position
+        self.max_tokens, self.end = spec.text_positions // 2, spec.end
+        self.step, self.margin, self.merged = step, margin, merged
+        self.frontend = LogMel(spec.mels)
+        self.encoder, self.decoder, self.vocabulary = encoder, decoder, vocabulary
+        first = torch.zeros(spec.vocabulary)
+        first[spec.suppress_first] = -1e9
+        self.register_buffer("first", first)
+        self.register_buffer("start", torch.tensor(spec.start))
+        shape = (0, 2, spec.heads, 0, spec.head_width)
+        self.register_buffer("fill_levels", torch.zeros(0))
+        self.register_buffer("fill_bias", torch.zeros(0))
+        own = torch.zeros(0, spec.encoder_layers, *shape[1:])
+        self.register_buffer("fill_encoder", own.bfloat16())  # as the encoder's attention takes it
+        self.register_buffer("fill_cross", torch.zeros(0, spec.decoder_layers, *shape[1:]).half())
+        self.group = 1
+
+    def _positions(self, samples: int) -> int:
+        """Encoder positions that hold a clip of so many samples, and the margin."""
+        real = (samples + self.samples_per_position - 1) // self.samples_per_position
+        if self.fill_levels.shape[0] > 0:
+            rounded = (real + self.margin + self.step - 1) // self.step * self.step
+            return min(self.audio_positions, rounded)
+        if self.group == 1:
+            return self.audio_positions
+        rest = max(0, self.audio_positions - real - self.margin)
+        return self.audio_positions - rest // self.group * self.group
+
+    def _listen(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-attention keys and values of one clip, and the bias of their scores.
+
+        Returns:
+            `[layers, 2, heads, keys, head width]` and `[keys]`.
+        """
+        groups, width = self.fill_bias.shape[0], self.head_width
+        kept = self._positions(samples.shape[0])
+        silent = (self.audio_positions - kept) // self.group
+        encoded, frames = kept, kept + self.silent
+        filled = max(0, groups - kept // self.group) if kept < self.audio_positions else 0
+        if groups == 0:
+            encoded = self.audio_positions
+        elif filled > 0:
+            frames = kept + 1
+        frames = min(frames, self.audio_positions)
+        features, silence = self.frontend(samples, frames * self.frames_per_position)
+        if filled == 0:
+            own = torch.zeros(self.encoder_layers, 2, self.heads, 0, width)
+            cross = torch.zeros(self.decoder_layers, 2, self.heads, 0, width)
+            bias = torch.full([silent], math.log(self.group))
+        else:
+            level = int((self.fill_levels - silence).abs().argmin())
+            own = self.fill_encoder[level, :, :, :, groups - filled :]
+            cross = self.fill_cross[level, :, :, :, groups - filled :]
+            bias = self.fill_bias[groups - filled :].clone()
+            # The first group may begin before the kept positions end.
+            bias[0] = math.log(math.exp(float(bias[0])) - kept % self.group)
+        found = self.encoder(features, encoded, own, bias, kept, self.group, self.merged)
+        keys, layers = found.shape[0], self.decoder_layers
+        heard = torch.empty([layers, 2, self.heads, keys + filled, width])
+        found = found.view([keys, layers, 2, self.heads, width])
+        heard[:, :, :, :keys] = found.permute(1, 2, 3, 0, 4)
+        if filled > 0:
+            heard[:, :, :, keys:] = cross
+        merged = torch.full([kept // self.merged], math.log(self.merged))
+        return heard, torch.cat([merged, bias])
+
+    def _decode(
+        self, audio: list[list[Tensor]], bias: list[Tensor], start: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Greedy decoding; rows that reach the end leave the batch.
+
+        Args:
+            audio: per layer and row, see `_listen`.
+            bias: per row.
+            start: int64 `[k]`.
+        """
+        rows, prompt = len(bias), start.shape[0]
+        ids = torch.full([rows, self.max_tokens], self.end)
+        counts = torch.zeros(rows, dtype=torch.long)
+        alive = list(range(rows))
+        shape = [2, rows, self.heads, prompt + self.max_tokens, audio[0][0].shape[3]]
+        cache = [torch.empty(shape) for _ in range(self.decoder_layers)]
+        tokens = start.unsqueeze(0).expand(rows, prompt)
+        past = 0
+        for produced in range(self.max_tokens):
+            embedded = self.vocabulary.embed(tokens)
+            hidden = self.decoder(embedded, cache, past, audio, bias)
+            best = self.vocabulary(hidden, self.first if produced == 0 else None)
+            past += tokens.shape[1]
+            ended: list[int] = []
+            for i in range(len(alive)):
+                token = int(best[i])
+                if token == self.end:
+                    ended.append(i)
+                else:
+                    ids[alive[i], produced] = token
+                    counts[alive[i]] += 1
+            if len(ended) == len(alive):
+                break
+            for i in ended[::-1]:  # the last row takes the place of one that ended
+                last = len(alive) - 1
+                best[i] = best[last]
+                alive[i] = alive[last]
+                bias[i] = bias[last]
+                for layer in range(self.decoder_layers):
+                    audio[layer][i] = audio[layer][last]
+                    if i < last:
+                        cache[layer][:, i, :, :past] = cache[layer][:, last, :, :past]
+                    cache[layer] = cache[layer][:, :last]
+                    audio[layer] = audio[layer][:last]
+                alive, bias, best = alive[:last], bias[:last], best[:last]
+            tokens = best.unsqueeze(1)
+        return ids[:, : int(counts.max())], counts
+
+    def forward(
+        self, samples: Tensor, lengths: Tensor, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Transcribe a batch.
+
+        Args:
+            samples: float32 `[batch, n]`, 16 kHz, -1 to 1, n at most 480,000 (30 s).
+            lengths: int64 `[batch]`, how many samples of each row are real, 1 to n.
+            start: int64 `[k]`, tokens to decode from, for another language or task; the
+                checkpoint's own otherwise.
+
+        Returns:
+            Token ids int64 `[batch, t]`, padded with the end token, and their counts int64
+            `[batch]`. The start and end tokens are left out.
+        """
+        assert samples.dim() == 2 and lengths.shape[0] == samples.shape[0], "one length per row"
+        assert samples.shape[1] <= self.longest, "a clip is at most 30 s: split it first"
+        audio: list[list[Tensor]] = []
+        for _ in range(self.decoder_layers):
+            rows: list[Tensor] = []
+            audio.append(rows)
+        biases: list[Tensor] = []
+        for row in range(samples.shape[0]):
+            heard, bias = self._listen(samples[row, : int(lengths[row])])
+            for layer in range(self.decoder_layers):
+                audio[layer].append(heard[layer])
+            biases.append(bias)
+        return self._decode(audio, biases, self.start if start is None else start)

@@ -1,0 +1,76 @@
+"""How much each layer's compression costs on its own: the tables that guide a person's choice
+and the engine's.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optimize.data.dataset import Split
+from optimize.evaluation.accuracy import predict
+from optimize.pruning.graph import coupled, fixed_layers, torch_pruning, tracing
+
+
+def accuracy_on(split: Split, samples: int) -> Callable[[nn.Module], float]:
+    """A function that gives a model's top-1 accuracy on `samples` evenly spaced ones."""
+    chosen = torch.linspace(0, len(split) - 1, min(samples, len(split))).long()
+    inputs, targets = split.inputs[chosen], split.targets[chosen]
+
+    def accuracy(model: nn.Module) -> float:
+        answers = predict(model, inputs, title="sensitivity")
+        return (answers.argmax(1) == targets).float().mean().item()
+
+    return accuracy
+
+
+def pruning_table(
+    model: nn.Module,
+    example: Tensor,
+    ratios: Iterable[float],
+    accuracy: Callable[[nn.Module], float],
+    *,
+    keep: Iterable[str] = (),
+) -> list[dict[str, Any]]:
+    """Accuracy lost by pruning one layer alone, without recovery (Li et al. 2017, figure 2).
+
+    Args:
+        model: left as it is.
+        example: an input `[1, ...]`.
+        ratios: shares of the layer's channels, the least in magnitude, to remove.
+        accuracy: of a model, for instance from `accuracy_on`.
+        keep: names of layers to leave out.
+
+    Returns:
+        A row for every layer and ratio: `{"layer", "channels", "ratio", "drop"}`; layers that
+        share their channels are one row, under one of their names. The costliest layer first.
+
+    Raises:
+        ModelError: the model cannot be traced.
+        OptionError: `keep` names a layer that is not there.
+    """
+    importance = torch_pruning().importance.GroupMagnitudeImportance(p=2)
+    original = copy.deepcopy(model).eval()
+    whole = accuracy(original)
+    order = [name for name, _ in original.named_modules()]
+    names = [g.name for g in coupled(original, example, fixed_layers(original, example, keep))]
+    rows: list[dict[str, Any]] = []
+    for name in sorted(names, key=order.index):
+        for ratio in ratios:
+            trial = copy.deepcopy(original)
+            groups = coupled(trial, example, fixed_layers(trial, example, keep))
+            group = next(g for g in groups if g.name == name)
+            count = min(group.width - 1, round(ratio * group.width))
+            if count < 1:
+                continue
+            with tracing():
+                worth = importance(group.group)
+                group.remove(worth.argsort()[:count].tolist())
+            drop = whole - accuracy(trial)
+            rows.append({"layer": name, "channels": group.width, "ratio": ratio, "drop": drop})
+    worst = {
+        name: max((r["drop"] for r in rows if r["layer"] == name), default=0.0) for name in names
+    }
+    return sorted(rows, key=lambda row: (-worst[row["layer"]], row["layer"], row["ratio"]))

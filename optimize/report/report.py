@@ -1,0 +1,182 @@
+"""The evidence: what the original and every stage score, on the same held-out data."""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+from optimize.data.dataset import Dataset
+from optimize.errors import ModelError
+from optimize.evaluation import environment
+from optimize.recipe.schema import Recipe
+
+SCHEMA = Path(__file__).with_name("report.schema.json")
+
+
+def build(
+    recipe: Recipe,
+    dataset: Dataset,
+    measured: dict[str, dict[str, Any]],
+    controls: list[dict[str, Any]],
+    parity: float,
+    digest: str,
+) -> dict[str, Any]:
+    """Assemble `report.json`.
+
+    Args:
+        recipe: what was asked.
+        dataset: what it was measured on.
+        measured: `original`, `stage:NAME` in order, and `final`, each with its metrics.
+        controls: metrics of the models trained for comparison, each with a `name`.
+        parity: relative error of the reloaded file.
+        digest: of recipe and data, so that a finished artefact is recognised.
+
+    Returns:
+        A mapping that fits `report.schema.json`.
+    """
+    original, final = measured["original"], measured["final"]
+    return {
+        "recipe": recipe.name,
+        "task": recipe.task,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": recipe.seed,
+        "digest": digest,
+        "command": recipe.command(),
+        "versions": environment.versions(),
+        "machine": environment.describe(),
+        "data": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "fingerprint": dataset.fingerprint(),
+            "labels": dataset.labels,
+            "train": len(dataset.train) if dataset.train is not None else 0,
+            "validation": len(dataset.validation) if dataset.validation is not None else 0,
+            "test": len(dataset.test),
+            "notes": dataset.notes,
+        },
+        "original": original,
+        "stages": [
+            {"name": name.removeprefix("stage:"), **metrics}
+            for name, metrics in measured.items()
+            if name.startswith("stage:")
+        ],
+        "final": final,
+        "controls": controls,
+        "parity": parity,
+        "gate": gate(recipe, original, final),
+        "exports": {},
+    }
+
+
+def metric_of(metrics: dict[str, Any]) -> tuple[str, float]:
+    """The metric's name and value: the one `metric` names, else accuracy, or wer (lower is
+    better)."""
+    name = metrics.get("metric") or ("accuracy" if "accuracy" in metrics else "wer")
+    return name, metrics[name]
+
+
+def gate(recipe: Recipe, original: dict[str, Any], final: dict[str, Any]) -> dict[str, Any]:
+    """Whether the final model stayed within the budget, and why not."""
+    name, before = metric_of(original)
+    after = final[name]
+    drop = after - before if name == "wer" else before - after
+    reasons = []
+    # Both are counts over the same samples: half a sample is below what can be told apart.
+    if drop > recipe.budget.max_drop + 0.5 / max(1, final["samples"]):
+        reasons.append(f"{name} lost {drop:.4f}, the budget is {recipe.budget.max_drop:.4f}")
+    if final["agreement"] < recipe.budget.min_agreement:
+        reasons.append(
+            f"agreement with the original is {final['agreement']:.3f}, the budget asks "
+            f"{recipe.budget.min_agreement:.3f}"
+        )
+    return {
+        "metric": name,
+        "max_drop": recipe.budget.max_drop,
+        "min_agreement": recipe.budget.min_agreement,
+        "drop": drop,
+        "passed": not reasons,
+        "reason": "; ".join(reasons) or "within the budget",
+    }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Read an artefact's report.
+
+    Raises:
+        ModelError: there is none, or it is not JSON.
+    """
+    path = folder / "report.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} has no report.json: run `python -m optimize run` first"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}") from error
+    return found
+
+
+def is_current(folder: Path, digest: str) -> bool:
+    """Whether the folder holds the finished artefact of this recipe and data."""
+    if not all((folder / name).is_file() for name in ("report.json", "model.pt", "model.json")):
+        return False
+    try:
+        return bool(read(folder).get("digest") == digest)
+    except ModelError:
+        return False
+
+
+def size(count: float) -> str:
+    """Bytes for people: 1.1 MB."""
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The report in a terminal: a table of at most 80 columns, then the gate."""
+    rows = [("", "metric", "params", "MACs", "file", "agree", "b1 ms")]
+    entries = [("original", report["original"])]
+    entries += [(stage["name"], stage) for stage in report["stages"]]
+    entries += [("final", report["final"])]
+    entries += [(f"({control['name']})", control) for control in report["controls"]]
+    for name, metrics in entries:
+        latency = metrics.get("latency_ms", {}).get("batch1_threads1", {})
+        rows.append(
+            (
+                name,
+                f"{metric_of(metrics)[1]:.4f}",
+                f"{metrics['parameters'] / 1e3:.1f}k" if "parameters" in metrics else "",
+                f"{metrics['macs'] / 1e6:.1f}M" if "macs" in metrics else "",
+                size(metrics["bytes"]) if "bytes" in metrics else "",
+                f"{metrics['agreement']:.3f}" if "agreement" in metrics else "",
+                f"{latency['p50']:.3f}" if latency else "",
+            )
+        )
+    table = [f"{row[0]:<16}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
+    return [*table, *ratios(report)]
+
+
+def ratios(report: dict[str, Any]) -> list[str]:
+    """Before and after in three lines, and the gate."""
+    original, final = report["original"], report["final"]
+    name, before = metric_of(original)
+    lines = [
+        f"{name:<9}{before:.4f} -> {final[name]:.4f} "
+        f"({(final[name] - before) * 100:+.2f} points, {final['samples']} samples, 95% interval "
+        f"{final['ci95'][0]:.3f}-{final['ci95'][1]:.3f})",
+        f"size     {size(original['bytes'])} -> {size(final['bytes'])} "
+        f"({original['bytes'] / final['bytes']:.1f}x smaller)",
+    ]
+    for key, found in final["latency_ms"].items():
+        batch, threads = (part.lstrip("batchreds") for part in key.split("_"))
+        then, now = original["latency_ms"][key]["p50"], found["p50"]
+        lines.append(
+            f"latency  {then:.3f} -> {now:.3f} ms ({then / now:.1f}x faster, "
+            f"batch {batch}, {threads} thread{'s' * (threads != '1')})"
+        )
+    passed = "passed" if report["gate"]["passed"] else "FAILED"
+    return [*lines, f"gate     {passed}: {report['gate']['reason']}"]

@@ -1,1 +1,0 @@
-"""Text classification: corpora, windows, training, vocabulary, calibration."""

@@ -1,0 +1,222 @@
+"""TorchScript files: trace, freeze, save small, reload in a fresh process, check parity.
+
+`torch.jit` works in torch 2.13 and warns that it is deprecated; this module owns every call
+and names the warnings it silences.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handlers.backend import settle_quantized_notice
+from optimize.errors import ModelError, ParityError
+from optimize.utils import files
+
+_DEPRECATED = (r"`?torch\.jit\.\w+`? is deprecated", r"torch\.ao\.quantization is deprecated")
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Silence torch's notices that TorchScript, torch.ao.quantization and quantized tensors are
+    deprecated."""
+    settle_quantized_notice()
+    with warnings.catch_warnings():
+        for message in _DEPRECATED:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+def script(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """Trace `model` on `example` and freeze it.
+
+    Args:
+        model: in eval mode.
+        example: one input; its batch size is not baked in.
+
+    Raises:
+        ModelError: the model cannot be traced, or answers otherwise for another batch size.
+    """
+    if getattr(model, "traceable", True) is False:  # lowered to kernels that pack when loaded
+        return model.scripted()  # type: ignore[no-any-return,operator]
+    try:
+        with silenced(), torch.no_grad():
+            traced = torch.jit.trace(model.eval(), example, check_trace=False)
+            if not getattr(model, "frozen", True):  # freezing would widen weights stored as int8
+                return traced  # type: ignore[no-any-return]
+            return torch.jit.freeze(traced)  # type: ignore[no-any-return]
+    except Exception as error:  # tracing runs the user's code: anything can come out
+        raise ModelError(
+            f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}"
+        ) from error
+
+
+def save(module: torch.jit.ScriptModule, path: Path) -> int:
+    """Save `module` as a compressed file; returns its size in bytes.
+
+    `torch.jit.save` stores tensors uncompressed and adds debug tables of source ranges. The
+    records are deflated and the debug tables left out: `torch.jit.load` reads both alike.
+    Entry times and class names are made constant, so the same model gives the same bytes.
+    """
+    with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
+        plain = Path(scratch) / path.name
+        with silenced():
+            module.save(str(plain))
+        with (
+            zipfile.ZipFile(plain) as source,
+            zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as target,
+        ):
+            renumber = _Renumber()
+            for name in source.namelist():
+                if name.endswith((".debug_pkl", ".data/serialization_id")):
+                    continue
+                info = zipfile.ZipInfo(renumber(name), date_time=(1980, 1, 1, 0, 0, 0))
+                info.compress_type = zipfile.ZIP_DEFLATED
+                target.writestr(info, renumber.record(name, source.read(name)))
+    return path.stat().st_size
+
+
+class _Renumber:
+    """Class names counted from 0: torch numbers them by what the process traced before."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def __call__(self, text: str) -> str:
+        def number(found: re.Match[str]) -> str:
+            return f"___torch_mangle_{self.numbers.setdefault(found[1], len(self.numbers))}"
+
+        return re.sub(r"___torch_mangle_(\d+)", number, text)
+
+    def record(self, name: str, content: bytes) -> bytes:
+        if name.endswith(".py"):
+            return self(content.decode()).encode()
+        if name.endswith(".pkl"):  # protocol 2: a class is the opcode c and a line of text
+
+            def line(found: re.Match[bytes]) -> bytes:
+                return self(found[0].decode()).encode()
+
+            return re.sub(rb"c__torch__[\w.]*\n", line, content)
+        return content
+
+
+def load(path: Path) -> torch.jit.ScriptModule:
+    """Load a TorchScript file.
+
+    Raises:
+        ModelError: missing or not TorchScript.
+    """
+    try:
+        with silenced():
+            return torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-any-return]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ModelError(f"{path} is not a TorchScript file: {error}") from error
+
+
+_RELOAD = """
+import sys, torch
+path, inputs, outputs, engine = sys.argv[1:]
+if engine:
+    torch.backends.quantized.engine = engine
+torch.set_num_threads(1)
+model = torch.jit.load(path, map_location="cpu")
+answers = []
+with torch.inference_mode():
+    for call in torch.load(inputs, weights_only=True):
+        found = model(*call)
+        several = isinstance(found, tuple)
+        answers.append(tuple(t.clone() for t in found) if several else found.clone())
+torch.save(answers, outputs)
+"""
+
+
+def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | None) -> list[Any]:
+    """What the file answers to each call in a fresh process, on one thread.
+
+    Args:
+        engine: `torch.backends.quantized.engine` of that process.
+
+    Raises:
+        ParityError: it does not run there.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
+        torch.save(calls, sent)
+        command = [sys.executable, "-W", "ignore", "-c", _RELOAD]
+        ran = subprocess.run(
+            [*command, str(path), str(sent), str(received), engine or ""],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode != 0:
+            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ParityError(f"{path.name} does not run in a fresh process: {last}")
+        answers: list[Any] = torch.load(received, weights_only=True)
+        return answers
+
+
+def check_parity(
+    module: nn.Module,
+    path: Path,
+    inputs: Tensor,
+    *,
+    engine: str | None = None,
+    tolerance: float = 1e-3,
+    batch_sizes: tuple[int, ...] = (1, 2, 5, 8),
+) -> float:
+    """Reload `path` in a fresh process and compare its answers with `module`'s.
+
+    Args:
+        module: what was saved.
+        path: the file.
+        inputs: real inputs, at least max(batch_sizes).
+        engine: `torch.backends.quantized.engine` of the fresh process.
+        tolerance: largest accepted norm of the difference over the norm of the answer.
+        batch_sizes: each is tried, the traced one and others.
+
+    Returns:
+        The largest relative error over all batch sizes.
+
+    Raises:
+        ParityError: the file does not load, or answers otherwise.
+    """
+    pieces = [inputs[:size] for size in batch_sizes if size <= len(inputs)]
+    with torch.inference_mode():
+        expected = [module(piece) for piece in pieces]
+    answers = answers_afresh(path, [(piece,) for piece in pieces], engine)
+    worst = 0.0
+    for piece, answer, wanted in zip(pieces, answers, expected, strict=True):
+        error = ((answer - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()
+        if answer.shape != wanted.shape or not error <= tolerance:
+            raise ParityError(
+                f"{path.name} differs from the module it was saved from at batch {len(piece)}: "
+                f"relative error {error:.2g}, at most {tolerance:.2g} is accepted"
+            )
+        worst = max(worst, error)
+    return worst
+
+
+def operators(module: torch.jit.ScriptModule) -> dict[str, int]:
+    """How often each operator occurs in the graph, sub-blocks included."""
+    counts: dict[str, int] = {}
+    for line in str(module.inlined_graph).splitlines():
+        if " = " in line:
+            name = line.split(" = ", 1)[1].split("(")[0].split("[")[0].strip()
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def describe(path: Path) -> str:
+    """Operators and their counts as JSON, for people."""
+    return json.dumps(operators(load(path)), indent=2, sort_keys=True)

@@ -1,0 +1,115 @@
+"""Cards and reports that cannot be packed are refused with the field that is wrong."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deploy.archive import card
+from deploy.errors import BadInput, GateFailed
+from tests.integration import quadrant
+
+
+def changed(artifact: Path, path: str, value: Any) -> None:
+    """Set the dotted `path` of the artefact's card to `value`, or delete it for None."""
+    whole = json.loads((artifact / "model.json").read_text())
+    *parents, last = path.split(".")
+    section = whole
+    for parent in parents:
+        section = section[parent]
+    if value is None:
+        del section[last]
+    else:
+        section[last] = value
+    quadrant.write(artifact / "model.json", whole)
+
+
+def test_a_good_card(artifact: Path) -> None:
+    found = card.read_card(artifact)
+    assert (found.name, found.handler, found.model_file) == (
+        "quadrant",
+        "image_classifier",
+        "model.pt",
+    )
+    assert found.serving == card.Serving(1, 8, 20, 30, 120)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("name", None, "name must be a non-empty string"),
+        ("name", "", "name must be"),
+        ("name", "../up", "must be letters"),
+        ("name", "sp ace", "must be letters"),
+        ("name", "naïve", "must be letters"),
+        ("handler", "os:system", "handler 'os:system' must be the name of a module"),
+        ("handler", "../x", "must be the name of a module"),
+        ("handler", 3, "handler must be a non-empty string"),
+        ("model", [], "model must be an object"),
+        ("model.file", None, "model.file must be"),
+        ("model.file", "gone.pt", "gone.pt is missing"),
+        ("model.file", "/etc/passwd", "inside the artefact folder"),
+        ("model.file", "../model.pt", "inside the artefact folder"),
+        ("model.file", "samples/0.png", "must lie in the folder itself"),
+        ("files", "a.txt", "files must be a list"),
+        ("files", [1], "files must be a list"),
+        ("files", ["gone.txt"], "gone.txt is missing"),
+        ("files", ["../../etc/passwd"], "inside the artefact folder"),
+        ("files", ["samples"], "samples is missing"),
+        ("serving", None, "serving must be an object"),
+        ("serving.workers", 0, "serving.workers must be an integer of at least 1"),
+        ("serving.workers", True, "serving.workers must be"),
+        ("serving.batch_size", "8", "serving.batch_size must be"),
+        ("serving.max_batch_delay_ms", 0, "TorchServe reads 0 as 'not set' and waits 100 ms"),
+        ("serving.response_timeout_s", 1.5, "serving.response_timeout_s must be"),
+    ],
+)
+def test_a_bad_card(artifact: Path, path: str, value: Any, message: str) -> None:
+    changed(artifact, path, value)
+    with pytest.raises(BadInput, match=message):
+        card.read_card(artifact)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\ud800"])
+def test_a_card_that_is_no_json_object(artifact: Path, text: str) -> None:
+    (artifact / "model.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(BadInput, match=r"model\.json"):
+        card.read_card(artifact)
+
+
+def test_no_artefact_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"python -m optimize run recipes/nobody\.yaml"):
+        card.read_card(tmp_path / "nobody")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadInput, match=r"model\.json is missing"):
+        card.read_card(tmp_path / "empty")
+    with pytest.raises(BadInput, match=r"report\.json is missing"):
+        card.read_report(tmp_path / "empty")
+
+
+def test_pickled_weights_are_no_model(artifact: Path) -> None:
+    torch.save({"weight": torch.ones(3)}, artifact / "model.pt")
+    with pytest.raises(BadInput, match=r"a state_dict or a pickled module\?"):
+        card.read_card(artifact)
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (None, "holds no passed gate"),
+        ({}, "holds no passed gate"),
+        ({"passed": "yes"}, "holds no passed gate"),
+        ({"passed": 1}, "holds no passed gate"),
+        ({"passed": False, "reason": "too sleepy"}, "too sleepy"),
+        (quadrant.report(False)["gate"], "accuracy dropped by 0.0075 where 0.01 is allowed"),
+    ],
+)
+def test_only_a_passed_gate_passes(artifact: Path, gate: Any, message: str) -> None:
+    report = copy.deepcopy(quadrant.report())
+    report["gate"] = gate
+    with pytest.raises(GateFailed, match=message):
+        card.check_gate(report, artifact)
+    card.check_gate(quadrant.report(), artifact)

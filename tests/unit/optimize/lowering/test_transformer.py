@@ -1,0 +1,202 @@
+import copy
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from optimize.lowering import Lowered, lower_int8
+from optimize.lowering.passes.attention import attend
+from optimize.models.architectures.bert import BertClassifier, BertShape
+from optimize.utils import torchscript
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    return ((actual - expected).norm() / expected.norm()).item()
+
+
+@pytest.fixture(scope="module")
+def bert() -> BertClassifier:
+    torch.manual_seed(0)
+    model = BertClassifier(BertShape(20000, 64, 2, 4, 128), 5).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def ids() -> Tensor:
+    """Four sequences of 37, 9, 30 and 1 tokens."""
+    made = torch.randint(1, 20000, (4, 37), generator=torch.Generator().manual_seed(1))
+    for row, length in enumerate((37, 9, 30, 1)):
+        made[row, length:] = 0
+    return made
+
+
+@pytest.fixture(scope="module")
+def lowered(bert: BertClassifier, ids: Tensor) -> Lowered:
+    return lower_int8(bert, [ids, ids[:2, :20]])
+
+
+def test_bert_in_int8_answers_like_the_float_model(
+    bert: BertClassifier, lowered: Lowered, ids: Tensor
+) -> None:
+    with torch.no_grad():
+        assert relative_error(lowered(ids), bert(ids)) < 0.02
+    layers = [
+        f"layers.{i}.{n}" for i in (0, 1) for n in ("attention.qkv", "attention.out", "fc1", "fc2")
+    ]
+    assert set(lowered.lowered) == {"embeddings.word", *layers}
+    assert list(lowered.left_in_float) == ["head"]
+
+
+def test_a_saved_bert_takes_any_batch_and_length(
+    lowered: Lowered, ids: Tensor, tmp_path: Path
+) -> None:
+    scripted = torchscript.script(lowered, ids)
+    torchscript.save(scripted, tmp_path / "model.pt")
+    torchscript.check_parity(
+        lowered, tmp_path / "model.pt", ids, engine=lowered.engine, batch_sizes=(1, 2, 3, 4)
+    )
+    loaded = torchscript.load(tmp_path / "model.pt")
+    with torch.inference_mode():
+        for length in (2, 17, 37):
+            for count in (1, 3):
+                piece = ids[:count, :length]
+                assert torch.equal(loaded(piece), lowered(piece))
+
+
+def test_padding_costs_nothing_and_changes_nothing(lowered: Lowered, ids: Tensor) -> None:
+    names = [type(m).__name__ for m in lowered.modules()]
+    assert names.count("Tokens") == 1 and names.count("Pack") == 1 and names.count("Unpack") == 1
+    with torch.no_grad():
+        together = lowered(ids)
+        for row, length in enumerate((37, 9, 30, 1)):
+            alone = lowered(ids[row : row + 1, :length])
+            torch.testing.assert_close(alone, together[row : row + 1], atol=0.01, rtol=0.01)
+
+
+def test_a_model_that_reads_its_padding_is_not_packed(bert: BertClassifier, ids: Tensor) -> None:
+    class PlainMean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = bert
+
+        def forward(self, ids: Tensor) -> Tensor:
+            hidden = self.bert.hidden_states(ids)[-1]
+            return self.bert.head(hidden.mean(1))
+
+    model = PlainMean().eval()
+    lowered = lower_int8(model, [ids])
+    assert not any(type(m).__name__ == "Tokens" for m in lowered.modules())
+    with torch.no_grad():
+        assert relative_error(lowered(ids), model(ids)) < 0.02
+
+
+def test_one_quantize_feeds_the_projections_and_uint8_goes_through_gelu(lowered: Lowered) -> None:
+    graph = str(lowered.scripted().inlined_graph)
+    per_layer = 3  # before qkv, before the output projection, before fc1
+    assert graph.count("aten::quantize_per_tensor(") == 2 * per_layer
+    assert graph.count("onednn::qlinear_pointwise(") == 2 * 4
+    assert "aten::gelu" not in graph and "aten::dequantize" not in graph
+
+
+def test_the_embeddings_are_stored_in_a_quarter(
+    bert: BertClassifier, lowered: Lowered, ids: Tensor, tmp_path: Path
+) -> None:
+    before = torchscript.save(torchscript.script(copy.deepcopy(bert), ids), tmp_path / "a.pt")
+    after = torchscript.save(torchscript.script(lowered, ids), tmp_path / "b.pt")
+    assert after < 0.3 * before
+
+
+def test_a_lowered_transformer_pickles(lowered: Lowered, ids: Tensor, tmp_path: Path) -> None:
+    torch.save(lowered, tmp_path / "state.pt")
+    again = torch.load(tmp_path / "state.pt", weights_only=False)
+    with torch.no_grad():
+        assert torch.equal(again(ids), lowered(ids))
+        assert torch.equal(copy.deepcopy(lowered)(ids), lowered(ids))
+
+
+class Block(nn.Module):
+    """Pre-norm, separate projections, views in other words, on pictures' patches."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
+        self.out, self.up, self.down = (
+            nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        )  # fmt: skip
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.norm1(x)
+        shape = (x.shape[0], x.shape[1], self.heads, -1)
+        q, k, v = (p(y).view(shape).transpose(1, 2) for p in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Vision(nn.Module):
+    def __init__(self, mask: Tensor | None = None) -> None:
+        super().__init__()
+        self.patches, self.block = nn.Conv2d(3, 32, 4, 4), Block(32, 4)
+        self.token, self.head = nn.Parameter(torch.randn(1, 1, 32)), nn.Linear(32, 7)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
+        return self.head(self.block(x, self.mask)[:, 0])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("hot_batch", [None, 2])
+def test_vision_transformers_of_other_words(
+    masked: bool, hot_batch: int | None, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    mask = torch.rand(17, 17) > 0.3 if masked else None
+    model, x = Vision(mask).eval(), torch.randn(4, 3, 16, 16)
+    lowered = lower_int8(model, [x], hot_batch=hot_batch)
+    with torch.no_grad():
+        assert relative_error(lowered(x), model(x)) < 0.03
+        torchscript.save(torchscript.script(lowered, x), tmp_path / "model.pt")
+        loaded = torchscript.load(tmp_path / "model.pt")
+        for count in (1, 2, 3):
+            assert torch.equal(loaded(x[:count]), lowered(x[:count]))
+    names = [type(m).__name__ for m in lowered.modules()]
+    assert ("UniformAttention" in names) == (not masked)
+
+
+def test_kept_projections_stay_apart(ids: Tensor) -> None:
+    torch.manual_seed(0)
+    model, x = Vision().eval(), torch.randn(4, 3, 16, 16)
+    lowered = lower_int8(model, [x], keep_float=["block.k", "block.down"])
+    assert {"block.k", "block.down"} <= set(lowered.left_in_float)
+    with torch.no_grad():
+        assert relative_error(lowered(x), model(x)) < 0.03
+
+
+@pytest.mark.parametrize("size", [1.0, 30.0, 1e4])
+def test_attention_stays_exact_where_powers_of_two_overflow(size: float) -> None:
+    torch.manual_seed(0)
+    heads, width, lengths = 3, 16, (20, 7, 0, 33)
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    qkv = torch.randn(starts[-1] + 4, 3 * heads * width)
+    qkv[:, : heads * width] *= size
+    qkv = qkv.to(torch.bfloat16)
+    found = attend(qkv, starts, heads, 16)
+    assert not found[starts[-1] :].any()
+    for start, end in itertools.pairwise(starts):
+        q, k, v = qkv[start:end].double().view(end - start, 3, heads, width).permute(1, 2, 0, 3)
+        weights = torch.softmax((q @ k.transpose(1, 2)).bfloat16().double() * math.log(2), -1)
+        expected = (weights @ v).transpose(0, 1).reshape(end - start, heads * width)
+        assert end == start or relative_error(found[start:end].double(), expected) < 0.01

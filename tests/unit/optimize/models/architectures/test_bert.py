@@ -1,0 +1,199 @@
+"""The BERT encoder: strict loading, masks, parity with transformers where that is installed."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from optimize.errors import ModelError
+from optimize.models.architectures import bert
+from optimize.models.architectures.bert import BertClassifier, BertShape
+from optimize.pruning import transformer
+from optimize.utils import torchvision_shim
+
+SHAPE = BertShape(100, 32, 2, 4, 48, max_position_embeddings=64)
+
+
+def hugging_face(folder: Path) -> Path:
+    """A folder as transformers saves a small BERT, with random weights."""
+    torch.manual_seed(1)
+    config = {
+        "model_type": "bert",
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    made: dict[str, Tensor] = {
+        "embeddings.word_embeddings.weight": torch.randn(100, 32),
+        "embeddings.position_embeddings.weight": torch.randn(64, 32),
+        "embeddings.token_type_embeddings.weight": torch.randn(2, 32),
+        "pooler.dense.weight": torch.randn(32, 32),
+        "pooler.dense.bias": torch.randn(32),
+    }
+    linear = {
+        "attention.self.query": (32, 32),
+        "attention.self.key": (32, 32),
+        "attention.self.value": (32, 32),
+        "attention.output.dense": (32, 32),
+        "intermediate.dense": (48, 32),
+        "output.dense": (32, 48),
+    }
+    norms = ["embeddings.LayerNorm"]
+    for i in range(2):
+        for name, size in linear.items():
+            made[f"encoder.layer.{i}.{name}.weight"] = torch.randn(*size) * 0.2
+            made[f"encoder.layer.{i}.{name}.bias"] = torch.randn(size[0]) * 0.2
+        norms += [f"encoder.layer.{i}.{n}.LayerNorm" for n in ("attention.output", "output")]
+    for name in norms:
+        made[f"{name}.weight"] = 1 + 0.1 * torch.randn(32)
+        made[f"{name}.bias"] = 0.1 * torch.randn(32)
+    save_file(made, folder / "model.safetensors")
+    return folder
+
+
+def ids(rows: int = 3, length: int = 20) -> Tensor:
+    torch.manual_seed(2)
+    found = torch.randint(1, 100, (rows, length))
+    found[1:2, 11:] = 0
+    return found
+
+
+def test_it_answers_as_transformers_does(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model_class = torchvision_shim.retrying(
+        lambda: importlib.import_module("transformers").BertModel
+    )
+    folder = hugging_face(tmp_path)
+    theirs = model_class.from_pretrained(folder, local_files_only=True).eval()
+    ours = bert.build(2, str(folder)).eval()
+    batch = ids()
+    with torch.inference_mode():
+        expected = theirs(batch, attention_mask=(batch != 0).long()).last_hidden_state
+        found = ours.hidden_states(batch)[-1]
+    real = batch != 0
+    torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
+
+
+def test_loading_is_strict(tmp_path: Path) -> None:
+    folder = hugging_face(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    missing = dict(weights)
+    del missing["encoder.layer.1.output.dense.bias"]
+    save_file(missing, folder / "model.safetensors")
+    with pytest.raises(ModelError, match=r"lack encoder\.layer\.1\.output\.dense\.bias"):
+        bert.build(2, str(folder))
+    save_file(
+        {**weights, "encoder.layer.2.output.dense.bias": torch.ones(32)},
+        folder / "model.safetensors",
+    )
+    with pytest.raises(ModelError, match=r"hold encoder\.layer\.2\.output\.dense\.bias"):
+        bert.build(2, str(folder))
+    save_file(
+        {**weights, "embeddings.word_embeddings.weight": torch.ones(99, 32)},
+        folder / "model.safetensors",
+    )
+    with pytest.raises(ModelError, match="do not fit"):
+        bert.build(2, str(folder))
+
+
+def test_a_classifier_of_the_same_size_becomes_the_head(tmp_path: Path) -> None:
+    folder = hugging_face(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    head = {"classifier.weight": torch.randn(3, 32), "classifier.bias": torch.randn(3)}
+    bare = {f"bert.{k}": v for k, v in weights.items()}
+    save_file({**bare, **head}, folder / "model.safetensors")
+    assert torch.equal(bert.build(3, str(folder)).head.weight, head["classifier.weight"])
+    assert bert.build(2, str(folder)).head.weight.shape == (2, 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("hidden_act", "relu"), ("model_type", "gpt2"), ("pad_token_id", 1)]
+)
+def test_another_architecture_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    folder = hugging_face(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {name: value}))
+    with pytest.raises(ModelError, match=name):
+        bert.build(2, str(folder))
+
+
+def test_padding_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model = BertClassifier(SHAPE, 2).eval()
+    batch = ids()
+    with torch.inference_mode():
+        together = model(batch)
+        alone = model(batch[1:2, :11])
+    torch.testing.assert_close(together[1:2], alone, atol=1e-6, rtol=1e-5)
+
+
+def test_training_and_inference_agree() -> None:
+    """Training takes another attention kernel."""
+    torch.manual_seed(0)
+    model = BertClassifier(SHAPE, 2, dropout=0.0)
+    batch = ids()
+    torch.testing.assert_close(model.train()(batch), model.eval()(batch), atol=1e-5, rtol=1e-4)
+
+
+def test_a_traced_model_takes_any_batch_and_length() -> None:
+    torch.manual_seed(0)
+    model = BertClassifier(SHAPE, 2).eval()
+    traced = torch.jit.freeze(torch.jit.trace(model, ids(1, 8), check_trace=False))
+    for rows, length in ((1, 8), (5, 30), (2, 64)):
+        batch = ids(rows, length)
+        with torch.inference_mode():
+            torch.testing.assert_close(traced(batch), model(batch), atol=1e-5, rtol=1e-4)
+
+
+# Pruning.
+
+
+def test_what_does_nothing_is_pruned_for_free() -> None:
+    """Heads and neurons whose outputs are multiplied by zero go first, and nothing changes."""
+    torch.manual_seed(0)
+    model = BertClassifier(SHAPE, 2).eval()
+    dead_heads, dead_neurons = [1, 3], list(range(0, 48, 2))
+    with torch.no_grad():
+        for layer in model.layers:
+            for head in dead_heads:
+                layer.attention.out.weight[:, head * 8 : head * 8 + 8] = 0
+            layer.fc2.weight[:, dead_neurons] = 0
+    batch = ids(8, 20)
+    before = model(batch)
+    targets = torch.arange(8) % 2
+    importance = transformer.measure(
+        transformer.blocks(model),
+        [batch[:4], batch[4:]],
+        lambda part, n: torch.nn.functional.cross_entropy(model(part), targets[n * 4 : n * 4 + 4]),
+    )
+    for of_heads, of_neurons in zip(importance.heads, importance.neurons, strict=True):
+        assert of_heads[dead_heads].max() == 0 < of_heads[[0, 2]].min()
+        assert of_neurons[dead_neurons].max() == 0
+    transformer.prune(transformer.blocks(model), importance, heads=2, neurons=24)
+    assert model.layers[0].attention.qkv.weight.shape == (3 * 16, 32)
+    assert model.layers[1].fc1.weight.shape == (24, 32)
+    torch.testing.assert_close(model(batch), before, atol=1e-5, rtol=1e-4)
+
+
+def test_layers_that_turn_least_are_dropped() -> None:
+    states = [torch.randn(4, 8)]
+    states.append(states[0].clone())  # layer 0 does nothing
+    states.append(-states[1])  # layer 1 turns round
+    states.append(states[2] + 0.01 * torch.randn(4, 8))
+    influence = transformer.layer_influence(states)
+    layers = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(3))
+    kept = transformer.drop_layers(layers, influence, 2)
+    assert list(kept) == [layers[1], layers[2]]
+    with pytest.raises(ValueError, match="keep from 1 to 3"):
+        transformer.drop_layers(layers, influence, 4)

@@ -1,0 +1,188 @@
+import copy
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimize.report import page
+from tests.unit.optimize.report.reports import metrics, report
+
+VOID = {"meta", "br", "line", "polyline", "img", "input", "link", "hr"}
+SEARCH = {
+    "objective": "latency_batch1",
+    "finished": True,
+    "seconds": 12.5,
+    "chosen": 1,
+    "points": [
+        {"number": 0, "state": "complete", "stages": "quantize int8", "drop": 0.001,
+         "bytes": 260_000, "latency_ratio": 0.25, "meets_budget": True, "front": True},
+        {"number": 1, "state": "complete", "stages": "distill 0.5, prune 0.25", "drop": 0.008,
+         "bytes": 52_000, "latency_ratio": 0.05, "meets_budget": True, "front": True},
+        {"number": 2, "state": "pruned", "stages": "prune 0.75", "drop": 0.3,
+         "bytes": 91_000, "latency_ratio": 0.07, "meets_budget": False, "front": False},
+        {"number": 3, "state": "failed", "stages": "prune 0.9"},
+    ],
+}  # fmt: skip
+
+
+class Outline(HTMLParser):
+    """Tags opened and closed in order, all text, and every attribute."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.words = ""
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data + " "
+
+
+def outline(found: dict[str, Any]) -> Outline:
+    read = Outline(page.render(found))
+    assert read.open == []
+    return read
+
+
+def test_the_page_holds_the_reports_figures() -> None:
+    words = outline(report()).words
+    for figure in (
+        "Gate passed", "93.16%", "92.57%", "-0.59 points", "1.0 MB", "44.1 KB", "23.0x smaller",
+        "1.73 ms", "0.0762 ms", "22.8x faster", "97.53%", "91.29%", "298.2 KB", "0.410 ms",
+        "91.11%", "1,234 held-out", "f1n6e4", "Some CPU", "torch 2.13.0", "read this",
+        "python -m optimize run recipes/sample.yaml",
+    ):  # fmt: skip
+        assert figure in words, figure
+    assert "Search" not in words and "Exports" not in words and "Sensitivity" not in words
+
+
+def test_it_asks_nothing_of_the_network() -> None:
+    text = page.render(report(search=SEARCH))
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|<script|<link|<img|<iframe", text)
+    read = outline(report())
+    assert not {name for name, _ in read.attributes} & {"src", "href", "srcset", "onclick"}
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    assert ("content", policy) in read.attributes
+
+
+EVIL = '<script>alert("1")</script>&\'$body'
+
+
+def test_whatever_a_report_says_is_text() -> None:
+    found = report()
+    found["recipe"] = found["command"] = EVIL
+    found["data"].update(name=EVIL, source=EVIL, labels=[EVIL] * 3, notes=[EVIL])
+    found["stages"][0]["name"] = found["controls"][0]["name"] = EVIL
+    found["stages"][0]["details"] = {"left_in_float": {EVIL: EVIL}, "sensitivity": [{EVIL: EVIL}]}
+    found["machine"].update(processor=EVIL, features=[EVIL])
+    found["versions"]["torch"] = found["gate"]["reason"] = EVIL
+    found["exports"] = {EVIL: {"file": EVIL, "bytes": 3, "parity": EVIL}}
+    found["search"] = copy.deepcopy(SEARCH)
+    found["search"]["objective"] = found["search"]["points"][0]["stages"] = EVIL
+    read = outline(found)
+    assert "script" not in read.seen
+    assert read.words.count(EVIL) >= 15
+    assert 'alert("1")' not in page.render(found)
+
+
+def test_a_failed_gate_is_said_first() -> None:
+    found = report()
+    found["gate"].update(passed=False, drop=0.05, reason="accuracy lost 0.0500")
+    words = outline(found).words
+    assert words.index("Gate failed") < words.index("accuracy lost 0.0500") < words.index("92.57%")
+    assert "Gate passed" not in words
+
+
+def test_trials_are_drawn_and_listed() -> None:
+    read = outline(report(search=SEARCH))
+    classes = [value for name, value in read.attributes if name == "class"]
+    # Both plots: three trials that were measured, two of them on the front.
+    assert classes.count("best") == 2 * 2 + 1 and classes.count("trial") == 2 * 1 + 1
+    for words in ("front, chosen", "distill 0.5, prune 0.25", "failed", "20.0x"):
+        assert words in read.words, words
+
+
+def test_sensitivity_exports_and_what_stayed_in_float_are_shown() -> None:
+    found = report()
+    found["stages"][2]["details"] = {
+        "sensitivity": [{"layer": "conv1", "drop": 0.0123}, {"layer": "head", "drop": -0.001}],
+        "left_in_float": {"attention": "no int8 kernel"},
+    }
+    found["exports"] = {
+        "onnx": {"file": "exports/model.onnx", "bytes": 52_123, "parity": 0.0001, "samples": 10,
+                 "accuracy": 0.9246, "latency_ratio": 1.5, "versions": {}}
+    }  # fmt: skip
+    words = outline(found).words
+    for word in ("conv1", "+1.23 points", "attention", "no int8 kernel", "exports/model.onnx",
+                 "52.1 KB", "92.46%", "1.50x"):  # fmt: skip
+        assert word in words, word
+
+
+def test_word_errors_have_no_classes_and_less_is_better() -> None:
+    found = report()
+    for entry in (found["original"], found["final"], *found["stages"], *found["controls"]):
+        entry["wer"] = 1 - entry.pop("accuracy")
+        entry.pop("per_class", None)
+    found["gate"]["metric"] = "wer"
+    found["exports"] = {"onnx": {"file": "exports/onnx/encoder.onnx", "wer": 0.0417}}
+    text = page.render(found)
+    assert "<th>Word error rate</th>" in text.replace(' scope="col"', "") and "4.17%" in text
+    assert "Word error rate" in text and "Class by class" not in text
+    assert '<span class="bad">+0.59 points</span>' in text
+    assert "Down and to the left" in text
+
+
+@pytest.mark.parametrize(("metric", "title"), [("macro_f1", "Macro F1"), ("auroc", "AUROC")])
+def test_the_gates_own_metric_is_shown_and_more_is_better(metric: str, title: str) -> None:
+    found = report()
+    shown = [found["original"], found["final"], *found["stages"]]
+    for number, part in enumerate(shown):
+        part |= {"metric": metric, metric: 0.7 + number / 100}
+    found["gate"]["metric"] = metric
+    outline = Outline(page.render(found))
+    assert title in outline.words and "70.00" in outline.words
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_few_stages_and_equal_figures_still_draw(count: int) -> None:
+    same = metrics(0.5, 1000, 1.0)
+    found = report(original=same, final=same, controls=[])
+    found["stages"] = [{"name": "only", **same}] * count
+    assert "50.00%" in outline(found).words
+
+
+def test_a_thousand_classes_are_folded() -> None:
+    found = report()
+    found["data"]["labels"] = [f"class {n}" for n in range(1000)]
+    found["original"]["per_class"] = [0.5] * 1000
+    found["final"]["per_class"] = [0.5 + (n % 7 - 3) / 100 for n in range(1000)]
+    read = outline(found)
+    assert read.seen.count("details") == 2
+    assert "class 999" in read.words
+
+
+def test_the_page_is_written_whole(tmp_path: Path) -> None:
+    path = page.write(tmp_path, report())
+    assert path.name == "report.html"
+    assert path.read_text(encoding="utf-8") == page.render(report())
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

@@ -1,0 +1,86 @@
+"""A user's own CSV through the whole text task, with labels that others gave: which library a
+docstring documents, as its authors wrote and filed it."""
+
+import csv
+import inspect
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy
+import pytest
+import torch
+
+from optimize.errors import RecipeError
+from optimize.recipe.schema import Named
+from optimize.tasks import text as task
+from optimize.tasks.base import Context, State
+from optimize.tasks.registry import read_recipe
+from tests.unit.handlers.text_artifact import encoder_folder
+
+RECIPE = """
+name: docstrings
+task: text_classification
+data:
+  text_files: {path: docs.csv, text: body, label: library, max_length: 48, test: 0.3,
+    validation: 0.1, metric: macro_f1}
+model: bert
+stages:
+  - train: {epochs: 3, learning_rate: 0.0002, batch_texts: 8}
+  - vocabulary: {rows: 4000}
+  - prune: {heads: 10, neurons: 1280, texts: 32}
+  - quantize: {calibration: 64}
+"""
+
+
+def docstrings(module: ModuleType, count: int) -> list[str]:
+    """First paragraphs of functions' documentation, without what names the library."""
+    found = []
+    for name in sorted(dir(module)):
+        text = inspect.getdoc(getattr(module, name)) or ""
+        parts = [p for p in text.split("\n\n") if len(p.split()) > 8 and module.__name__ not in p]
+        if parts:
+            found.append(parts[0])
+    return list(dict.fromkeys(found))[:count]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    encoder_folder()
+    with (tmp_path / "docs.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["body", "library"])
+        for module in (numpy, torch):
+            table.writerows([text, module.__name__] for text in docstrings(module, 120))
+    (tmp_path / "docs.yaml").write_text(RECIPE)
+    return tmp_path / "docs.yaml"
+
+
+def test_a_users_csv_is_learned_and_compressed(written: Path) -> None:
+    kept = torch.backends.quantized.engine
+    found = read_recipe(written)
+    data = task.load_data(found.data, found.folder, 0)
+    assert data.labels == ["numpy", "torch"]
+    model = task.build_model(found.model, data, found.folder)
+    state = State(model, model, model)
+    scores: list[dict[str, Any]] = []
+    try:
+        for number, stage in enumerate(found.stages):
+            context = Context(data, found.folder, number, stage.name)
+            state = task.STAGES[stage.kind].run(state, stage.options, context)
+            answers = task.predict(state.model, data, "test", stage.name)
+            scores.append(task.score(answers, data, "test"))
+    finally:
+        torch.backends.quantized.engine = kept
+    assert scores[0]["macro_f1"] > 0.7 and scores[0]["metric"] == "macro_f1"
+    assert scores[-1]["macro_f1"] > scores[0]["macro_f1"] - 0.1
+    assert 0 <= scores[-1]["ece"] < 0.5
+
+
+def test_options_that_do_not_exist_are_named(written: Path) -> None:
+    found = read_recipe(written)
+    wrong = Named("text_files", {**found.data.options, "colour": "red"}, found.data.where)
+    with pytest.raises(RecipeError, match="no option 'colour'"):
+        task.load_data(wrong, found.folder, 0)
+    with pytest.raises(RecipeError, match="no data set 'tweets'"):
+        task.load_data(Named("tweets", {}, found.data.where), found.folder, 0)

@@ -1,0 +1,106 @@
+"""Training in several processes, and training that was killed, as commands a person types."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from optimize.training import distributed
+from optimize.utils import pickles
+
+RECIPE = """\
+name: small
+task: image_classification
+data:
+  fashion_mnist: {limit: 1200, validation: 200}
+model:
+  resnet: {width: 8, blocks: 1}
+stages:
+  - train: {epochs: 4, batch_size: 50, learning_rate: 0.01, precision: fp32,
+            checkpoint_seconds: 0.1}
+  - quantize: {calibration: 64}
+budget: {max_drop: 0.9}
+"""
+RUN = ["-m", "optimize", "run"]
+TORCHRUN = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+def command(folder: Path, *before: str, output: str) -> list[str]:
+    (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
+    arguments = [str(folder / "small.yaml"), "--output", str(folder / output)]
+    return [sys.executable, "-W", "ignore", *before, *RUN, *arguments]
+
+
+def run(given: list[str]) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(given, capture_output=True, text=True, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout
+
+
+def trained(artifact: Path) -> Any:
+    return pickles.load(artifact / "stages" / "00-train" / "state.pt")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes, uninterrupted."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(command(folder, output="one"))
+    return folder / "one"
+
+
+def test_two_processes_train_as_one(alone: Path, tmp_path: Path) -> None:
+    said = run(command(tmp_path, *TORCHRUN, output="two"))
+    assert said.count("gate ") == 1  # the first process alone speaks, and writes
+    one, two = trained(alone), trained(tmp_path / "two")
+    curves = [dict(state.details["training"]["loss"]) for state in (one, two)]
+    assert len(curves[0]) > 20 and curves[0].keys() == curves[1].keys()
+    ours, theirs = (list(curve.values()) for curve in curves)
+    # The first steps show that it is the same computation; rounding grows from step to step.
+    assert theirs[:5] == pytest.approx(ours[:5], rel=1e-4)
+    assert theirs[:40] == pytest.approx(ours[:40], rel=0.02)
+    weights = one.model.state_dict()
+    for name, value in two.model.state_dict().items():  # statistics of the batches among them
+        wanted = weights[name].float()
+        assert (value.float() - wanted).norm() <= 0.05 * wanted.norm() + 1e-3, name
+    reports = [json.loads((f / "report.json").read_text()) for f in (alone, tmp_path / "two")]
+    assert reports[0]["final"]["accuracy"] == pytest.approx(
+        reports[1]["final"]["accuracy"], abs=0.02
+    )
+
+
+def test_a_run_killed_within_a_stage_goes_on_from_its_checkpoint(
+    alone: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    given = command(tmp_path, output="killed")
+    saved = tmp_path / "killed" / "stages" / "00-train.unfinished" / "train.pt"
+    with subprocess.Popen(given, env=environment, stdout=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 120
+        while not saved.exists() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    step = torch.load(saved, weights_only=True)["step"]
+    assert 0 < step < 4 * 1000 // 50
+    run([*given, "--resume"])
+    whole, resumed = trained(alone), trained(tmp_path / "killed")
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert whole.details == resumed.details
+    assert not list((tmp_path / "killed").rglob("*.unfinished"))
+
+
+def test_without_torchrun_there_is_one_process() -> None:
+    with distributed.joined():
+        assert (distributed.world(), distributed.rank(), distributed.leads()) == (1, 0, True)
+    index = torch.arange(5)
+    assert torch.equal(distributed.share(index), index)
+    assert torch.equal(distributed.gathered(lambda x: x * 2, index), index * 2)
