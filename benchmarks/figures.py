@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from optimize.report.report import metric_of, size
+from optimize.evaluation.metrics import Metric
+from optimize.report.report import size
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->\n", "<!-- figures:end -->"
@@ -19,18 +20,18 @@ CONTROLS = {
     "undistilled": "the student without a teacher",
     "scratch": "the final shape from scratch",
 }
-METRICS = {"wer": "word error rate"}
 
 
 def row(report: dict[str, Any]) -> str:
     """One artefact as a row of the table: before, after and their ratio."""
     original, final = report["original"], report["final"]
-    first, last = (100 * metric_of(metrics)[1] for metrics in (original, final))
-    low, high = (100 * bound for bound in final["ci95"])
-    name = metric_of(final)[0]
+    metric = Metric.of(report)
+    first, last = (metric.scale * row[metric.name] for row in (original, final))
+    low, high = (metric.scale * bound for bound in final["ci95"])
     cells = [
         report["recipe"],
-        f"{METRICS.get(name, name)} {first:.2f} to **{last:.2f} %** ({low:.1f}-{high:.1f})",
+        f"{metric.title.lower()} {first:.2f} to **{last:.2f} {metric.unit}** "
+        f"({low:.1f}-{high:.1f})",
         f"{final['agreement']:.3f}" if "agreement" in final else "",
         f"{size(original['bytes'])} to {size(final['bytes'])}, "
         f"**{original['bytes'] / final['bytes']:.1f}x**",
@@ -59,8 +60,10 @@ def notes(reports: list[dict[str, Any]]) -> list[str]:
         f"Held-out samples: {held_out}."
     ]
     for report in reports:
+        metric = Metric.of(report)
         controls = [
-            f"{CONTROLS.get(c['name'], c['name'])} {100 * c['accuracy']:.2f} %"
+            f"{CONTROLS.get(c['name'], c['name'])} {metric.scale * c[metric.name]:.2f} "
+            f"{metric.unit}"
             for c in report["controls"]
         ]
         if controls:

@@ -1,9 +1,10 @@
-"""The README's table of formats: `python -m optimize.export.table [ARTIFACT ...]`."""
+"""The README's table of formats: `python -m benchmarks.formats_table [ARTIFACT ...]`."""
 
 import sys
 from pathlib import Path
 from typing import Any
 
+from optimize.evaluation.metrics import Metric
 from optimize.export.formats.base import NAMES
 from optimize.report import report
 from optimize.utils import files
@@ -14,12 +15,11 @@ HEAD = (
     "| file | size | parity error | {metric} | agrees | time to eager | time to model.pt |\n"
     "|---|---|---|---|---|---|---|"
 )
-METRICS = {"accuracy": "accuracy", "wer": "word error rate"}
 
 
 def rows(evidence: dict[str, Any]) -> list[str]:
     """One line per export of a report, in the formats' order, however they were made."""
-    found = []
+    found, metric = [], Metric.of(evidence)
     exports = sorted(evidence["exports"].items(), key=lambda row: NAMES.index(row[1]["format"]))
     for name, entry in exports:
         ratios = entry["latency_ratios"] or {}
@@ -27,7 +27,7 @@ def rows(evidence: dict[str, Any]) -> list[str]:
             name,
             report.size(entry["bytes"]),
             f"{entry['parity']:.2g}",
-            f"{100 * report.metric_of(entry)[1]:.2f} %",
+            f"{metric.scale * entry[metric.name]:.{metric.digits}f} {metric.unit}",
             f"{entry['agreement']:.3f}",
             *(_ratios(ratios.get(rival)) for rival in ("eager", "served")),
         ]
@@ -42,7 +42,6 @@ def _ratios(found: dict[str, float] | None) -> str:
 def model(evidence: dict[str, Any]) -> str:
     """One report's table, folded up under a line that says what it was measured on."""
     entries = evidence["exports"].values()
-    metric = report.metric_of(next(iter(entries)))[0]
     counts: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for entry in entries:
         counts.setdefault((entry["samples"], entry["agreement_samples"]), []).append(entry)
@@ -53,7 +52,7 @@ def model(evidence: dict[str, Any]) -> str:
             names = dict.fromkeys(entry["format"] for entry in found)
             title += f" ({', '.join(names)}: {_samples(*pair)})"
     body = "\n".join(rows(evidence))
-    head = HEAD.format(metric=METRICS.get(metric, metric))
+    head = HEAD.format(metric=Metric.of(evidence).title.lower())
     return f"<details><summary>{title}</summary>\n\n{head}\n{body}\n\n</details>"
 
 

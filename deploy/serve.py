@@ -93,12 +93,14 @@ def headline(report: dict[str, Any]) -> list[str]:
     """The report's main line as a small table: accuracy, size and latency, before and after."""
     before, after = report.get("original", {}), report.get("final", {})
     lines = []
-    metric = after.get("metric") or ("accuracy" if "accuracy" in after else "wer")
-    if metric in before and metric in after:
-        points = 100 * (after[metric] - before[metric])
-        first, last = (f"{100 * m[metric]:.2f} %" for m in (before, after))
+    metric = report.get("metric", {})
+    name = metric.get("name")
+    if name in before and name in after:
+        scale, digits = metric["scale"], metric["digits"]
+        first, last = (f"{scale * m[name]:.{digits}f} {metric['unit']}" for m in (before, after))
+        change = f"{scale * (after[name] - before[name]):+.{digits}f} {metric['change_unit']}"
         samples = f"{after['samples']:,} samples" if "samples" in after else "held-out samples"
-        lines.append(_row(metric, first, last, f"{points:+.2f} points on {samples}"))
+        lines.append(_row(name, first, last, f"{change} on {samples}"))
     if before.get("bytes") and after.get("bytes"):
         ratio = before["bytes"] / after["bytes"]
         lines.append(

@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from optimize.pipeline import run
+    from optimize.run import run
     from optimize.tasks.registry import read_recipe
     from optimize.training import distributed
 
@@ -68,7 +68,7 @@ def _run(arguments: argparse.Namespace) -> None:
         return
     checked = read_recipe(arguments.recipe, arguments.set)
     with distributed.joined():
-        run.run(checked, arguments.output, resume=arguments.resume, say=say)
+        run(checked, arguments.output, resume=arguments.resume, say=say)
 
 
 def _show(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:

@@ -1,12 +1,54 @@
-"""What a loader returns: a data set, split once."""
+"""What every data set offers, and the data set whose splits are tensors."""
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+
+class Sample(NamedTuple):
+    """One held-out input as a client sends it, for the live check after deployment."""
+
+    file: str
+    content: bytes
+    label: str
+
+
+class Data(Protocol):
+    """What the pipeline asks of a data set of any task; all else is between task and data.
+
+    Splits are `train`, `validation` (for every decision) and `test` (used once, for the report),
+    and others where task and data agree on them.
+    """
+
+    @property
+    def name(self) -> str:
+        """The data set's."""
+
+    @property
+    def source(self) -> str:
+        """Where it was read from."""
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes; none where there are no classes."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the report should know about it."""
+
+    @property
+    def agreement_split(self) -> str:
+        """The split on which the compressed model is compared with the original."""
+
+    def count(self, split: str) -> int:
+        """Samples in a split; 0 where there is none."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that was loaded: changes when the data change."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +77,7 @@ class Dataset:
     where there is none (post-training compression): then `calibration` feeds the observers.
     `agreement` holds unlabelled inputs on which the compressed model is compared with the
     original where labelled ones are few; the test inputs serve otherwise.
-    `samples` are real encoded test inputs (file name, bytes, label) for the live check.
+    `samples` are real encoded test inputs for the live check.
     """
 
     name: str
@@ -46,9 +88,19 @@ class Dataset:
     validation: Split | None = None
     calibration: Tensor | None = None
     agreement: Tensor | None = None
-    samples: list[tuple[str, bytes, str]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
     card_input: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def agreement_split(self) -> str:
+        """`agreement` where there are inputs for it, else `test`."""
+        return "test" if self.agreement is None else "agreement"
+
+    def count(self, split: str) -> int:
+        """Samples in a split; 0 where there is none."""
+        part: Split | Tensor | None = getattr(self, split)
+        return len(part) if part is not None else 0
 
     def fingerprint(self) -> str:
         """SHA-256 over the shapes and bytes of all splits: changes when the data changes."""

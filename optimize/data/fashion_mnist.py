@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from optimize.data.dataset import Dataset, Split
+from optimize.data.dataset import Dataset, Sample, Split
 from optimize.errors import DataError
 from optimize.utils import files
 from optimize.utils.packages import package_folder
@@ -158,7 +158,7 @@ def load(
         notes.append(f"cut to {limit} training images")
     held, kept = order[:validation], order[validation:]
     samples = [
-        (f"{index}_{target}.png", png(test_images[index]), labels[target])
+        Sample(f"{index}_{target}.png", png(test_images[index]), labels[target])
         for index, target in enumerate(test_targets[:8].tolist())
     ]
     return Dataset(

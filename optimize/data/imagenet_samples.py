@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from handlers.images import ImageSpec, decode_image, load_image
-from optimize.data.dataset import Dataset, Split
+from optimize.data.dataset import Dataset, Sample, Split
 from optimize.errors import DataError
 from optimize.utils.packages import package_folder
 
@@ -111,7 +111,7 @@ def load(
         calibration=_crops(images[::2], calibration, seed),
         agreement=_crops(images[1::2], agreement, seed + 1),
         samples=[
-            (file.name, content, names[label])
+            Sample(file.name, content, names[label])
             for (file, label), content in zip(found[:8], contents, strict=False)
         ],
         card_input={"size": [SIZE, SIZE], "channels": 3, "resize": RESIZE},

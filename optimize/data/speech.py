@@ -62,12 +62,10 @@ class Speech:
     notes: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     spare: list[Utterance] = field(default_factory=list)
-    train: None = None
 
-    @property
-    def validation(self) -> list[Utterance]:
-        """The development split, by the report's name."""
-        return self.development
+    def split(self, name: str) -> list[Utterance]:
+        """`validation` (the development split) or `test`; there is nothing to train on."""
+        return {"validation": self.development, "test": self.test}.get(name, [])
 
     def fingerprint(self) -> str:
         """SHA-256 over names, texts and bytes of every recording."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from optimize.data.corpus import Corpus, TextDataset, deduplicate, divide, encode, load_tokenizer
+from optimize.data.dataset import Sample
 from optimize.errors import DataError
 from optimize.models.architectures.bert import find_folder
 
@@ -63,11 +64,11 @@ def build(
     )
 
 
-def _samples(corpus: Corpus) -> list[tuple[str, bytes, str]]:
+def _samples(corpus: Corpus) -> list[Sample]:
     """A few short test texts, as text files, for the live check."""
     order = sorted(range(len(corpus.texts)), key=lambda i: abs(len(corpus.texts[i]) - 120))
     found = []
     for number, position in enumerate(order[:SAMPLES]):
         label = corpus.labels[corpus.targets[position][0]] if corpus.targets[position] else ""
-        found.append((f"text_{number}.txt", corpus.texts[position].encode(), label))
+        found.append(Sample(f"text_{number}.txt", corpus.texts[position].encode(), label))
     return found

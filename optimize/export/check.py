@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from optimize.errors import ExportRefused
+from optimize.evaluation.metrics import Metric
 from optimize.export.formats.base import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs, Subject
@@ -100,16 +101,14 @@ def quantized(run: Runner, limits: Limits) -> int:
     return count
 
 
-def metric(found: dict[str, Any], wanted: dict[str, Any], limits: Limits) -> None:
+def quality(found: dict[str, Any], wanted: dict[str, Any], metric: Metric, limits: Limits) -> None:
     """Compare the file's metric and agreement with the module's.
 
     Raises:
         ExportRefused: it lost more than `limits` allow.
     """
-    name = "accuracy" if "accuracy" in wanted else "wer"
-    drop = wanted[name] - found[name] if name == "accuracy" else found[name] - wanted[name]
-    # Counts over the same samples: half a sample is below what can be told apart.
-    if drop > limits.drop + 0.5 / max(1, found["samples"]):
+    name = metric.name
+    if metric.lost(wanted[name], found[name]) > limits.drop + metric.tolerance(found["samples"]):
         raise ExportRefused(
             f"{name} {found[name]:.4f}, the module's is {wanted[name]:.4f}: at most "
             f"{limits.drop:.3f} may be lost"

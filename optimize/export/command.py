@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import ExportRefused, RecipeError
+from optimize.evaluation.metrics import Metric
 from optimize.export import check, source, subjects
 from optimize.export.convert import convert
 from optimize.export.formats import base
@@ -78,6 +79,7 @@ def run(
     wanted = formats(names, precisions or [])
     used = source.recipe_of(folder, evidence, recipe, overrides or [])
     exportable = subjects.load(used, folder, evidence)
+    metric = exportable.metric
     sweep(folder / "exports")
     modules = {subject.name: subject for subject in exportable}
     truths: dict[int | None, dict[str, Any]] = {}
@@ -87,7 +89,7 @@ def run(
         limit = getattr(form, "RECORDINGS", None)
         if limit not in truths:
             truths[limit] = exportable.evaluate(dict(modules), limit)
-            say(f"{folder}: {_score(truths[limit])} in PyTorch, float32")
+            say(f"{folder}: {_score(metric, truths[limit])} in PyTorch, float32")
         truth = truths[limit]
         for precision in kinds:
             title = key(name, form, precision)
@@ -100,11 +102,11 @@ def run(
                 failures.append(f"{title} ({error})")
                 continue
             if served is not None:
-                entry["served_drop"] = report.metric_of(served)[1] - report.metric_of(entry)[1]
+                entry["served_drop"] = metric.lost(served[metric.name], entry[metric.name])
             _record(folder, title, {**entry, "digest": evidence["digest"]})
             say(
                 f"  {title}: {report.size(entry['bytes'])}, parity {entry['parity']:.2g}, "
-                f"{_score(entry)}{_ratio(entry)} [{time.monotonic() - start:.0f} s]"
+                f"{_score(metric, entry)}{_ratio(entry)} [{time.monotonic() - start:.0f} s]"
             )
     if failures:
         raise ExportRefused(f"not exported: {'; '.join(failures)}")
@@ -164,7 +166,7 @@ def one(
                 parity[title] = error
         quantized = sum(check.quantized(runner, limits) for runner in runners.values())
         measured = exportable.evaluate(dict(runners), getattr(form, "RECORDINGS", None))
-        check.metric(measured, truth, limits)
+        check.quality(measured, truth, exportable.metric, limits)
         ratios = None
         if timed and getattr(form, "TIMED", True):
             with ExitStack() as rivals:
@@ -250,9 +252,9 @@ def _discard(folder: Path, title: str, digest: str) -> None:
         _record(folder, title, None)
 
 
-def _score(found: dict[str, Any]) -> str:
-    name, value = report.metric_of(found)
-    return f"{name} {value:.4f} on {found['samples']}, agreement {found['agreement']:.3f}"
+def _score(metric: Metric, found: dict[str, Any]) -> str:
+    value, agreement = found[metric.name], found["agreement"]
+    return f"{metric.name} {value:.4f} on {found['samples']}, agreement {agreement:.3f}"
 
 
 def _first(ratios: dict[str, dict[str, float]] | None) -> float | None:

@@ -1,14 +1,13 @@
 """What an artefact keeps for exporting: the float model in `stages/`, the data by recipe."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import RecipeError
+from optimize.pipeline.finished import last_state
 from optimize.recipe.schema import Recipe
 from optimize.tasks.base import State
 from optimize.tasks.registry import read_recipe
-from optimize.utils import pickles
 
 
 def recipe_of(
@@ -56,18 +55,15 @@ def final_state(used: Recipe, folder: Path, report: dict[str, Any]) -> State:
         RecipeError: the artefact has no stages, or none of the run that the report is of.
     """
     again = f"run `python -m optimize run {used.file} --output {folder} --resume` first"
-    for kept in sorted((folder / "stages").glob("[0-9][0-9]-*"), reverse=True):
-        try:
-            digest = json.loads((kept / "stage.json").read_text(encoding="utf-8"))["digest"]
-            # The report's digest starts with that of the last stage.
-            if report["digest"].startswith(digest):
-                state: State = pickles.load(kept / "state.pt")
-                return state
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise RecipeError(
-                f"{kept} is damaged, and the float model to export lies in it: {again}"
-            ) from error
-    raise RecipeError(
-        f"{folder}/stages has no stage of the run that {folder}/report.json is of, and the float "
-        f"model to export lies there: {again}"
-    )
+    try:
+        state = last_state(folder / "stages", report["digest"])
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise RecipeError(
+            f"{folder}/stages is damaged, and the float model to export lies in it: {again}"
+        ) from error
+    if state is None:
+        raise RecipeError(
+            f"{folder}/stages has no stage of the run that {folder}/report.json is of, and the "
+            f"float model to export lies there: {again}"
+        )
+    return state

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from optimize.evaluation.metrics import Metric
+
 Inputs = tuple[Tensor, ...]
 
 
@@ -115,13 +117,15 @@ class Exportable:
 
     Attributes:
         subjects: one or more modules.
-        evaluate: from one function per subject, torch in and out, to the metric, `samples`,
-            `ci95`, `agreement` and `agreement_samples`. A second argument says how many
+        metric: what the check compares.
+        evaluate: from one function per subject, torch in and out, to its value by its name,
+            `samples`, `ci95`, `agreement` and `agreement_samples`. A second argument says how many
             recordings a slow runtime is given; None is all.
         served: whether `model.pt` takes and returns what the only subject does.
     """
 
     subjects: list[Subject]
+    metric: Metric
     evaluate: Callable[..., dict[str, Any]]
     served: bool = False
     notes: list[str] = field(default_factory=list)

@@ -1,26 +1,27 @@
 """From finished stages to an artefact: save, reload, measure, write, install in one go."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from optimize.data.dataset import Dataset
+from optimize.data.dataset import Sample
 from optimize.errors import ParityError
 from optimize.evaluation import latency
-from optimize.evaluation.cost import macs, parameters
+from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
 from optimize.report import page, report
-from optimize.tasks.base import State, Task
+from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
-Say = Callable[[str], None]
+PARITY_BATCHES = (1, 2, 5, 8)
+LATENCY_BATCHES = (1, 8)
+_INSTALLED_LAST = ("model.pt", "model.json", "report.html", "report.json")
 
 
-def script(state: State, example: torch.Tensor) -> torch.jit.ScriptModule:
+def script(state: State, example: Inputs) -> torch.jit.ScriptModule:
     """The state's model as TorchScript, with the quantized engine it needs."""
     if state.engine:
         torch.backends.quantized.engine = state.engine
@@ -28,27 +29,23 @@ def script(state: State, example: torch.Tensor) -> torch.jit.ScriptModule:
 
 
 def prepare(
-    recipe: Recipe,
-    task: Task,
-    dataset: Dataset,
+    job: Job[D, A],
     states: list[State],
     scratch: Path,
     *,
-    digest: str,
+    digest: str | None = None,
     controls: dict[str, nn.Module] | None = None,
     search: dict[str, Any] | None = None,
-    say: Say = print,
 ) -> dict[str, Any]:
     """Save the final model, measure everything on the test split and write the artefact aside.
 
     Args:
-        recipe, task, dataset: what was asked, and on which data.
+        job: what was asked.
         states: as `run_stages` returns them.
         scratch: a folder for the files; the artefact is made in its subfolder `ready`.
-        digest: of everything that decides the result.
+        digest: of everything that decides the result; the job's by default.
         controls: float models to compare with, by name.
         search: the report's account of a search, where there was one.
-        say: told a line at each step.
 
     Returns:
         The report.
@@ -57,53 +54,46 @@ def prepare(
         ModelError: the model cannot be saved as TorchScript.
         ParityError: the saved file answers otherwise than the model.
     """
-    final, example = states[-1], task.example(dataset)
-    ready = scratch / "ready"
+    task, data, final = job.task, job.data, states[-1]
+    ready, timed = scratch / "ready", scratch / "timed"
     shutil.rmtree(ready, ignore_errors=True)
     ready.mkdir(parents=True)
     model_file = ready / "model.pt"
-    torchscript.save(script(final, example), model_file)
-    inputs = dataset.test.inputs[:16]
-    parity = torchscript.check_parity(final.model, model_file, inputs, engine=final.engine)
-    say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
+    torchscript.save(script(final, task.calls(data, 1)[0]), model_file)
+    calls = [task.calls(data, batch)[0] for batch in PARITY_BATCHES]
+    parity = torchscript.check_parity(final.model, model_file, calls, engine=final.engine)
+    job.say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
 
-    named = _named_states(recipe, states)
-    split = "test" if dataset.agreement is None else "agreement"
-    reference = task.predict(named["original"].model, dataset, split, "original")
-    timed = scratch / "timed"
-    measured = {
-        name: _measure(task, dataset, state, split, reference, timed / str(number), name)
-        for number, (name, state) in enumerate(named.items())
-    }
-    _check_answers(task, dataset, final, model_file)
+    named = _named_states(job.recipe, states)
+    rows: dict[str, dict[str, Any]] = {}
+    split, reference = data.agreement_split, None
+    for number, (name, state) in enumerate(named.items()):
+        answers = task.predict(state.model, data, "test", name)
+        compared = answers if split == "test" else task.predict(state.model, data, split, name)
+        reference = compared if reference is None else reference
+        rows[name] = {
+            **_measure(job, state, answers, timed / str(number)),
+            "agreement": task.agreement(compared, reference),
+            "agreement_samples": data.count(split),
+            **({"details": state.details} if state.details else {}),
+        }
+    _check_answers(job, answers, model_file)
     # The last stage is the final model.
-    measured["final"] = dict(list(measured.values())[-1])
-    measured["final"].pop("details", None)
+    rows["final"] = {key: value for key, value in rows[name].items() if key != "details"}
     control_rows = [
-        {"name": name, **task.score(task.predict(model, dataset, "test", name), dataset, "test")}
+        {"name": name, **task.score(task.predict(model, data, "test", name), data, "test")}
         for name, model in (controls or {}).items()
     ]
-    eager_file, inputs_file = scratch / "original.eager.pt", scratch / "inputs.pt"
-    pickles.save(states[-1].original, eager_file)
-    torch.save(inputs, inputs_file)
-    say("  measuring latency: original (eager fp32), every stage and final by turns")
-    contestants = {"original": latency.Contestant(eager_file, eager=True)}
-    for number, (name, state) in enumerate(list(named.items())[1:-1], 1):
-        file = timed / str(number) / "model.pt"
-        contestants[name] = latency.Contestant(file, engine=state.engine)
-    contestants["final"] = latency.Contestant(model_file, engine=final.engine)
-    for name, found in latency.measure(contestants, inputs_file).items():
-        measured[name]["latency_ms"] = found
-    last = list(named)[-1]
-    measured[last].setdefault("latency_ms", measured["final"]["latency_ms"])
+    job.say("  measuring latency: original (eager fp32), every stage and final by turns")
+    _time(job, named, rows, scratch, model_file)
     shutil.rmtree(timed)
-    evidence = report.build(recipe, dataset, measured, control_rows, parity, digest)
+    evidence = report.build(
+        job.recipe, data, task.metric(data), rows, control_rows, parity, digest or job.digest()
+    )
     if search is not None:
         evidence["search"] = search
-    _write_samples(ready / "samples", dataset)
-    extra_files = getattr(task, "extra_files", None)  # what a handler needs beside the model
-    extra = extra_files(dataset, ready) if extra_files else []
-    files.write_json(ready / "model.json", {**_card(recipe, task, dataset, final), "files": extra})
+    _write_samples(ready / "samples", task.samples(data, answers))
+    _write_card(job, final, ready)
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)
     return evidence
@@ -121,9 +111,8 @@ def install(scratch: Path, folder: Path) -> None:
         (ready / "samples").replace(folder / "samples")
     # An artefact with a report is complete: so it goes first and comes last.
     (folder / "report.json").unlink(missing_ok=True)
-    last = ("model.pt", "model.json", "report.html", "report.json")
-    extra = sorted(p.name for p in ready.iterdir() if p.is_file() and p.name not in last)
-    for name in (*extra, *last):
+    extra = sorted(p.name for p in ready.iterdir() if p.is_file() and p.name not in _INSTALLED_LAST)
+    for name in (*extra, *_INSTALLED_LAST):
         if (ready / name).exists():
             (ready / name).replace(folder / name)
     shutil.rmtree(ready)
@@ -136,43 +125,9 @@ def recover(scratch: Path, folder: Path) -> None:
         install(scratch, folder)
 
 
-def _check_answers(task: Task, dataset: Dataset, final: State, file: Path) -> None:
-    """Refuse a file that, over the whole test split, answers otherwise than the model.
-
-    Tracing keeps the one path that the example took: a model that chooses its path by its
-    input differs on some inputs only.
-    """
-    loaded = torchscript.load(file)
-    ours = task.predict(final.model, dataset, "test", "model")
-    theirs = task.predict(loaded, dataset, "test", "saved file")
-    same = task.agreement(theirs, ours)
-    if same < 1 - max(0.001, 1.5 / len(ours)):
-        raise ParityError(
-            f"the saved file answers otherwise than the model on {1 - same:.1%} of the test "
-            "split: the model's path depends on its input (control flow), and tracing keeps one "
-            "path. Write the choice with torch.where, or without it"
-        )
-
-
-def _card(recipe: Recipe, task: Task, dataset: Dataset, final: State) -> dict[str, Any]:
-    """The model card, see docs/architecture.md."""
-    return {
-        "name": recipe.name,
-        "task": recipe.task,
-        **task.card(recipe, dataset),
-        "model": {
-            "file": "model.pt",
-            "quantized_engine": final.engine,
-            "threads": recipe.serving.threads,
-            "batch_sizes": recipe.serving.warm_up(),
-        },
-        "serving": {
-            "workers": recipe.serving.workers,
-            "batch_size": recipe.serving.batch_size,
-            "max_batch_delay_ms": recipe.serving.max_batch_delay_ms,
-            "response_timeout_s": recipe.serving.response_timeout_s,
-        },
-    }
+def save_calls(job: Job[D, A], batches: tuple[int, ...], path: Path) -> None:
+    """Real held-out inputs for `latency.measure`: calls by the batch size they have."""
+    torch.save({f"batch{batch}": job.task.calls(job.data, batch) for batch in batches}, path)
 
 
 def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
@@ -186,43 +141,90 @@ def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
     return named
 
 
-def _measure(
-    task: Task,
-    dataset: Dataset,
-    state: State,
-    split: str,
-    reference: torch.Tensor,
-    place: Path,
-    title: str,
-) -> dict[str, Any]:
-    """What the report says of one model, latency aside; agreement is with `reference`.
-
-    Leaves the model's file in the folder `place`.
-    """
-    example = task.example(dataset)
-    scripted = script(state, example)
-    answers = task.predict(state.model, dataset, "test", title)
-    compared = answers if split == "test" else task.predict(state.model, dataset, split, title)
-    # Of one name for all, as the records in the file hold it.
-    size = torchscript.save(scripted, place / "model.pt")
+def _measure(job: Job[D, A], state: State, answers: A, place: Path) -> dict[str, Any]:
+    """Score, cost and size of one model; leaves its file in the folder `place`."""
+    scripted = script(state, job.task.calls(job.data, 1)[0])
     return {
-        **task.score(answers, dataset, "test"),
-        "parameters": parameters(state.float_model),
-        "macs": macs(state.float_model, example),
-        "bytes": size,
-        "agreement": task.agreement(compared, reference),
-        "agreement_samples": len(compared),
-        **({"details": state.details} if state.details else {}),
+        **job.task.score(answers, job.data, "test"),
+        **job.task.cost(state, job.data, answers),
+        # Of one name for all, as the records in the file hold it.
+        "bytes": torchscript.save(scripted, place / "model.pt"),
     }
 
 
-def _write_samples(folder: Path, dataset: Dataset) -> None:
+def _check_answers(job: Job[D, A], answers: A, file: Path) -> None:
+    """Refuse a file that, over the whole test split, answers otherwise than the model.
+
+    Tracing keeps the one path that the example took: a model that chooses its path by its
+    input differs on some inputs only.
+    """
+    loaded = torchscript.load(file)
+    same = job.task.agreement(job.task.predict(loaded, job.data, "test", "saved file"), answers)
+    if same < 1 - max(0.001, 1.5 / job.data.count("test")):
+        raise ParityError(
+            f"the saved file answers otherwise than the model on {1 - same:.1%} of the test "
+            "split: the model's path depends on its input (control flow), and tracing keeps one "
+            "path. Write the choice with torch.where, or without it"
+        )
+
+
+def _time(
+    job: Job[D, A],
+    named: dict[str, State],
+    rows: dict[str, dict[str, Any]],
+    scratch: Path,
+    model_file: Path,
+) -> None:
+    """Latency of the original (eager float32), every stage and the final file, by turns."""
+    eager_file, calls_file = scratch / "original.eager.pt", scratch / "calls.pt"
+    original, final = named["original"].original, list(named.values())[-1]
+    pickles.save(original, eager_file)
+    save_calls(job, LATENCY_BATCHES, calls_file)
+    contestants = {"original": latency.Contestant(eager_file, eager=True)}
+    for number, (name, state) in enumerate(list(named.items())[1:-1], 1):
+        file = scratch / "timed" / str(number) / "model.pt"
+        contestants[name] = latency.Contestant(file, engine=state.engine)
+    contestants["final"] = latency.Contestant(model_file, engine=final.engine)
+    for name, measured in latency.measure(contestants, calls_file).items():
+        rows[name]["latency_ms"] = measured
+    rows[list(named)[-1]].setdefault("latency_ms", rows["final"]["latency_ms"])
+
+
+def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
+    """The model card, see docs/architecture.md, and the files that it names."""
+    recipe, serving = job.recipe, job.recipe.serving
+    own = job.task.card(recipe, job.data)
+    extra = job.task.files(recipe, job.data)
+    for name, source in extra.items():
+        shutil.copyfile(source, folder / name)
+    card = {
+        "name": recipe.name,
+        "task": recipe.task,
+        **own,
+        "model": {
+            "file": "model.pt",
+            "quantized_engine": final.engine,
+            "threads": serving.threads,
+            "batch_sizes": serving.warm_up(),
+            **own.get("model", {}),
+        },
+        "serving": {
+            "workers": serving.workers,
+            "batch_size": serving.batch_size,
+            "max_batch_delay_ms": serving.max_batch_delay_ms,
+            "response_timeout_s": serving.response_timeout_s,
+        },
+        "files": sorted(extra),
+    }
+    files.write_json(folder / "model.json", card)
+
+
+def _write_samples(folder: Path, samples: list[Sample]) -> None:
     """Real encoded test inputs with their labels, for the live check after deployment."""
-    if not dataset.samples:
+    if not samples:
         return
     with files.replacing(folder) as aside:
         aside.mkdir(parents=True)
-        for name, content, _ in dataset.samples:
-            (aside / name).write_bytes(content)
-        labels = {name: label for name, _, label in dataset.samples}
-        files.write_json(aside / "labels.json", labels)
+        for sample in samples:
+            (aside / sample.file).write_bytes(sample.content)
+        files.write_json(aside / "labels.json", {s.file: s.label for s in samples})

@@ -60,21 +60,23 @@ def scatter(
     title: str,
     x_label: str,
     y_label: str,
+    y_unit: str = "%",
     higher_is_better: bool = True,
     budget: float | None = None,
 ) -> str:
-    """An SVG of quality (linear, in per cent) over cost (logarithmic), its front as a line.
+    """An SVG of quality (linear) over cost (logarithmic), its front as a line.
 
     Args:
-        points: cost x above 0, quality y as a share.
+        points: cost x above 0, quality y as it is printed.
         title: read out by screen readers.
         x_label, y_label: of the axes.
+        y_unit: follows the numbers of the y axis.
         higher_is_better: whether larger y is better.
         budget: y of the line that the gate draws.
     """
     xs = [p.x for p in points]
     ys = [p.y for p in points] + ([budget] if budget is not None else [])
-    span = max(max(ys) - min(ys), 0.002)
+    span = max(max(ys) - min(ys), 0.2)
     low, high = min(ys) - 0.12 * span, max(ys) + 0.15 * span
     left, right = math.log10(min(xs)) - 0.12, math.log10(max(xs)) + 0.12
 
@@ -88,10 +90,11 @@ def scatter(
 
     bottom, end = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     parts = []
-    for tick in _ticks(low * 100, high * 100):
-        y = py(tick / 100)
+    for tick in _ticks(low, high):
+        y = py(tick)
         parts.append(f'<line class="axis" x1="{_LEFT}" y1="{y}" x2="{end}" y2="{y}"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{plain(tick)}%</text>')
+        label = f"{plain(tick)}{escape(y_unit)}"
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>')
     for tick in _log_ticks(10**left, 10**right):
         x = px(tick)
         parts.append(f'<line class="axis" x1="{x}" y1="{_TOP}" x2="{x}" y2="{bottom}"/>')
@@ -187,8 +190,8 @@ def waterfall(
     """
     values = [s.value for s in steps]
     span = max(values) - min(values)
-    start = 0.0 if from_zero else min(values) - 0.35 * (span or 0.01)
-    end = max(values) + (0.0 if from_zero else 0.05 * (span or 0.01))
+    start = 0.0 if from_zero else min(values) - 0.35 * (span or 1.0)
+    end = max(values) + (0.0 if from_zero else 0.05 * (span or 1.0))
     scale = 100 / ((end - start) or 1.0)
     rows = []
     for number, step in enumerate(steps):
@@ -211,10 +214,10 @@ def waterfall(
 
 
 def _change(before: float, after: float, relative: bool) -> str:
-    """How a step changed a cost (in per cent) or a share (in points)."""
+    """How a step changed a cost (in per cent) or a quality (as it is printed)."""
     if relative:
         return f"{(after / before - 1) * 100:+.0f}%" if before else ""
-    return f"{(after - before) * 100:+.2f}"
+    return f"{after - before:+.2f}"
 
 
 def diverging(name: str, delta: float, largest: float, text: str, note: str = "") -> str:

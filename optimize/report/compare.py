@@ -8,7 +8,8 @@ from typing import Any
 import jsonschema
 
 from optimize.errors import OptionError
-from optimize.report.report import SCHEMA, metric_of, size
+from optimize.evaluation.metrics import Metric
+from optimize.report.report import SCHEMA, size
 
 _LABEL, _VALUE, _RATIO = 24, 20, 14
 
@@ -41,6 +42,14 @@ def whole(folder: Path) -> dict[str, Any]:
             f"{path} is not a report of this program's: {problem.message[:120]} (at {where}); "
             "run the recipe again"
         )
+    metric = Metric.of(found)
+    rows = {s["name"]: s for s in found["stages"]} | {k: found[k] for k in ("original", "final")}
+    for name, row in rows.items():
+        if not metric.holds(row.get(metric.name)):
+            raise OptionError(
+                f"{path} is not a report of this program's: {metric.name} of {name} is "
+                f"{row.get(metric.name)!r}; run the recipe again"
+            )
     return found  # type: ignore[no-any-return]
 
 
@@ -48,24 +57,28 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     """Lines of at most 80 columns: a row per figure, the second against the first.
 
     Raises:
-        OptionError: one counts accuracy and the other word errors.
+        OptionError: they are measured in different metrics.
     """
     a, b = first["final"], second["final"]
-    name, _ = metric_of(a)
-    if name not in b:
+    metric = Metric.of(first)
+    name = metric.name
+    if Metric.of(second) != metric:
         raise OptionError(
             f"{first['recipe']} is measured in {name} and {second['recipe']} is not: "
             "artefacts of different tasks cannot be compared"
         )
     lines = [_row("", first["recipe"], second["recipe"], "second"), "-" * 78]
 
+    def points(difference: float) -> str:
+        return metric.change(difference).replace("points", "pt")
+
     def row(label: str, of: Callable[[dict[str, Any]], str], note: str = "") -> None:
         lines.append(_row(label, of(first), of(second), note))
 
-    row(name, lambda r: f"{metric_of(r['final'])[1]:.4f}", f"{(b[name] - a[name]) * 100:+.2f} pt")
+    row(name, lambda r: f"{r['final'][name]:.4f}", points(b[name] - a[name]))
     row("95% interval", lambda r: f"{r['final']['ci95'][0]:.3f}-{r['final']['ci95'][1]:.3f}")
     row("samples", lambda r: str(r["final"]["samples"]))
-    row("lost to its original", lambda r: f"{r['gate']['drop'] * 100:+.2f} pt")
+    row("lost to its original", lambda r: points(r["gate"]["drop"]))
     row("agreement", lambda r: f"{r['final']['agreement']:.4f}")
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds")):
         row(label, lambda r, key=key: f"{r['final'][key]:,}", _ratio(a[key], b[key]))  # type: ignore[misc]

@@ -3,18 +3,16 @@
 from html import escape
 from typing import Any
 
+from optimize.evaluation.metrics import Metric
 from optimize.report import charts
 from optimize.report.charts import Point, Step
 from optimize.report.markup import (
     cell,
-    higher_is_better,
     milliseconds,
-    percent,
     section,
     table,
-    title,
 )
-from optimize.report.report import metric_of, size
+from optimize.report.report import size
 
 MANY = 24
 
@@ -30,45 +28,44 @@ def _entries(report: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
 
 
 def pareto(report: dict[str, Any]) -> str:
-    name, before = metric_of(report["original"])
-    better = higher_is_better(report)
-    gate = report["gate"]["max_drop"]
-    limit = before - gate if better else before + gate
+    metric = Metric.of(report)
+    before, scale = report["original"][metric.name], metric.scale
+    limit = metric.after_losing(before, report["gate"]["max_drop"]) * scale
     latency, sizes = [], []
     base = report["original"]["latency_ms"]["batch1_threads1"]["p50"]
     for label, metrics, kind in _entries(report):
-        value = metrics[name]
+        value, text = metrics[metric.name] * scale, metric.text(metrics[metric.name])
         sizes.append(
-            Point(
-                label, metrics["bytes"] / 1e6, value, kind, size(metrics["bytes"]), percent(value)
-            )
+            Point(label, metrics["bytes"] / 1e6, value, kind, size(metrics["bytes"]), text)
         )
         timed = metrics.get("latency_ms", {}).get("batch1_threads1")
         if timed:
             told = milliseconds(timed["p50"])
-            latency.append(Point(label, timed["p50"], value, kind, told, percent(value)))
+            latency.append(Point(label, timed["p50"], value, kind, told, text))
     trials = [t for t in report.get("search", {}).get("points", []) if t.get("bytes")]
     for trial in trials:
-        value = before - trial["drop"] if better else before + trial["drop"]
+        worth = metric.after_losing(before, trial["drop"])
+        value, text = worth * scale, metric.text(worth)
         kind = "best" if trial.get("front") else "trial"
         label = f"trial {trial['number']}"
         if trial.get("latency_ratio"):
             took = trial["latency_ratio"] * base
-            latency.append(Point(label, took, value, kind, milliseconds(took), percent(value)))
+            latency.append(Point(label, took, value, kind, milliseconds(took), text))
         told = size(trial["bytes"])
-        sizes.append(Point(label, trial["bytes"] / 1e6, value, kind, told, percent(value)))
+        sizes.append(Point(label, trial["bytes"] / 1e6, value, kind, told, text))
     shown = [p.y for p in [*latency, *sizes]]
     # A budget far from every model would squeeze them into a corner.
-    near = limit >= min(shown) - 3 * (max(shown) - min(shown) + 0.002)
+    near = limit >= min(shown) - 3 * (max(shown) - min(shown) + 0.2)
     plots = "".join(
         f"<figure>{drawn}</figure>"
         for drawn in (
             charts.scatter(
                 points,
-                title=f"{title(name)} against {cost}",
+                title=f"{metric.title} against {cost}",
                 x_label=axis,
-                y_label=name,
-                higher_is_better=better,
+                y_label=metric.name,
+                y_unit=metric.unit,
+                higher_is_better=metric.higher_is_better,
                 budget=limit if near else None,
             )
             for points, cost, axis in (
@@ -83,29 +80,33 @@ def pareto(report: dict[str, Any]) -> str:
     if trials:
         kinds += [("best", "search trial on the front"), ("trial", "other search trial")]
     key = "".join(f'<span class="{kind}">{text}</span>' for kind, text in kinds)
-    lead = f"{title(name)} in per cent. Up and to the left is better; the line joins the models "
-    lead = lead if better else lead.replace("Up", "Down")
+    way = "Up" if metric.higher_is_better else "Down"
+    unit = " in per cent" if metric.unit == "%" else ""
+    lead = f"{metric.title}{unit}. {way} and to the left is better; the line joins the models "
     lead += "that no other beats in both ways."
     if trials:
         lead += " Search trials were judged on the validation split."
     return section(
-        f"{title(name)} against cost",
+        f"{metric.title} against cost",
         lead,
         f'<div class="pair">{plots}</div><div class="key soft">{key}</div>',
     )
 
 
 def waterfalls(report: dict[str, Any]) -> str:
-    name, _ = metric_of(report["original"])
+    metric = Metric.of(report)
     stages = [(s["name"], s) for s in report["stages"]]
     if not stages:
         return ""
     entries = [("original", report["original"]), *stages, ("final", report["final"])]
     parts = [
         charts.waterfall(
-            title(name),
-            [Step(n, m[name], percent(m[name])) for n, m in entries],
-            higher_is_better=higher_is_better(report),
+            metric.title,
+            [
+                Step(n, m[metric.name] * metric.scale, metric.text(m[metric.name]))
+                for n, m in entries
+            ],
+            higher_is_better=metric.higher_is_better,
             from_zero=False,
         ),
         charts.waterfall(
@@ -129,7 +130,7 @@ def waterfalls(report: dict[str, Any]) -> str:
         )
     lead = (
         "Each bar is what a stage changed, measured on the same held-out samples; the first and "
-        f"last bars are the totals. The {title(name).lower()} axis does not start at zero."
+        f"last bars are the totals. The {metric.title.lower()} axis does not start at zero."
     )
     return section("Stage by stage", lead, f'<div class="falls">{"".join(parts)}</div>')
 

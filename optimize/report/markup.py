@@ -3,8 +3,6 @@
 from html import escape
 from typing import Any
 
-from optimize.report.report import metric_of
-
 
 def section(title: str, lead: str, body: str) -> str:
     told = f'<p class="soft">{lead}</p>' if lead else ""
@@ -51,16 +49,6 @@ def times(before: float, after: float, better: str, worse: str) -> str:
     good = ratio > 1
     text = f"{ratio:.1f}x {better}" if good else f"{1 / (ratio or 1):.1f}x {worse}"
     return f'<span class="{"good" if good else "bad"}">{text}</span>'
-
-
-def higher_is_better(report: dict[str, Any]) -> bool:
-    """Whether a higher metric is better."""
-    return metric_of(report["original"])[0] != "wer"
-
-
-def title(name: str) -> str:
-    return {"accuracy": "Accuracy", "macro_f1": "Macro F1", "auroc": "AUROC",
-            "wer": "Word error rate"}[name]  # fmt: skip
 
 
 def cell(value: Any) -> str:

@@ -9,19 +9,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from optimize.evaluation.metrics import Metric
 from optimize.report import figures
 from optimize.report.markup import (
     cell,
     count,
-    higher_is_better,
     milliseconds,
     percent,
     section,
     table,
     times,
-    title,
 )
-from optimize.report.report import metric_of, size
+from optimize.report.report import size
 from optimize.utils import files
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -59,17 +58,12 @@ def render(report: dict[str, Any]) -> str:
 
 
 def _points(report: dict[str, Any]) -> str:
-    """The metric's change in points, coloured: -0.66 points."""
-    name, before = metric_of(report["original"])
-    change = (report["final"][name] - before) * 100
-    tone = (
-        ""
-        if round(change, 2) == 0
-        else "good"
-        if (change > 0) == higher_is_better(report)
-        else "bad"
-    )
-    return f'<span class="{tone}">{change:+.2f} points</span>'
+    """The metric's change, coloured: -0.66 points."""
+    metric = Metric.of(report)
+    before, after = (report[entry][metric.name] for entry in ("original", "final"))
+    lost = round(metric.lost(before, after) * metric.scale, metric.digits)
+    tone = "" if lost == 0 else "bad" if lost > 0 else "good"
+    return f'<span class="{tone}">{metric.change(after - before)}</span>'
 
 
 def _configuration(key: str) -> tuple[str, str]:
@@ -79,10 +73,10 @@ def _configuration(key: str) -> tuple[str, str]:
 
 
 def _head(report: dict[str, Any]) -> str:
-    gate = report["gate"]
+    gate, metric = report["gate"], Metric.of(report)
     word = "passed" if gate["passed"] else "failed"
     mark = "✓" if gate["passed"] else "✗"
-    budget = f"at most {gate['max_drop'] * 100:.2f} points of {gate['metric']} may be lost"
+    budget = f"at most {metric.change(gate['max_drop']).lstrip('+')} of {metric.name} may be lost"
     if gate["min_agreement"]:
         budget += f", agreement at least {percent(gate['min_agreement'])}"
     task = report["task"].replace("_", " ")
@@ -92,18 +86,19 @@ def _head(report: dict[str, Any]) -> str:
         f"{escape(report['created'].replace('T', ' ')[:16])} UTC</p></header>"
         f'<section class="verdict {word}"><span class="mark" aria-hidden="true">{mark}</span>'
         f"<div><b>Gate {word}</b><p>{escape(gate['reason'])}</p>"
-        f'<p class="soft">Budget: {budget}. Measured: {gate["drop"] * 100:+.2f} points lost on '
+        f'<p class="soft">Budget: {budget}. Measured: {metric.change(gate["drop"])} lost on '
         f"{report['final']['samples']:,} held-out samples.</p></div></section>"
     )
 
 
 def _tiles(report: dict[str, Any]) -> str:
     original, final = report["original"], report["final"]
-    name, before = metric_of(original)
+    metric = Metric.of(report)
+    before, after = original[metric.name], final[metric.name]
     then = original["latency_ms"]["batch1_threads1"]["p50"]
     now = final["latency_ms"]["batch1_threads1"]["p50"]
     tiles = [
-        (title(name), percent(final[name]), f"from {percent(before)}, {_points(report)}"),
+        (metric.title, metric.text(after), f"from {metric.text(before)}, {_points(report)}"),
         (
             "File",
             size(final["bytes"]),
@@ -134,14 +129,14 @@ def _timing(found: dict[str, float]) -> str:
 
 def _before_after(report: dict[str, Any]) -> str:
     original, final = report["original"], report["final"]
-    name, _ = metric_of(original)
+    metric = Metric.of(report)
 
-    def score(metrics: dict[str, Any]) -> str:
-        low, high = (end * 100 for end in metrics["ci95"])
-        return f"{percent(metrics[name])}<small>{low:.2f}&ndash;{high:.2f}</small>"
+    def score(row: dict[str, Any]) -> str:
+        low, high = (f"{end * metric.scale:.{metric.digits}f}" for end in row["ci95"])
+        return f"{metric.text(row[metric.name])}<small>{low}&ndash;{high}</small>"
 
     rows = [
-        [f"{title(name)}, 95% interval", score(original), score(final), _points(report)],
+        [f"{metric.title}, 95% interval", score(original), score(final), _points(report)],
     ]
     for key, label in (("parameters", "Parameters"), ("macs", "Multiply-adds")):
         rows.append(
@@ -191,31 +186,32 @@ def _controls(report: dict[str, Any]) -> str:
         "undistilled": "the student trained without a teacher",
         "scratch": "the final shape trained from scratch",
     }
-    rows = [["final model", percent(metric_of(report["final"])[1])]]
+    metric = Metric.of(report)
+    rows = [["final model", metric.text(report["final"][metric.name])]]
     for control in report["controls"]:
         name = told.get(control["name"], control["name"])
-        rows.append([escape(name), percent(metric_of(control)[1])])
+        rows.append([escape(name), metric.text(control[metric.name])])
     lead = "Models trained on the labels alone, with as many epochs."
-    head = ["", title(metric_of(report["final"])[0])]
+    head = ["", metric.title]
     return section("What the chain is worth", lead, table(head, rows))
 
 
 def _exports(report: dict[str, Any]) -> str:
     rows = []
-    measure = "wer" if "wer" in report["final"] else "accuracy"
+    metric = Metric.of(report)
     for name, found in report["exports"].items():
-        parity, score, ratio = (found.get(k) for k in ("parity", measure, "latency_ratio"))
+        parity, score, ratio = (found.get(k) for k in ("parity", metric.name, "latency_ratio"))
         rows.append(
             [
                 escape(name),
                 escape(str(found.get("file", ""))),
                 size(found["bytes"]) if "bytes" in found else "",
                 f"{parity:.2g}" if isinstance(parity, float) else cell(parity),
-                percent(score) if isinstance(score, float) else cell(score),
+                metric.text(score) if isinstance(score, float) else cell(score),
                 f"{ratio:.2f}x" if isinstance(ratio, float) else cell(ratio),
             ]
         )
-    head = ["Format", "File", "Size", "Parity error", title(measure), "Latency to model.pt"]
+    head = ["Format", "File", "Size", "Parity error", metric.title, "Latency to model.pt"]
     return section("Exports", "", table(head, rows)) if rows else ""
 
 

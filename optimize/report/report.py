@@ -5,17 +5,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from optimize.data.dataset import Dataset
+from optimize.data.dataset import Data
 from optimize.errors import ModelError
 from optimize.evaluation import environment
-from optimize.recipe.schema import Recipe
+from optimize.evaluation.metrics import Metric
+from optimize.recipe.schema import Budget, Recipe
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
 
 def build(
     recipe: Recipe,
-    dataset: Dataset,
+    data: Data,
+    metric: Metric,
     measured: dict[str, dict[str, Any]],
     controls: list[dict[str, Any]],
     parity: float,
@@ -25,7 +27,8 @@ def build(
 
     Args:
         recipe: what was asked.
-        dataset: what it was measured on.
+        data: what it was measured on.
+        metric: what it was measured in.
         measured: `original`, `stage:NAME` in order, and `final`, each with its metrics.
         controls: metrics of the models trained for comparison, each with a `name`.
         parity: relative error of the reloaded file.
@@ -45,15 +48,14 @@ def build(
         "versions": environment.versions(),
         "machine": environment.describe(),
         "data": {
-            "name": dataset.name,
-            "source": dataset.source,
-            "fingerprint": dataset.fingerprint(),
-            "labels": dataset.labels,
-            "train": len(dataset.train) if dataset.train is not None else 0,
-            "validation": len(dataset.validation) if dataset.validation is not None else 0,
-            "test": len(dataset.test),
-            "notes": dataset.notes,
+            "name": data.name,
+            "source": data.source,
+            "fingerprint": data.fingerprint(),
+            "labels": data.labels,
+            **{split: data.count(split) for split in ("train", "validation", "test")},
+            "notes": data.notes,
         },
+        "metric": metric.to_json(),
         "original": original,
         "stages": [
             {"name": name.removeprefix("stage:"), **metrics}
@@ -63,36 +65,28 @@ def build(
         "final": final,
         "controls": controls,
         "parity": parity,
-        "gate": gate(recipe, original, final),
+        "gate": gate(recipe.budget, metric, original, final),
         "exports": {},
     }
 
 
-def metric_of(metrics: dict[str, Any]) -> tuple[str, float]:
-    """The metric's name and value: the one `metric` names, else accuracy, or wer (lower is
-    better)."""
-    name = metrics.get("metric") or ("accuracy" if "accuracy" in metrics else "wer")
-    return name, metrics[name]
-
-
-def gate(recipe: Recipe, original: dict[str, Any], final: dict[str, Any]) -> dict[str, Any]:
+def gate(
+    budget: Budget, metric: Metric, original: dict[str, Any], final: dict[str, Any]
+) -> dict[str, Any]:
     """Whether the final model stayed within the budget, and why not."""
-    name, before = metric_of(original)
-    after = final[name]
-    drop = after - before if name == "wer" else before - after
+    drop = metric.lost(original[metric.name], final[metric.name])
     reasons = []
-    # Both are counts over the same samples: half a sample is below what can be told apart.
-    if drop > recipe.budget.max_drop + 0.5 / max(1, final["samples"]):
-        reasons.append(f"{name} lost {drop:.4f}, the budget is {recipe.budget.max_drop:.4f}")
-    if final["agreement"] < recipe.budget.min_agreement:
+    if drop > budget.max_drop + metric.tolerance(final["samples"]):
+        reasons.append(f"{metric.name} lost {drop:.4f}, the budget is {budget.max_drop:.4f}")
+    if final["agreement"] < budget.min_agreement:
         reasons.append(
             f"agreement with the original is {final['agreement']:.3f}, the budget asks "
-            f"{recipe.budget.min_agreement:.3f}"
+            f"{budget.min_agreement:.3f}"
         )
     return {
-        "metric": name,
-        "max_drop": recipe.budget.max_drop,
-        "min_agreement": recipe.budget.min_agreement,
+        "metric": metric.name,
+        "max_drop": budget.max_drop,
+        "min_agreement": budget.min_agreement,
         "drop": drop,
         "passed": not reasons,
         "reason": "; ".join(reasons) or "within the budget",
@@ -138,17 +132,18 @@ def size(count: float) -> str:
 
 def summary(report: dict[str, Any]) -> list[str]:
     """The report in a terminal: a table of at most 80 columns, then the gate."""
+    name = Metric.of(report).name
     rows = [("", "metric", "params", "MACs", "file", "agree", "b1 ms")]
     entries = [("original", report["original"])]
     entries += [(stage["name"], stage) for stage in report["stages"]]
     entries += [("final", report["final"])]
     entries += [(f"({control['name']})", control) for control in report["controls"]]
-    for name, metrics in entries:
+    for title, metrics in entries:
         latency = metrics.get("latency_ms", {}).get("batch1_threads1", {})
         rows.append(
             (
-                name,
-                f"{metric_of(metrics)[1]:.4f}",
+                title,
+                f"{metrics[name]:.4f}",
                 f"{metrics['parameters'] / 1e3:.1f}k" if "parameters" in metrics else "",
                 f"{metrics['macs'] / 1e6:.1f}M" if "macs" in metrics else "",
                 size(metrics["bytes"]) if "bytes" in metrics else "",
@@ -163,10 +158,11 @@ def summary(report: dict[str, Any]) -> list[str]:
 def ratios(report: dict[str, Any]) -> list[str]:
     """Before and after in three lines, and the gate."""
     original, final = report["original"], report["final"]
-    name, before = metric_of(original)
+    metric = Metric.of(report)
+    before, after = original[metric.name], final[metric.name]
     lines = [
-        f"{name:<9}{before:.4f} -> {final[name]:.4f} "
-        f"({(final[name] - before) * 100:+.2f} points, {final['samples']} samples, 95% interval "
+        f"{metric.name:<9}{before:.4f} -> {after:.4f} "
+        f"({metric.change(after - before)}, {final['samples']} samples, 95% interval "
         f"{final['ci95'][0]:.3f}-{final['ci95'][1]:.3f})",
         f"size     {size(original['bytes'])} -> {size(final['bytes'])} "
         f"({original['bytes'] / final['bytes']:.1f}x smaller)",

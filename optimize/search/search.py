@@ -13,22 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
-import torch
-
-from optimize.data.dataset import Dataset
 from optimize.errors import OptimizeError, RecipeError, StorageError
 from optimize.evaluation import latency
 from optimize.pipeline import artifact
-from optimize.pipeline.run import run_stages
+from optimize.pipeline.job import Job
+from optimize.pipeline.stages import run_stages
 from optimize.recipe.schema import Recipe, SearchOptions, StageSpec
 from optimize.report import page, report
 from optimize.search import space, study
-from optimize.tasks.base import State, Task
+from optimize.tasks.base import A, D, Memory, State
 from optimize.utils import files, pickles, torchscript
 
-Say = Callable[[str], None]
 _ROUNDS = 4
 _LEAST_GAIN = 0.98  # of the cost: less is within the noise of a measurement
 
@@ -42,77 +39,66 @@ class _Tried:
 
 
 @dataclass
-class _Search:
-    """What every trial needs."""
+class _Search(Generic[D, A]):
+    """What every trial needs; `answers` and `score` are the original's on the validation split."""
 
-    recipe: Recipe
+    job: Job[D, A]
     options: SearchOptions
-    task: Task
-    dataset: Dataset
-    folder: Path
-    digest: str
-    say: Say
     begun: list[State]
+    memory: Memory
     study: Any
-    answers: torch.Tensor
+    answers: A
     score: float
     best: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def recipe(self) -> Recipe:
+        return self.job.recipe
+
+    @property
     def scratch(self) -> Path:
-        return self.folder / "search"
+        return self.job.folder / "search"
 
 
-def run(
-    recipe: Recipe,
-    task: Task,
-    dataset: Dataset,
-    folder: Path,
-    *,
-    digest: str,
-    resume: bool,
-    say: Say,
-) -> None:
-    """Search, and leave the best artefact that meets the budget in `folder`.
+def run(job: Job[D, A]) -> None:
+    """Search, and leave the best artefact that meets the budget in the job's folder.
 
     Args:
-        recipe: with `search` set; its stages are the starting point.
-        task, dataset: what is trained, on what. Decisions use the validation split.
-        folder: the artefact's; the study is in its subfolder `search`.
-        digest: of recipe and data, for the finished report.
-        resume: go on with an earlier study; one in a shared storage is always gone on with.
-        say: told a line at each step.
+        job: its recipe has `search` set, and stages that are the starting point. Decisions use
+            the validation split. The study is in the folder's subfolder `search`; with `resume`
+            an earlier one goes on, and one in a shared storage always does.
 
     Raises:
         DataError: there is no labelled split to decide on.
         RecipeError: the storage cannot be reached, or there is nothing to explore.
     """
+    recipe, task = job.recipe, job.task
     options = recipe.search
     assert options is not None
     if not space.choices(recipe):
-        raise RecipeError("search: there is no distill, prune or quantize stage", recipe.file)
-    dataset = study.with_validation(dataset, recipe.seed)
-    scratch = folder / "search"
-    if not resume:
+        raise RecipeError("search: no stage of this recipe can be searched", recipe.file)
+    data = task.with_validation(job.data, recipe.seed)
+    digest = job.digest()
+    job = dataclasses.replace(job, data=data)
+    scratch = job.folder / "search"
+    if not job.resume:
         shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    artifact.recover(scratch, folder)
     first = dataclasses.replace(recipe, stages=recipe.stages[: space.prefix(recipe)])
-    begun = run_stages(first, task, dataset, folder / "stages", resume=resume, say=say)
-    answers = task.predict(begun[-1].original, dataset, "validation", "original")
-    score = report.metric_of(task.score(answers, dataset, "validation"))[1]
-    begun_study = study.begin(recipe, options, scratch, dataset.fingerprint())
-    search = _Search(
-        recipe, options, task, dataset, folder, digest, say, begun, begun_study, answers, score
-    )
+    memory = Memory()
+    begun = run_stages(dataclasses.replace(job, recipe=first), job.folder / "stages", memory=memory)
+    answers = task.predict(begun[-1].original, data, "validation", "original")
+    score = task.score(answers, data, "validation")[task.metric(data).name]
+    begun_study = study.begin(recipe, options, scratch, data.fingerprint())
+    search = _Search(job, options, begun, memory, begun_study, answers, score)
     _remember(search)
     _loop(search)
     if not search.best:
         _publish_closest(search)
-    _account(search, finished=True)
+    _account(search, digest=digest)
 
 
-def _loop(search: _Search) -> None:
+def _loop(search: _Search[D, A]) -> None:
     """Ask, try, tell, until the trials or the minutes are used up or nothing new is left."""
     import optuna
 
@@ -131,12 +117,12 @@ def _loop(search: _Search) -> None:
             search.study.tell(trial, state=state.FAIL)
             repeats += 1
             if repeats > 50:
-                search.say("  every candidate of this space has been tried")
+                search.job.say("  every candidate of this space has been tried")
                 return
             continue
         repeats = 0
         trial.set_user_attr("stages", words)
-        search.say(f"  trial {trial.number}: {words}")
+        search.job.say(f"  trial {trial.number}: {words}")
         try:
             tried = _try(search, params, end, trial.set_user_attr)
         except StorageError:
@@ -144,12 +130,12 @@ def _loop(search: _Search) -> None:
         except (OptimizeError, ValueError) as error:
             trial.set_user_attr("error", str(error)[:300])
             search.study.tell(trial, state=state.FAIL)
-            search.say(f"    failed: {error}")
+            search.job.say(f"    failed: {error}")
             continue
         for key, value in tried.found.items():
             trial.set_user_attr(key, value)
         ratio = tried.found.get("latency_ratio")
-        search.say(
+        search.job.say(
             f"    loses {tried.found['drop'] * 100:+.2f} points on validation, "
             f"{report.size(tried.found['bytes'])}"
             + (f", {1 / ratio:.1f}x speed" if ratio else "")
@@ -160,11 +146,11 @@ def _loop(search: _Search) -> None:
         else:
             search.study.tell(trial, (tried.found["cost"], max(0.0, tried.found["drop"])))
             _consider(search, trial.number, params, tried)
-        _account(search, finished=False)
+        _account(search)
 
 
 def _try(
-    search: _Search, params: space.Params, end: float, note: Callable[[str, Any], None]
+    search: _Search[D, A], params: space.Params, end: float, note: Callable[[str, Any], None]
 ) -> _Tried:
     """Train a little, measure, and train in full unless another candidate is better already."""
     specs = space.stages(search.recipe, params)
@@ -178,7 +164,7 @@ def _try(
     return _run(search, specs)
 
 
-def _beaten(search: _Search, brief: dict[str, Any]) -> bool:
+def _beaten(search: _Search[D, A], brief: dict[str, Any]) -> bool:
     """Whether a finished candidate costs no more and lost less after as short a training."""
     return any(
         point["cost"] <= brief["cost"] and point.get("short_drop", 1.0) < brief["drop"]
@@ -187,22 +173,20 @@ def _beaten(search: _Search, brief: dict[str, Any]) -> bool:
     )
 
 
-def _run(search: _Search, specs: list[StageSpec], *, brief: bool = False) -> _Tried:
+def _run(search: _Search[D, A], specs: list[StageSpec], *, brief: bool = False) -> _Tried:
     """Run a candidate's stages and measure it on the validation split, latency only if it
     matters where that is to be `brief`."""
     recipe = dataclasses.replace(search.recipe, stages=specs)
+    job = dataclasses.replace(search.job, recipe=recipe, resume=False, say=_silent)
+    task, data, budget = job.task, job.data, recipe.budget
     work = search.scratch / "work"
     shutil.rmtree(work, ignore_errors=True)
-    states = run_stages(
-        recipe, search.task, search.dataset, work, resume=False, say=_silent, begun=search.begun
-    )
-    final, example = states[-1], search.task.example(search.dataset)
-    file = work / "model.pt"
-    size = torchscript.save(artifact.script(final, example), file)
-    answers = search.task.predict(final.model, search.dataset, "validation", "candidate")
-    name, after = report.metric_of(search.task.score(answers, search.dataset, "validation"))
-    drop = after - search.score if name == "wer" else search.score - after
-    budget = search.recipe.budget
+    states = run_stages(job, work, begun=search.begun, memory=search.memory)
+    final, file = states[-1], work / "model.pt"
+    size = torchscript.save(artifact.script(final, task.calls(data, 1)[0]), file)
+    answers = task.predict(final.model, data, "validation", "candidate")
+    metric, row = task.metric(data), task.score(answers, data, "validation")
+    drop = metric.lost(search.score, row[metric.name])
     timed = {}
     if not brief or budget.objective != "size":
         ratio, batched = _latency(search, final, file)
@@ -217,37 +201,38 @@ def _run(search: _Search, specs: list[StageSpec], *, brief: bool = False) -> _Tr
             "bytes": size,
             **timed,
             "cost": cost,
-            "meets_budget": drop <= budget.max_drop + 0.5 / len(answers)
-            and search.task.agreement(answers, search.answers) >= budget.min_agreement,
+            "meets_budget": drop <= budget.max_drop + metric.tolerance(row["samples"])
+            and task.agreement(answers, search.answers) >= budget.min_agreement,
             "short": False,
         },
     )
 
 
-def _latency(search: _Search, final: State, file: Path) -> tuple[float, float]:
+def _latency(search: _Search[D, A], final: State, file: Path) -> tuple[float, float]:
     """Time of the candidate over the original's, for one input and for a full batch."""
     work, serving = file.parent, search.recipe.serving
-    eager, inputs = work / "original.eager.pt", work / "inputs.pt"
-    pickles.save(final.original, eager)
-    torch.save(search.dataset.test.inputs[: max(8, serving.batch_size)].clone(), inputs)
     full = serving.batch_size if search.recipe.budget.objective == "throughput" else 1
-    found = latency.measure(
+    batches = tuple(sorted({1, full}))
+    eager, calls = work / "original.eager.pt", work / "calls.pt"
+    pickles.save(final.original, eager)
+    artifact.save_calls(search.job, batches, calls)
+    measured = latency.measure(
         {
             "original": latency.Contestant(eager, eager=True),
             "candidate": latency.Contestant(file, engine=final.engine),
         },
-        inputs,
-        batches=tuple(sorted({1, full})),
+        calls,
+        batches=batches,
         threads=(serving.threads,),
         rounds=_ROUNDS,
     )
-    ours, theirs = found["candidate"], found["original"]
+    ours, theirs = measured["candidate"], measured["original"]
     ratios = {key: ours[key]["p50"] / theirs[key]["p50"] for key in ours}
     by_batch = {int(key.split("_")[0].removeprefix("batch")): r for key, r in ratios.items()}
     return by_batch[1], by_batch[full]
 
 
-def _consider(search: _Search, number: int, params: space.Params, tried: _Tried) -> None:
+def _consider(search: _Search[D, A], number: int, params: space.Params, tried: _Tried) -> None:
     """Install the candidate if it meets the budget and is better than what is there."""
     cost = tried.found["cost"]
     if not tried.found["meets_budget"]:
@@ -259,26 +244,29 @@ def _consider(search: _Search, number: int, params: space.Params, tried: _Tried)
 
 
 def _install(
-    search: _Search, number: int, params: space.Params, tried: _Tried, *, only_if_passed: bool
+    search: _Search[D, A], number: int, params: space.Params, tried: _Tried, *, only_if_passed: bool
 ) -> None:
     recipe = dataclasses.replace(search.recipe, stages=space.stages(search.recipe, params))
     evidence = artifact.prepare(
-        recipe, search.task, search.dataset, tried.states, search.scratch,
-        digest="unfinished search", search=_summary(search, number, finished=False), say=_silent,
-    )  # fmt: skip
+        dataclasses.replace(search.job, recipe=recipe, say=_silent),
+        tried.states,
+        search.scratch,
+        digest="unfinished search",
+        search=_summary(search, number, finished=False),
+    )
     passed = evidence["gate"]["passed"]
     if only_if_passed and not passed:
         shutil.rmtree(search.scratch / "ready")
-        search.say("    the test split says otherwise: not taken")
+        search.job.say("    the test split says otherwise: not taken")
         return
-    artifact.install(search.scratch, search.folder)
+    artifact.install(search.scratch, search.job.folder)
     search.best = {"number": number, "cost": tried.found["cost"], "passed": passed}
     files.write_json(search.scratch / "best.json", search.best)
     if passed:
-        search.say(f"    installed in {search.folder}: the best within the budget so far")
+        search.job.say(f"    installed in {search.job.folder}: the best within the budget so far")
 
 
-def _publish_closest(search: _Search) -> None:
+def _publish_closest(search: _Search[D, A]) -> None:
     """No candidate met the budget: install the one that lost least, for its report."""
     done = [p for p in study.points(search.study) if p["state"] == "complete"]
     if not done:
@@ -289,22 +277,22 @@ def _publish_closest(search: _Search) -> None:
         )
     number = min(done, key=lambda point: point["drop"])["number"]
     params = search.study.get_trials(deepcopy=False)[number].params
-    search.say(f"  no candidate met the budget; trial {number} lost least")
+    search.job.say(f"  no candidate met the budget; trial {number} lost least")
     tried = _run(search, space.stages(search.recipe, params))
     _install(search, number, params, tried, only_if_passed=False)
 
 
-def _remember(search: _Search) -> None:
+def _remember(search: _Search[D, A]) -> None:
     """What an earlier run of this study installed."""
     try:
         kept = json.loads((search.scratch / "best.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if (search.folder / "report.json").is_file() and kept.get("passed"):
+    if (search.job.folder / "report.json").is_file() and kept.get("passed"):
         search.best = kept
 
 
-def _summary(search: _Search, chosen: int | None, *, finished: bool) -> dict[str, Any]:
+def _summary(search: _Search[D, A], chosen: int | None, *, finished: bool) -> dict[str, Any]:
     return {
         "objective": search.recipe.budget.objective,
         "finished": finished,
@@ -313,17 +301,18 @@ def _summary(search: _Search, chosen: int | None, *, finished: bool) -> dict[str
     }
 
 
-def _account(search: _Search, *, finished: bool) -> None:
-    """Bring the installed report's account of the search up to date."""
-    if not (search.folder / "report.json").is_file():
+def _account(search: _Search[D, A], *, digest: str | None = None) -> None:
+    """Bring the installed report's account of the search up to date; with a digest it is the
+    last one."""
+    if not (search.job.folder / "report.json").is_file():
         return
-    evidence = report.read(search.folder)
-    evidence["search"] = _summary(search, search.best.get("number"), finished=finished)
-    if finished:
-        evidence["digest"] = search.digest
+    evidence = report.read(search.job.folder)
+    evidence["search"] = _summary(search, search.best.get("number"), finished=digest is not None)
+    if digest is not None:
+        evidence["digest"] = digest
         shutil.rmtree(search.scratch / "work", ignore_errors=True)
-    page.write(search.folder, evidence)
-    files.write_json(search.folder / "report.json", evidence)
+    page.write(search.job.folder, evidence)
+    files.write_json(search.job.folder / "report.json", evidence)
 
 
 def _silent(line: str) -> None:

@@ -7,14 +7,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from optimize.recipe.schema import Recipe, StageSpec
 
 _SCALES = (0.5, 0.75, 1.0, 1.5)
-_EXPLORED = ("distill", "prune", "quantize")
 Params = dict[str, Any]
 
 
 def prefix(recipe: Recipe) -> int:
     """How many stages come before the first that the search explores."""
-    kinds = [spec.kind for spec in recipe.stages]
-    return next((n for n, kind in enumerate(kinds) if kind in _EXPLORED), len(kinds))
+    searched = [_is_searched(spec) for spec in recipe.stages]
+    return searched.index(True) if True in searched else len(searched)
 
 
 def choices(recipe: Recipe) -> dict[str, list[Any]]:
@@ -26,7 +25,7 @@ def choices(recipe: Recipe) -> dict[str, list[Any]]:
     """
     found: dict[str, list[Any]] = {}
     for spec in recipe.stages[prefix(recipe) :]:
-        if spec.kind not in _EXPLORED:
+        if not _is_searched(spec):
             continue
         if not hasattr(spec.options, "ratio"):
             found[spec.name] = [True, False]
@@ -116,6 +115,11 @@ def trains(specs: list[StageSpec]) -> bool:
         hasattr(s.options, "epochs") or getattr(s.options, "recover", None) is not None
         for s in specs
     )
+
+
+def _is_searched(spec: StageSpec) -> bool:
+    """Whether a search may change the stage, or leave it out."""
+    return bool(getattr(spec.options, "searched", False))
 
 
 def _alternatives(options: Any) -> dict[str, list[Any]]:

@@ -4,10 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from optimize.data.dataset import Dataset, Split
-from optimize.errors import DataError, RecipeError
+from optimize.errors import RecipeError
 from optimize.recipe.schema import Recipe, SearchOptions
 from optimize.search import space
 
@@ -70,18 +67,3 @@ def points(study: Any) -> list[dict[str, Any]]:
             for other in done
         )
     return found
-
-
-def with_validation(dataset: Dataset, seed: int) -> Dataset:
-    """The data set with a validation split: a tenth of the training data where it has none."""
-    if dataset.validation is not None:
-        return dataset
-    if dataset.train is None:
-        raise DataError(
-            f"data set {dataset.name} has no labelled split beside the test split, which is not "
-            "for decisions: a search needs 'validation' or 'train'"
-        )
-    order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
-    count = max(1, len(order) // 10)
-    held: Split = dataset.train[order[:count]]
-    return dataclasses.replace(dataset, validation=held, train=dataset.train[order[count:]])

@@ -4,14 +4,16 @@ import copy
 import dataclasses
 import functools
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from optimize.data.dataset import Dataset, Split
+from optimize.data.dataset import Dataset
 from optimize.errors import DataError
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
@@ -19,9 +21,21 @@ from optimize.pruning.sensitivity import accuracy_on, pruning_table
 from optimize.pruning.weights import NO_SPEED, held, zeros
 from optimize.quantization.fake_quantize import input_ranges, layers, simulated
 from optimize.quantization.quantize import QuantizeOptions, quantize
+from optimize.recipe.schema import Named
 from optimize.tasks.base import Context, State
+from optimize.tasks.splits import split_of
 from optimize.training.distillation import DistillOptions, distill, teacher_logits
 from optimize.training.fit import History, TrainOptions, fit
+
+BuildModel = Callable[[Named, Dataset, Path], nn.Module]
+
+
+@dataclass(frozen=True)
+class DistillStage(DistillOptions):
+    """Distil the current model into `student`, or into a copy of its own shape."""
+
+    searched: ClassVar[bool] = True
+    student: Named = field(default_factory=lambda: Named("convnet"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,7 @@ class PruneStage(PruneOptions):
         sensitivity_samples: images each of those evaluations sees.
     """
 
+    searched: ClassVar[bool] = True
     recover: DistillOptions | None = None
     sensitivity: list[float] = field(default_factory=list)
     sensitivity_samples: int = 1000
@@ -56,6 +71,7 @@ class QuantizeStage(QuantizeOptions):
             (quantization-aware training); a tenth of the usual learning rate serves.
     """
 
+    searched: ClassVar[bool] = True
     recover: DistillOptions | None = None
 
     def __post_init__(self) -> None:
@@ -64,70 +80,65 @@ class QuantizeStage(QuantizeOptions):
             raise ValueError(f"recover trains for static_int8, not for {self.method}")
 
 
-def split_of(dataset: Dataset, name: str) -> Split:
-    """A split of the data set, by name.
-
-    Raises:
-        DataError: there is none.
-    """
-    split: Split | None = getattr(dataset, name)
-    if split is None or not len(split):
-        raise DataError(f"data set {dataset.name} has no {name} split, and this recipe needs one")
-    return split
-
-
-def example(dataset: Dataset) -> Tensor:
-    """One real image uint8 `[1, C, H, W]`."""
-    return dataset.test.inputs[:1]
-
-
-def given(options: TrainOptions, context: Context, name: str) -> dict[str, Any]:
+def training_arguments(
+    options: TrainOptions, context: Context[Dataset], name: str
+) -> dict[str, Any]:
     """What `fit` and `distill` take beside model, data and options."""
     if options.patience:
-        split_of(context.dataset, "validation")
+        split_of(context.data, "validation")
     return {
         "seed": context.seed,
         "title": context.title,
-        "validation": context.dataset.validation,
+        "validation": context.data.validation,
         "progress": context.progress(name, options.checkpoint_seconds),
         "history": History(),
     }
 
 
-def training_logits(state: State, flip: bool, context: Context) -> Tensor:
+def training_logits(state: State, flip: bool, context: Context[Dataset]) -> Tensor:
     """What the original says of the training images, computed once per run."""
-    views = 2 if flip else 1
-    if state.training is None or len(state.training) < views:
-        split = split_of(context.dataset, "train")
-        state.training = teacher_logits(state.original, split, flip)
-    return state.training
+    split = split_of(context.data, "train")
+    name = f"training logits{', mirrored too' if flip else ''}"
+    return context.memory.once(
+        state.original, name, lambda: teacher_logits(state.original, split, flip)
+    )
 
 
-def run_train(state: State, options: TrainOptions, context: Context) -> State:
+def run_train(state: State, options: TrainOptions, context: Context[Dataset]) -> State:
     """Train the model itself; it becomes the original."""
-    arguments = given(options, context, "train")
-    fit(state.model, split_of(context.dataset, "train"), options, **arguments)
-    details = {"training": dataclasses.asdict(arguments["history"])}
-    return State(state.model, state.model, state.model, details=details)
+    arguments = training_arguments(options, context, "train")
+    fit(state.model, split_of(context.data, "train"), options, **arguments)
+    return State.of(state.model, training=dataclasses.asdict(arguments["history"]))
 
 
-def run_distill(
-    state: State, options: DistillOptions, context: Context, student: nn.Module
+def distill_into(
+    build: BuildModel,
+) -> Callable[[State, DistillStage, Context[Dataset]], State]:
+    """The stage that distils the original into a student, which `build` makes."""
+
+    def run(state: State, options: DistillStage, context: Context[Dataset]) -> State:
+        torch.manual_seed(context.seed)
+        student = build(options.student, context.data, context.folder)
+        return _distill(state, options, context, student)
+
+    return run
+
+
+def _distill(
+    state: State, options: DistillStage, context: Context[Dataset], student: nn.Module
 ) -> State:
-    """Distil the original into `student`."""
     logits = training_logits(state, options.flip, context)
-    arguments = given(options, context, "distill")
-    distill(student, logits, split_of(context.dataset, "train"), options, **arguments)
-    details = {"training": dataclasses.asdict(arguments["history"])}
-    return dataclasses.replace(state, model=student, float_model=student, details=details)
+    arguments = training_arguments(options, context, "distill")
+    distill(student, logits, split_of(context.data, "train"), options, **arguments)
+    return state.then(student, training=dataclasses.asdict(arguments["history"]))
 
 
-def run_prune(state: State, options: PruneStage, context: Context) -> State:
+def run_prune(state: State, options: PruneStage, context: Context[Dataset]) -> State:
     """Prune, recover after each step, and note what happened."""
-    image = example(context.dataset)
+    image = context.data.test.inputs[:1]
     details: dict[str, Any] = {}
     if options.sensitivity:
-        split = context.dataset.validation or split_of(context.dataset, "train")
+        split = context.data.validation or split_of(context.data, "train")
         accuracy = accuracy_on(split, options.sensitivity_samples)
         details["sensitivity"] = pruning_table(
             state.model, image, options.sensitivity, accuracy, keep=options.keep
@@ -148,40 +159,40 @@ def run_prune(state: State, options: PruneStage, context: Context) -> State:
         recover = functools.partial(_recover, state, options, context, details)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="structure: weights")
-        pruned = prune(state.model, image, options, split=context.dataset.train, recover=recover)
+        pruned = prune(state.model, image, options, split=context.data.train, recover=recover)
     details["widths"] = widths(pruned)
     if options.structure == "weights":
         details["zeros"] = zeros(pruned)
-    return dataclasses.replace(state, model=pruned, float_model=pruned, details=details)
+    return state.then(pruned, **details)
 
 
 def _recover(
     state: State,
     options: PruneStage,
-    context: Context,
+    context: Context[Dataset],
     details: dict[str, Any],
     model: nn.Module,
     step: int,
 ) -> None:
     assert options.recover is not None
     share = dataclasses.replace(options.recover, epochs=options.recover.epochs / options.iterations)
-    arguments = given(share, context, f"recover-{step}")
+    arguments = training_arguments(share, context, f"recover-{step}")
     arguments["seed"] = context.seed + step
     if options.iterations > 1:
         arguments["title"] = f"{context.title} {step + 1}/{options.iterations}"
     logits = training_logits(state, share.flip, context)
     with held(model) if options.structure == "weights" else nullcontext():
-        distill(model, logits, split_of(context.dataset, "train"), share, **arguments)
+        distill(model, logits, split_of(context.data, "train"), share, **arguments)
     details.setdefault("training", []).append(dataclasses.asdict(arguments["history"]))
 
 
-def calibration_images(context: Context, count: int) -> Tensor:
+def calibration_images(context: Context[Dataset], count: int) -> Tensor:
     """Real images to calibrate with, drawn from the training split.
 
     Raises:
         DataError: there are none.
     """
-    dataset = context.dataset
+    dataset = context.data
     images = dataset.train.inputs if dataset.train is not None else dataset.calibration
     if images is None:
         raise DataError(f"data set {dataset.name} has no images to calibrate with")
@@ -189,7 +200,7 @@ def calibration_images(context: Context, count: int) -> Tensor:
     return images[torch.randperm(len(images), generator=generator)[:count]]
 
 
-def run_quantize(state: State, options: QuantizeStage, context: Context) -> State:
+def run_quantize(state: State, options: QuantizeStage, context: Context[Dataset]) -> State:
     """Quantize, after training for it if asked, and note which layers stayed in float and why."""
     images = calibration_images(context, options.calibration)
     details: dict[str, Any] = {"method": options.method}
@@ -198,7 +209,7 @@ def run_quantize(state: State, options: QuantizeStage, context: Context) -> Stat
         model = _train_for_int8(state, options, context, images, details)
     accuracy = None
     if options.max_drop is not None or options.sensitivity:
-        split = context.dataset.validation or split_of(context.dataset, "train")
+        split = context.data.validation or split_of(context.data, "train")
         accuracy = accuracy_on(split, len(split) if options.max_drop is not None else 1000)
     quantized = quantize(model, images, options, accuracy=accuracy, details=details)
     if options.max_drop is not None:
@@ -220,7 +231,7 @@ def run_quantize(state: State, options: QuantizeStage, context: Context) -> Stat
 def _train_for_int8(
     state: State,
     options: QuantizeStage,
-    context: Context,
+    context: Context[Dataset],
     images: Tensor,
     details: dict[str, Any],
 ) -> nn.Module:
@@ -231,10 +242,10 @@ def _train_for_int8(
     model = copy.deepcopy(state.model)
     kept = [n for n in layers(model) if any(n == k or n.startswith(f"{k}.") for k in options.keep)]
     affines = input_ranges(model, images, options.ranges)
-    arguments = given(recover, context, "int8")
+    arguments = training_arguments(recover, context, "int8")
     logits = training_logits(state, recover.flip, context)
     with simulated(model, affines, only=[n for n in affines if n not in kept]):
-        split = split_of(context.dataset, "train")
+        split = split_of(context.data, "train")
         distill(model, logits, split, recover, freeze_norm=True, **arguments)
     details["training"] = dataclasses.asdict(arguments["history"])
     return model

@@ -1,165 +1,214 @@
-"""Speech recognition: Whisper checkpoints, recordings, and what compresses them.
+"""Speech recognition: Whisper checkpoints, recordings, and the word error rate."""
 
-`optimize.whisper.artifact` does what a recipe says here, with the same artefact and the same
-report as every task.
-"""
-
+import dataclasses
+import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
 
 from optimize.data import speech
-from optimize.errors import RecipeError
-from optimize.models.whisper import artifact as whisper_artifact
-from optimize.models.whisper import cost, find, screen, silence
-from optimize.models.whisper.checkpoint import Checkpoint, Spec
-from optimize.models.whisper.compress import ENGINE, CompressOptions
-from optimize.pipeline import artifact
+from optimize.data.dataset import Sample
+from optimize.errors import DataError
+from optimize.evaluation import word_errors
+from optimize.evaluation.metrics import Metric
+from optimize.models.whisper import build, cost, find
+from optimize.models.whisper.checkpoint import Checkpoint
+from optimize.models.whisper.compress import options_of
+from optimize.models.whisper.transcriber import Transcriber, batch
 from optimize.recipe.schema import Named, Recipe
-from optimize.report import report
-from optimize.tasks.base import Context, Stage, State
+from optimize.tasks import named, speech_stages
+from optimize.tasks.base import Inputs, Stage, State, Task
+from optimize.tasks.speech_stages import SpeechData, samples
+from optimize.utils import torchscript
+from optimize.utils.bars import bar
+from optimize.utils.packages import package_folder
 
-METRIC = "wer"
-HIGHER_IS_BETTER = False
+WORD_ERROR_RATE = Metric("wer", "Word error rate", higher_is_better=False, most=None)
 LANGUAGE = "en"
 MAX_SECONDS = 3600
+TIMED = 8  # recordings, evenly spaced, that latency and parity are measured on
+SAMPLES = 4
 
 
 @dataclass(frozen=True)
-class Int8Stage:
-    """Linear layers and vocabulary in int8, encoder attention in bf16."""
+class Transcripts:
+    """What a model said of each recording: token ids without start and end, and text."""
+
+    tokens: list[list[int]]
+    texts: list[str]
 
 
-@dataclass(frozen=True)
-class ScreenStage:
-    """The output head looks through a projection of `rank` columns first."""
+def load_recordings(spec: Named, folder: Path) -> speech.Speech:
+    """Recordings: `speech`, or `speech: {path: LISTING}`; see `optimize.data.speech`.
 
-    rank: int = screen.RANK
-
-
-@dataclass(frozen=True)
-class ContextStage:
-    """Encode the real audio only; see `optimize.whisper.silence`."""
-
-    group: int = silence.GROUP
-    step: int = 16
-    margin: int = 4
-    merged: int = 2
-
-
-def _refuse(state: State, options: Any, context: Context) -> State:
-    raise NotImplementedError("speech runs its stages itself, see `run`")
-
-
-STAGES: dict[str, Stage] = {
-    "int8": Stage(Int8Stage, _refuse),
-    "screen": Stage(ScreenStage, _refuse),
-    "context": Stage(ContextStage, _refuse),
-}
-
-
-def _options(spec: Named, known: tuple[str, ...]) -> dict[str, Any]:
-    for name in spec.options:
-        if name not in known:
-            message = f"{spec.name} has no option {name!r}; it takes {', '.join(known)}"
-            raise RecipeError(message, *spec.where)
-    return spec.options
-
-
-def _absolute(path: str | None, folder: Path) -> str | None:
-    return None if path is None else str(folder / Path(path).expanduser())
-
-
-def load_data(spec: Named, folder: Path) -> speech.Speech:
-    """Recordings: `speech`, or `speech: {path: LISTING}`; see `optimize.data.speech`."""
+    Raises:
+        DataError: there are none.
+        RecipeError: no such data set or option.
+    """
     if spec.name != "speech":
-        raise RecipeError(f"no data set {spec.name!r}; there is speech", *spec.where)
-    options = dict(_options(spec, ("path", "development", "limit")))
-    return speech.load(**{**options, "path": _absolute(options.get("path"), folder)})
+        raise named.unknown("data set", spec, ["speech"])
+    return named.call(speech.load, named.absolute(spec, folder, "path"))
 
 
 def load_checkpoint(spec: Named, folder: Path, override: str | None) -> Checkpoint:
     """Weights: `whisper`, or `whisper: {path: FOLDER, language: de}`; a recipe's `checkpoint`
-    names the folder too."""
+    names the folder too.
+
+    Raises:
+        DataError: there are none.
+        RecipeError: no such architecture or option.
+    """
     if spec.name != "whisper":
-        raise RecipeError(f"no architecture {spec.name!r}; there is whisper", *spec.where)
-    options = _options(spec, ("path", "language"))
-    path = _absolute(override or options.get("path"), folder)
-    return find.find(path, options.get("language", LANGUAGE))
+        raise named.unknown("architecture", spec, ["whisper"])
+    if override is not None:
+        spec = dataclasses.replace(spec, options={**spec.options, "path": override})
+    return named.call(find.find, named.absolute(spec, folder, "path"), language=LANGUAGE)
 
 
-def plan(recipe: Recipe) -> whisper_artifact.Plan:
-    """How the model is compressed after each of the recipe's stages."""
-    if recipe.stages and recipe.stages[0].kind != "int8":
-        raise RecipeError("the first stage of a speech recipe is int8", recipe.file)
-    options = CompressOptions("padded", rank=0, group=1, merged=1)
-    found: whisper_artifact.Plan = {}
-    for spec in recipe.stages:
-        if spec.kind == "screen":
-            options = replace(options, rank=spec.options.rank)
-        elif spec.kind == "context":
-            options = replace(options, context="real", **vars(spec.options))
-        found[spec.name] = options
-    return found
+def voice_detector() -> Path:
+    """silero-vad's TorchScript file.
+
+    Raises:
+        DataError: its package is not installed.
+    """
+    package = package_folder("silero_vad")
+    path = package / "data" / "silero_vad.jit" if package else None
+    if path is None or not path.is_file():
+        raise DataError(
+            "no voice detector here: `pip install --no-deps silero-vad==6.2.3` brings it"
+        )
+    return path
 
 
-def card(recipe: Recipe, spec: Spec) -> dict[str, Any]:
-    """The artefact's model.json, see docs/architecture.md."""
-    language = next((k for k, v in spec.languages.items() if v in spec.start), LANGUAGE)
-    serving = recipe.serving
+def decoder(checkpoint: Checkpoint) -> Callable[[list[int]], str]:
+    """From token ids to text, by the checkpoint's tokenizer."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(checkpoint.tokenizer))
+
+    def decode(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True))
+
+    return decode
+
+
+def same_text(text: str, reference: str) -> bool:
+    """Whether two texts have the same words."""
+    return word_errors.normalise(text) == word_errors.normalise(reference)
+
+
+def score(references: list[str], texts: list[str]) -> dict[str, Any]:
+    """Word error rate with samples and the bootstrap interval over utterances."""
+    measured = word_errors.measure(references, texts)
     return {
-        "name": recipe.name,
-        "task": recipe.task,
-        "handler": "speech_recognizer",
-        "labels": [],
-        "model": {
-            "file": "model.pt",
-            "quantized_engine": ENGINE,
-            "threads": serving.threads,
-            "batch_sizes": serving.warm_up(),
-            "decoding": {
-                "start": spec.start,
-                "language": language,
-                "languages": spec.languages,
-                "tasks": spec.tasks,
-            },
-        },
-        "input": {"max_seconds": MAX_SECONDS, "max_bytes": serving.max_bytes},
-        "serving": {
-            "workers": serving.workers,
-            "batch_size": serving.batch_size,
-            "max_batch_delay_ms": serving.max_batch_delay_ms,
-            "response_timeout_s": serving.response_timeout_s,
-        },
-        "files": ["tokenizer.json", "vad.jit"],
+        WORD_ERROR_RATE.name: measured.rate,
+        "samples": measured.utterances,
+        "ci95": list(measured.ci95),
     }
 
 
-def run(
-    recipe: Recipe, folder: Path, *, resume: bool = False, say: Callable[[str], None] = print
-) -> None:
-    """Run a speech recipe, see `optimize.whisper.artifact`.
+class SpeechRecognition(Task[SpeechData, Transcripts]):
+    """Float32 samples `[N, n]` at 16 kHz and their lengths `[N]` to token ids and counts.
 
-    Args:
-        recipe: a checked recipe.
-        folder: the artefact's.
-        resume: leave a finished artefact of the same recipe and data as it is.
-        say: told a line at each step.
-
-    Raises:
-        OptimizeError: data or weights are missing, or the saved file answers otherwise.
+    There is no training: compression is post-training, and the development recordings decide.
     """
-    data = load_data(recipe.data, recipe.folder)
-    say(f"data: {data.name}, {data.source}, {len(data.test)} test utterances")
-    found = load_checkpoint(recipe.model, recipe.folder, recipe.checkpoint)
-    say(f"model: {found.source}, {cost.parameters(found.spec) / 1e6:.1f}M parameters")
-    digest = f"{recipe.digest()}:{data.fingerprint()}:{found.source}"
-    if resume:
-        artifact.recover(folder / "stages", folder)
-        if report.is_current(folder, digest):
-            say(f"{folder} is finished and up to date")
-            return
-    whisper_artifact.make(
-        recipe, plan(recipe), card(recipe, found.spec), found, data, folder, digest=digest, say=say
-    )
+
+    stages: ClassVar[dict[str, Stage[SpeechData]]] = {
+        "int8": Stage(speech_stages.Int8Stage, speech_stages.run_int8),
+        "screen": Stage(speech_stages.ScreenStage, speech_stages.run_screen),
+        "context": Stage(speech_stages.ContextStage, speech_stages.run_context),
+    }
+    exporter = "optimize.export.subjects.speech"
+
+    def load_data(self, recipe: Recipe) -> SpeechData:
+        recordings = load_recordings(recipe.data, recipe.folder)
+        voice_detector()  # missing, it is told before anything runs
+        return SpeechData(
+            recordings, load_checkpoint(recipe.model, recipe.folder, recipe.checkpoint)
+        )
+
+    def build_model(self, recipe: Recipe, data: SpeechData) -> nn.Module:
+        return build.build(data.checkpoint, int8=False)
+
+    def calls(self, data: SpeechData, batch_size: int) -> list[Inputs]:
+        test = data.recordings.test
+        clips = samples([test[i * len(test) // TIMED] for i in range(TIMED)])
+        # A batch size above the number of clips takes some of them again.
+        clips = [clips[i % TIMED] for i in range(-(-TIMED // batch_size) * batch_size)]
+        return [batch(clips[i : i + batch_size]) for i in range(0, len(clips), batch_size)]
+
+    def predict(self, model: nn.Module, data: SpeechData, split: str, title: str) -> Transcripts:
+        if isinstance(model, Transcriber):
+            with torchscript.silenced():
+                model = model.scripted()  # several times faster than its loop in Python
+        tokens = []
+        with torch.inference_mode():
+            for utterance in bar(data.recordings.split(split), title=title, unit="clip"):
+                (clip,) = samples([utterance])
+                ids, counts = model(clip[None], torch.tensor([len(clip)]))
+                tokens.append(ids[0, : int(counts[0])].tolist())
+        decode = decoder(data.checkpoint)
+        return Transcripts(tokens, [decode(row) for row in tokens])
+
+    def metric(self, data: SpeechData) -> Metric:
+        return WORD_ERROR_RATE
+
+    def score(self, answers: Transcripts, data: SpeechData, split: str) -> dict[str, Any]:
+        return score([u.text for u in data.recordings.split(split)], answers.texts)
+
+    def agreement(self, answers: Transcripts, reference: Transcripts) -> float:
+        same = map(same_text, answers.texts, reference.texts)
+        return statistics.mean(map(float, same))
+
+    def cost(self, state: State, data: SpeechData, answers: Transcripts) -> dict[str, int]:
+        """Parameters of the checkpoint; multiply-accumulates of the mean test recording."""
+        spec = data.checkpoint.spec
+        options = None
+        if state.model is not state.original and isinstance(state.model, Transcriber):
+            options = options_of(state.model)
+        macs = [
+            cost.macs(spec, cost.positions(spec, len(clip), options), len(tokens), options)
+            for clip, tokens in zip(samples(data.recordings.test), answers.tokens, strict=True)
+        ]
+        return {"parameters": cost.parameters(spec), "macs": round(statistics.mean(macs))}
+
+    def card(self, recipe: Recipe, data: SpeechData) -> dict[str, Any]:
+        spec = data.checkpoint.spec
+        return {
+            "handler": "speech_recognizer",
+            "labels": [],
+            "model": {
+                "decoding": {
+                    "start": spec.start,
+                    "language": next(
+                        (k for k, v in spec.languages.items() if v in spec.start), LANGUAGE
+                    ),
+                    "languages": spec.languages,
+                    "tasks": spec.tasks,
+                }
+            },
+            "input": {"max_seconds": MAX_SECONDS, "max_bytes": recipe.serving.max_bytes},
+        }
+
+    def files(self, recipe: Recipe, data: SpeechData) -> dict[str, Path]:
+        return {"tokenizer.json": data.checkpoint.tokenizer, "vad.jit": voice_detector()}
+
+    def samples(self, data: SpeechData, answers: Transcripts) -> list[Sample]:
+        """A few recordings that are transcribed to the letter."""
+        right = [
+            (utterance, text.strip())
+            for utterance, text in zip(data.recordings.test, answers.texts, strict=True)
+            if utterance.text.strip() == text.strip() and len(text.split()) >= 5
+        ]
+        return [
+            Sample(
+                u.name.replace("/", "_").removesuffix(".wav") + u.path.suffix,
+                u.path.read_bytes(),
+                text,
+            )
+            for u, text in right[:SAMPLES]
+        ]

@@ -5,6 +5,7 @@ and names the warnings it silences.
 """
 
 import json
+import math
 import re
 import subprocess
 import sys
@@ -37,12 +38,12 @@ def silenced() -> Iterator[None]:
         yield
 
 
-def script(model: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
-    """Trace `model` on `example` and freeze it.
+def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.ScriptModule:
+    """Trace `model` on `example` and freeze it, unless the model scripts itself.
 
     Args:
-        model: in eval mode.
-        example: one input; its batch size is not baked in.
+        model: in eval mode. One whose `traceable` is False has a method `scripted`.
+        example: the input, or all arguments, of one call; the batch size is not baked in.
 
     Raises:
         ModelError: the model cannot be traced, or answers otherwise for another batch size.
@@ -125,6 +126,7 @@ def load(path: Path) -> torch.jit.ScriptModule:
 
 _RELOAD = """
 import sys, torch
+from torch.utils._pytree import tree_map
 path, inputs, outputs, engine = sys.argv[1:]
 if engine:
     torch.backends.quantized.engine = engine
@@ -133,9 +135,7 @@ model = torch.jit.load(path, map_location="cpu")
 answers = []
 with torch.inference_mode():
     for call in torch.load(inputs, weights_only=True):
-        found = model(*call)
-        several = isinstance(found, tuple)
-        answers.append(tuple(t.clone() for t in found) if several else found.clone())
+        answers.append(tree_map(torch.clone, model(*call)))
 torch.save(answers, outputs)
 """
 
@@ -169,7 +169,7 @@ def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | No
 def check_parity(
     module: nn.Module,
     path: Path,
-    inputs: Tensor,
+    inputs: Tensor | list[tuple[Tensor, ...]],
     *,
     engine: str | None = None,
     tolerance: float = 1e-3,
@@ -180,31 +180,55 @@ def check_parity(
     Args:
         module: what was saved.
         path: the file.
-        inputs: real inputs, at least max(batch_sizes).
+        inputs: real ones `[N, ...]`, cut into batches; or the arguments of each call, with batch
+            sizes other than the traced one among them.
         engine: `torch.backends.quantized.engine` of the fresh process.
-        tolerance: largest accepted norm of the difference over the norm of the answer.
-        batch_sizes: each is tried, the traced one and others.
+        tolerance: largest accepted norm of the difference over the norm of the answer, for
+            floating-point outputs; all others must be equal.
+        batch_sizes: what one tensor of inputs is cut into.
 
     Returns:
-        The largest relative error over all batch sizes.
+        The largest relative error over all calls and outputs.
 
     Raises:
         ParityError: the file does not load, or answers otherwise.
     """
-    pieces = [inputs[:size] for size in batch_sizes if size <= len(inputs)]
+    calls = inputs
+    if isinstance(calls, Tensor):
+        calls = [(calls[:size],) for size in batch_sizes if size <= len(calls)]
     with torch.inference_mode():
-        expected = [module(piece) for piece in pieces]
-    answers = answers_afresh(path, [(piece,) for piece in pieces], engine)
+        expected = [module(*call) for call in calls]
     worst = 0.0
-    for piece, answer, wanted in zip(pieces, answers, expected, strict=True):
-        error = ((answer - wanted).norm() / wanted.norm().clamp(min=1e-12)).item()
-        if answer.shape != wanted.shape or not error <= tolerance:
+    for call, answer, wanted in zip(
+        calls, answers_afresh(path, calls, engine), expected, strict=True
+    ):
+        pairs = zip(_outputs(answer), _outputs(wanted), strict=True)
+        error = max(_error(got, expect) for got, expect in pairs)
+        if not error <= tolerance:
             raise ParityError(
-                f"{path.name} differs from the module it was saved from at batch {len(piece)}: "
+                f"{path.name} differs from the module it was saved from at batch {len(call[0])}: "
                 f"relative error {error:.2g}, at most {tolerance:.2g} is accepted"
             )
         worst = max(worst, error)
     return worst
+
+
+def _outputs(answer: Any) -> list[Tensor]:
+    """The tensors of an answer: of a tensor, or of lists, tuples and dicts of them."""
+    if isinstance(answer, Tensor):
+        return [answer]
+    parts = answer.values() if isinstance(answer, dict) else answer
+    return [tensor for part in parts for tensor in _outputs(part)]
+
+
+def _error(answer: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted; infinite where shapes differ, or
+    where values that are not floating-point do."""
+    if answer.shape != wanted.shape or answer.dtype != wanted.dtype:
+        return math.inf
+    if not wanted.is_floating_point():
+        return 0.0 if torch.equal(answer, wanted) else math.inf
+    return float((answer - wanted).norm() / wanted.norm().clamp(min=1e-12))
 
 
 def operators(module: torch.jit.ScriptModule) -> dict[str, int]:

@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from optimize.evaluation.metrics import ACCURACY
+
 LABELS = ["top left", "top right", "bottom left", "bottom right"]
 SIZE = 28
 
@@ -95,6 +97,7 @@ def report(passed: bool = True) -> dict[str, Any]:
 
     return {
         "recipe": "quadrant",
+        "metric": ACCURACY.to_json(),
         "original": measured(1.0, 400_000, 2.0),
         "final": measured(0.9925, 10_000, 0.1),
         "gate": {"metric": "accuracy", "max_drop": 0.01, "drop": 0.0075, "passed": passed},

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from optimize.export import source
-from optimize.pipeline import run
 from optimize.report import report
+from optimize.run import run
 from optimize.tasks.registry import read_recipe
 from optimize.utils import pickles
 
@@ -66,7 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
     (folder / "loud.py").write_text(LOUD, encoding="utf-8")
     output = folder / "small"
-    run.run(read_recipe(folder / "small.yaml"), output, say=lambda line: None)
+    run(read_recipe(folder / "small.yaml"), output, say=lambda line: None)
     return output
 
 

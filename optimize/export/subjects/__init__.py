@@ -7,7 +7,7 @@ from typing import Any
 from optimize.errors import ModelError
 from optimize.export.subject import Exportable
 from optimize.recipe.schema import Recipe
-from optimize.tasks.base import TASK_NAMES
+from optimize.tasks import registry
 
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
@@ -19,11 +19,14 @@ def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
         report: its report.
 
     Raises:
+        ModelError: the task has no exporter.
         OptimizeError: the artefact lacks what exporting needs, or the recipe is another's.
     """
-    module = {v: k for k, v in TASK_NAMES.items()}[recipe.task]
-    try:
-        found = importlib.import_module(f"optimize.export.subjects.{module}")
-    except ModuleNotFoundError as error:
-        raise ModelError(f"nothing is known of exporting {recipe.task}") from error
-    return found.load(recipe, folder, report)  # type: ignore[no-any-return]
+    exporter = registry.load(recipe.task).exporter
+    if not exporter:
+        raise ModelError(
+            f"models of the task {recipe.task} cannot be exported: it names no exporter (see "
+            "CONTRIBUTING.md)"
+        )
+    module = importlib.import_module(exporter)
+    return module.load(recipe, folder, report)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Dataset
 from optimize.evaluation import accuracy
+from optimize.evaluation.metrics import ACCURACY
 from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.recipe.schema import Recipe
@@ -53,17 +54,16 @@ def make(module: nn.Module, dataset: Dataset) -> Exportable:
         """Accuracy on the labelled samples, agreement on those or on the unlabelled ones."""
         if not known:
             known.append(_answers(subject, crops))
-        found = accuracy.accuracy(_answers(run["model"], test.inputs), test.targets)
         agreed = accuracy.agreement(_answers(run["model"], crops), known[0])
         return {
-            "accuracy": found.value,
-            "samples": found.samples,
-            "ci95": list(found.ci95),
+            **image.score(_answers(run["model"], test.inputs), test.targets),
             "agreement": agreed,
             "agreement_samples": len(crops),
         }
 
-    return Exportable([subject], measure, served=True, notes=_notes(len(test), len(crops)))
+    return Exportable(
+        [subject], ACCURACY, measure, served=True, notes=_notes(len(test), len(crops))
+    )
 
 
 def _notes(labelled: int, compared: int) -> list[str]:

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optimize.data.speech import Speech
-from optimize.evaluation import word_errors
+from optimize.data.speech import Speech, Utterance
 from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.export.subjects.whisper_steps import DecoderStep, EncoderExport
@@ -17,6 +16,7 @@ from optimize.models.whisper.checkpoint import Checkpoint, Spec
 from optimize.models.whisper.frontend import LogMel
 from optimize.recipe.schema import Recipe
 from optimize.tasks import speech
+from optimize.tasks.speech_stages import samples
 
 BATCH = 8
 SAMPLES = 500
@@ -36,14 +36,14 @@ def capacity(spec: Spec) -> int:
     return len(spec.start) + spec.text_positions // 2 - 1
 
 
-def transcribe(encoder: Step, step: Step, heard: Tensor, found: Checkpoint) -> list[list[int]]:
+def transcribe(encoder: Step, step: Step, mels: Tensor, checkpoint: Checkpoint) -> list[list[int]]:
     """Greedy decoding of a batch of features with one function for each of the two files.
 
     Returns:
         Token ids of every row, without start and end.
     """
-    spec, rows = found.spec, len(heard)
-    (audio,) = encoder(heard)
+    spec, rows = checkpoint.spec, len(mels)
+    (audio,) = encoder(mels)
     limit = capacity(spec)
     cache = torch.zeros(rows, spec.decoder_layers * 2 * spec.heads, limit, spec.head_width)
     answers: list[list[int]] = [[] for _ in range(rows)]
@@ -69,90 +69,110 @@ def transcribe(encoder: Step, step: Step, heard: Tensor, found: Checkpoint) -> l
     return answers
 
 
-def make(found: Checkpoint, data: Speech, decode: Callable[[list[int]], str]) -> Exportable:
+def make(
+    checkpoint: Checkpoint, recordings: Speech, decode: Callable[[list[int]], str]
+) -> Exportable:
     """What exporting a Whisper checkpoint needs.
 
     Args:
-        found: the checkpoint.
-        data: eight development recordings calibrate the files. Their word error rate is that of
-            the test recordings; they are compared with PyTorch on these, lone words, and the
-            other development recordings, 500 in all.
+        checkpoint: the weights.
+        recordings: eight development recordings calibrate the files. Their word error rate is
+            that of the test recordings; they are compared with PyTorch on these, lone words, and
+            the other development recordings, 500 in all.
         decode: from token ids to text.
     """
-    model, spec = build.build(found, int8=False), found.spec
-    encoder, step = EncoderExport(model).eval(), DecoderStep(model, spec, capacity(spec))
+    subjects = _subjects(checkpoint, recordings)
+    comparison = _Comparison(checkpoint, recordings, decode, subjects)
+    notes = _notes(len(recordings.test[:SAMPLES]), len(comparison.utterances))
+    return Exportable(subjects, speech.WORD_ERROR_RATE, comparison.measure, notes=notes)
+
+
+def _subjects(checkpoint: Checkpoint, recordings: Speech) -> list[Subject]:
+    """The encoder, and the decoder step on what that encoder hears."""
+    model, spec = build.build(checkpoint, int8=False), checkpoint.spec
+    step = DecoderStep(model, spec, capacity(spec)).eval()
     frontend = LogMel(spec.mels)
-    held = data.test[:SAMPLES]
-    calibration = data.development[:CALIBRATION]
-    others = [*data.spare, *data.development[CALIBRATION:]]
-    # By length: rows of a batch then end together.
-    ordered = sorted([*held, *others][:SAMPLES], key=lambda u: len(u.samples()))
 
-    def heard(utterances: list[Any]) -> Tensor:
-        return features(frontend, [torch.from_numpy(u.samples()) for u in utterances])
+    def mels(utterances: list[Utterance]) -> Tensor:
+        return features(frontend, samples(utterances))
 
-    sizes = [held[a : a + n] for a, n in ((0, 2), (2, 1), (3, 3))]
-    first = Subject(
+    test = recordings.test
+    parts = [part for part in (test[0:2], test[2:3], test[3:6]) if part]
+    encoder = Subject(
         name="encoder",
-        module=encoder,
+        module=EncoderExport(model).eval(),
         inputs=("features",),
         outputs=("audio",),
-        pieces=[(heard(part),) for part in sizes if part],
-        calibration=[(heard([u]),) for u in calibration],
+        pieces=[(mels(part),) for part in parts],
+        calibration=[(mels([u]),) for u in recordings.development[:CALIBRATION]],
         axes={"batch": Axis(most=BATCH, sizes=(1,))},
         dynamic=({0: "batch"},),
         dynamic_outputs=({0: "batch"},),
         activations="dynamic",
     )
-    second = Subject(
+    decoder = Subject(
         name="decoder_step",
-        module=step.eval(),
+        module=step,
         inputs=("token", "past", "cache", "audio"),
         outputs=("logits", "fresh"),
-        pieces=[_state(first, step, piece[0], found) for piece in first.pieces],
-        calibration=[_state(first, step, piece[0], found) for piece in first.calibration],
+        pieces=[_state(encoder, step, piece[0], checkpoint) for piece in encoder.pieces],
+        calibration=[_state(encoder, step, piece[0], checkpoint) for piece in encoder.calibration],
         axes={"batch": Axis(most=BATCH, sizes=(1,))},
         dynamic=tuple({0: "batch"} for _ in range(4)),
         dynamic_outputs=({0: "batch"}, {0: "batch"}),
         scores=("logits",),
         activations="dynamic",
     )
-    test = {i for i, utterance in enumerate(ordered) if utterance in held}
-    truth: dict[int, str] = {}
+    return [encoder, decoder]
 
-    def listen(run: dict[str, Step], chosen: list[int]) -> list[str]:
+
+class _Comparison:
+    """Texts of an exported pair of files beside PyTorch's, on recordings of all lengths."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        recordings: Speech,
+        decode: Callable[[list[int]], str],
+        subjects: list[Subject],
+    ) -> None:
+        self.checkpoint, self.decode, self.subjects = checkpoint, decode, subjects
+        self.frontend = LogMel(checkpoint.spec.mels)
+        test = recordings.test[:SAMPLES]
+        others = [*recordings.spare, *recordings.development[CALIBRATION:]]
+        # By length: rows of a batch then end together.
+        self.utterances = sorted([*test, *others][:SAMPLES], key=lambda u: len(u.samples()))
+        self.tested = {i for i, utterance in enumerate(self.utterances) if utterance in test}
+        self.reference: dict[int, str] = {}  # PyTorch's text of each recording, once asked for
+
+    def texts(self, files: dict[str, Step], chosen: list[int]) -> list[str]:
+        """What a pair of files makes of some of the recordings."""
         texts = []
         for start in range(0, len(chosen), BATCH):
-            part = heard([ordered[i] for i in chosen[start : start + BATCH]])
-            tokens = transcribe(run["encoder"], run["decoder_step"], part, found)
-            texts += [decode(row) for row in tokens]
+            part = [self.utterances[i] for i in chosen[start : start + BATCH]]
+            mels = features(self.frontend, samples(part))
+            tokens = transcribe(files["encoder"], files["decoder_step"], mels, self.checkpoint)
+            texts += [self.decode(row) for row in tokens]
         return texts
 
-    def measure(run: dict[str, Step], limit: int | None = None) -> dict[str, Any]:
+    def measure(self, files: dict[str, Step], limit: int | None = None) -> dict[str, Any]:
         """Word error rate of the test recordings, and how often the text is PyTorch's to the
         letter; of all recordings, or of as many as `limit`, short and long."""
-        count = min(limit or len(ordered), len(ordered))
-        chosen: list[int] = torch.linspace(0, len(ordered) - 1, count).long().tolist()
-        missing = [i for i in chosen if i not in truth]
-        modules: dict[str, Step] = {"encoder": first, "decoder_step": second}
-        truth.update(zip(missing, listen(modules, missing), strict=True))
-        known = [truth[i] for i in chosen]
-        texts = known if run["encoder"] is first else listen(run, chosen)
-        tested = [(ordered[i].text, t) for i, t in zip(chosen, texts, strict=True) if i in test]
-        rate = word_errors.measure(*map(list, zip(*tested, strict=True)))
-        same = [
-            word_errors.normalise(a) == word_errors.normalise(b)
-            for a, b in zip(texts, known, strict=True)
-        ]
+        count = min(limit or len(self.utterances), len(self.utterances))
+        chosen: list[int] = torch.linspace(0, len(self.utterances) - 1, count).long().tolist()
+        missing = [i for i in chosen if i not in self.reference]
+        modules: dict[str, Step] = {subject.name: subject for subject in self.subjects}
+        self.reference.update(zip(missing, self.texts(modules, missing), strict=True))
+        reference = [self.reference[i] for i in chosen]
+        is_reference = files["encoder"] is modules["encoder"]
+        texts = reference if is_reference else self.texts(files, chosen)
+        tested = [(i, text) for i, text in zip(chosen, texts, strict=True) if i in self.tested]
+        same = list(map(speech.same_text, texts, reference))
         return {
-            "wer": rate.rate,
-            "samples": rate.utterances,
-            "ci95": list(rate.ci95),
+            **speech.score([self.utterances[i].text for i, _ in tested], [t for _, t in tested]),
             "agreement": sum(same) / len(same),
             "agreement_samples": len(same),
         }
-
-    return Exportable([first, second], measure, notes=_notes(len(held), len(ordered)))
 
 
 def _notes(tested: int, compared: int) -> list[str]:
@@ -164,7 +184,7 @@ def _notes(tested: int, compared: int) -> list[str]:
     ]
 
 
-def _state(encoder: Subject, step: DecoderStep, heard: Tensor, found: Checkpoint) -> Any:
+def _state(encoder: Subject, step: DecoderStep, mels: Tensor, checkpoint: Checkpoint) -> Any:
     """Inputs of the decoder in the middle of a sentence, rows at different places."""
     calls: list[tuple[Tensor, ...]] = []
 
@@ -173,7 +193,7 @@ def _state(encoder: Subject, step: DecoderStep, heard: Tensor, found: Checkpoint
         with torch.inference_mode():
             return list(step(*inputs))
 
-    transcribe(encoder, listening, heard, found)
+    transcribe(encoder, listening, mels, checkpoint)
     token, past, cache, audio = calls[len(calls) * 2 // 3]
     rows = torch.arange(len(token), dtype=torch.int32)
     return token, (past - rows).clamp(min=1), cache, audio
@@ -181,14 +201,6 @@ def _state(encoder: Subject, step: DecoderStep, heard: Tensor, found: Checkpoint
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
     """See `optimize.export.subjects.load`."""
-    from tokenizers import Tokenizer
-
-    data = speech.load_data(recipe.data, recipe.folder)
+    data = speech.SpeechRecognition().load_data(recipe)
     source.same_data(data.fingerprint(), recipe, report)
-    found = speech.load_checkpoint(recipe.model, recipe.folder, recipe.checkpoint)
-    tokenizer = Tokenizer.from_file(str(found.tokenizer))
-
-    def decode(row: list[int]) -> str:
-        return str(tokenizer.decode(row, skip_special_tokens=True))
-
-    return make(found, data, decode)
+    return make(data.checkpoint, data.recordings, speech.decoder(data.checkpoint))

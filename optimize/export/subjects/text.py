@@ -15,6 +15,7 @@ from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.pruning.vocabulary import SharedEmbedding
 from optimize.recipe.schema import Recipe
+from optimize.tasks import text
 
 BATCH = 8
 SAMPLES = 600
@@ -110,22 +111,17 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         if not known:
             known.append(answers(subject))
         logits = answers(run["model"])
-        found = accuracy.accuracy(logits, targets)
         return {
-            "accuracy": found.value,
-            "samples": found.samples,
-            "ci95": list(found.ci95),
+            **text.score(logits, targets, len(dataset.labels)),
             "agreement": accuracy.agreement(logits, known[0]),
             "agreement_samples": count,
         }
 
-    return Exportable([subject], measure, served=True)
+    return Exportable([subject], text.METRICS[dataset.metric], measure, served=True)
 
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
     """See `optimize.export.subjects.load`."""
-    from optimize.tasks import text
-
     dataset = text.load_data(recipe.data, recipe.folder, recipe.seed)
     source.same_data(dataset.fingerprint(), recipe, report)
     state = source.final_state(recipe, folder, report)

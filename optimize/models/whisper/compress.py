@@ -7,6 +7,7 @@ from torch import Tensor
 from optimize.models.whisper import screen, silence
 from optimize.models.whisper.build import build
 from optimize.models.whisper.checkpoint import Checkpoint
+from optimize.models.whisper.layers import FloatVocabulary, ScreenedVocabulary
 from optimize.models.whisper.transcriber import Transcriber
 
 ENGINE = "fbgemm"
@@ -85,3 +86,28 @@ def compress(
         return model
     encoder = build(checkpoint, int8=False).encoder
     return silence.fill(model, encoder, group=options.group)
+
+
+def options_of(model: Transcriber) -> CompressOptions:
+    """How a model that `compress` made is compressed.
+
+    Raises:
+        ValueError: it is in float.
+    """
+    head = model.vocabulary
+    if isinstance(head, FloatVocabulary):
+        raise ValueError("the model is in float")
+    return CompressOptions(
+        context="real" if len(model.fill_levels) else "padded",
+        rank=head.basis.shape[1] if isinstance(head, ScreenedVocabulary) else 0,
+        group=model.group,
+        step=model.step,
+        margin=model.margin,
+        merged=model.merged,
+    )
+
+
+def bases_of(model: Transcriber) -> tuple[Tensor, Tensor] | None:
+    """The projection that the model's output head looks through first; None for none."""
+    head = model.vocabulary
+    return (head.hidden_basis, head.basis) if isinstance(head, ScreenedVocabulary) else None

@@ -12,6 +12,14 @@ from optimize.models.whisper.encoder import Encoder
 from optimize.models.whisper.frontend import LogMel
 
 
+def batch(clips: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Samples `[batch, n]`, padded with zeros, and lengths `[batch]`."""
+    rows = torch.zeros(len(clips), max(len(clip) for clip in clips))
+    for row, clip in zip(rows, clips, strict=True):
+        row[: len(clip)] = clip
+    return rows, torch.tensor([len(clip) for clip in clips])
+
+
 class Transcriber(nn.Module):
     """Greedy Whisper over a batch of clips of up to 30 s.
 
@@ -24,6 +32,8 @@ class Transcriber(nn.Module):
     logarithm of its count, so that it weighs as much as all its members. Without a fill the
     silent positions are encoded too, merged after the encoder's first layers.
     """
+
+    traceable = False  # the loop over tokens is scripted, see `scripted`
 
     silent: Final[int] = 4  # positions of silence whose convolutions stand for all others
     frames_per_position: Final[int] = 2
@@ -71,6 +81,10 @@ class Transcriber(nn.Module):
         self.register_buffer("fill_encoder", own.bfloat16())  # as the encoder's attention takes it
         self.register_buffer("fill_cross", torch.zeros(0, spec.decoder_layers, *shape[1:]).half())
         self.group = 1
+
+    def scripted(self) -> torch.jit.ScriptModule:
+        """The transcriber as TorchScript."""
+        return torch.jit.script(self)  # type: ignore[no-any-return]
 
     def _positions(self, samples: int) -> int:
         """Encoder positions that hold a clip of so many samples, and the margin."""

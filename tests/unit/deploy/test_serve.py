@@ -7,6 +7,8 @@ import pytest
 
 from deploy import serve
 from deploy.errors import BadInput
+from optimize.tasks.speech import WORD_ERROR_RATE
+from optimize.tasks.text import METRICS
 from tests.integration import quadrant
 
 
@@ -20,15 +22,20 @@ def test_the_headline_shows_accuracy_size_and_latency() -> None:
 
 
 def test_a_word_error_rate_is_named_so() -> None:
-    report = {"original": {"wer": 0.05}, "final": {"wer": 0.06, "samples": 1234}}
+    report = {
+        "metric": WORD_ERROR_RATE.to_json(),
+        "original": {"wer": 0.05},
+        "final": {"wer": 0.06, "samples": 1234},
+    }
     assert serve.headline(report)[1] == (
         "wer            5.00 %      6.00 %   +1.00 points on 1,234 samples"
     )
 
 
 def test_the_metric_that_the_gate_looks_at_is_shown() -> None:
-    final = {"metric": "macro_f1", "macro_f1": 0.9, "accuracy": 0.5, "samples": 10}
-    report = {"original": {**final, "macro_f1": 0.8}, "final": final}
+    final = {"macro_f1": 0.9, "accuracy": 0.5, "samples": 10}
+    metric = METRICS["macro_f1"].to_json()
+    report = {"metric": metric, "original": {**final, "macro_f1": 0.8}, "final": final}
     assert serve.headline(report)[1] == (
         "macro_f1      80.00 %     90.00 %   +10.00 points on 10 samples"
     )

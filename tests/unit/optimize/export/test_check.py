@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from optimize.errors import ExportRefused
+from optimize.evaluation.metrics import ACCURACY
 from optimize.export import check
 from optimize.export.formats.base import FLOAT32, INT8
 from optimize.export.subject import Exportable, Subject
+from optimize.tasks.speech import WORD_ERROR_RATE
 
 
 def test_the_error_is_in_units_of_the_usual_answer() -> None:
@@ -95,11 +97,11 @@ def _metrics(**changed: Any) -> dict[str, Any]:
 
 
 def test_lost_accuracy_and_disagreement_are_refused() -> None:
-    check.metric(_metrics(accuracy=0.892), _metrics(), INT8)
+    check.quality(_metrics(accuracy=0.892), _metrics(), ACCURACY, INT8)
     with pytest.raises(ExportRefused, match=r"accuracy 0.8800, the module's is 0.9000"):
-        check.metric(_metrics(accuracy=0.88), _metrics(), INT8)
+        check.quality(_metrics(accuracy=0.88), _metrics(), ACCURACY, INT8)
     with pytest.raises(ExportRefused, match=r"agrees with the module on 0.700 of 500"):
-        check.metric(_metrics(agreement=0.7), _metrics(), INT8)
+        check.quality(_metrics(agreement=0.7), _metrics(), ACCURACY, INT8)
 
 
 def test_a_higher_word_error_rate_is_a_loss() -> None:
@@ -107,8 +109,8 @@ def test_a_higher_word_error_rate_is_a_loss() -> None:
     after = {**_metrics(), "wer": 0.08}
     del before["accuracy"], after["accuracy"]
     with pytest.raises(ExportRefused, match=r"wer 0.0800"):
-        check.metric(after, before, INT8)
-    check.metric(before, after, INT8)
+        check.quality(after, before, WORD_ERROR_RATE, INT8)
+    check.quality(before, after, WORD_ERROR_RATE, INT8)
 
 
 def test_accuracy_is_of_the_run_that_is_given(pictures: Exportable) -> None:

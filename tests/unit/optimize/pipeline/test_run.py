@@ -11,10 +11,10 @@ import torch
 from optimize.errors import BudgetMissed, DataError, ModelError, RecipeError
 from optimize.evaluation import accuracy
 from optimize.evaluation.cost import parameters
-from optimize.pipeline import run
 from optimize.pruning.prune import widths
 from optimize.recipe import schema
 from optimize.report import markup, page, report
+from optimize.run import run
 from optimize.tasks import registry
 from optimize.tasks.base import Stage, State
 from optimize.tasks.registry import read_recipe
@@ -27,7 +27,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("chain")
     (folder / "small.yaml").write_text(SMALL, encoding="utf-8")
     checked = read_recipe(folder / "small.yaml")
-    return run.run(checked, folder / "artifacts" / "small", say=lambda line: None)
+    return run(checked, folder / "artifacts" / "small", say=lambda line: None)
 
 
 def state(artifact: Path, name: str) -> State:
@@ -74,7 +74,7 @@ def test_the_page_says_what_the_report_says(artifact: Path) -> None:
 def test_the_reports_numbers_come_out_again(artifact: Path) -> None:
     found = report.read(artifact)
     checked = read_recipe(artifact.parent.parent / "small.yaml")
-    dataset = registry.load(checked.task).load_data(checked.data, checked.folder, checked.seed)
+    dataset = registry.load(checked.task).load_data(checked)
     torch.backends.quantized.engine = "fbgemm"
     model = torch.jit.load(artifact / "model.pt")
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(artifact: Path, tmp_path: Pat
     for name in ("00-train", "01-distill"):
         shutil.copytree(artifact / "stages" / name, other / "stages" / name)
     lines: list[str] = []
-    run.run(checked, other, resume=True, say=lines.append)
+    run(checked, other, resume=True, say=lines.append)
     assert sum("kept" in line for line in lines) == 2
     assert (other / "model.pt").read_bytes() == (artifact / "model.pt").read_bytes()
     ours, theirs = report.read(other), report.read(artifact)
@@ -125,7 +125,7 @@ def test_a_finished_run_is_not_run_again(artifact: Path) -> None:
     checked = read_recipe(artifact.parent.parent / "small.yaml")
     before = (artifact / "report.json").stat().st_mtime_ns
     lines: list[str] = []
-    run.run(checked, artifact, resume=True, say=lines.append)
+    run(checked, artifact, resume=True, say=lines.append)
     assert any("up to date" in line for line in lines)
     assert (artifact / "report.json").stat().st_mtime_ns == before
 
@@ -142,10 +142,10 @@ def test_an_interrupted_stage_loses_nothing_finished(
     def interrupt(*_: object) -> State:
         raise KeyboardInterrupt
 
-    stages = registry.load(checked.task).STAGES
+    stages = registry.load(checked.task).stages
     monkeypatch.setitem(stages, "quantize", Stage(stages["quantize"].options, interrupt))
     with pytest.raises(KeyboardInterrupt):
-        run.run(checked, other, resume=True, say=lambda line: None)
+        run(checked, other, resume=True, say=lambda line: None)
     assert (other / "model.pt").read_bytes() == (artifact / "model.pt").read_bytes()
     kept = sorted(p.name for p in (other / "stages").iterdir() if p.is_dir())
     assert kept == ["00-train", "01-distill", "02-prune", "controls"]
@@ -157,7 +157,7 @@ def test_a_missed_budget_keeps_the_artefact(artifact: Path, tmp_path: Path) -> N
     tight = read_recipe(artifact.parent.parent / "small.yaml", ["budget.min_agreement=1.0"])
     lines: list[str] = []
     with pytest.raises(BudgetMissed, match="agreement") as caught:
-        run.run(tight, other, resume=True, say=lines.append)
+        run(tight, other, resume=True, say=lines.append)
     assert caught.value.exit_code == 3
     assert sum("kept" in line for line in lines) == 4  # stages do not depend on the budget
     assert report.read(other)["gate"]["passed"] is False
@@ -212,7 +212,7 @@ def stranger(tmp_path: Path, change: str = "", to: str = "") -> schema.Recipe:
 
 
 def test_a_strangers_model_and_data_need_no_edit_of_ours(tmp_path: Path) -> None:
-    folder = run.run(stranger(tmp_path), tmp_path / "out", say=lambda line: None)
+    folder = run(stranger(tmp_path), tmp_path / "out", say=lambda line: None)
     found = report.read(folder)
     assert found["final"]["accuracy"] > 0.8
     card = json.loads((folder / "model.json").read_text())
@@ -238,4 +238,4 @@ def test_what_a_user_names_wrongly_is_explained(
     tmp_path: Path, change: str, to: str, error: type[Exception], word: str
 ) -> None:
     with pytest.raises(error, match=word):
-        run.run(stranger(tmp_path, change, to), tmp_path / "out", say=lambda line: None)
+        run(stranger(tmp_path, change, to), tmp_path / "out", say=lambda line: None)

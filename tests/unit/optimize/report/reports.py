@@ -3,6 +3,8 @@
 import copy
 from typing import Any
 
+from optimize.evaluation.metrics import ACCURACY
+
 
 def metrics(accuracy: float, size: int, ms: float) -> dict[str, Any]:
     return {
@@ -41,6 +43,7 @@ def report(**changes: Any) -> dict[str, Any]:
             "test": 1234,
             "notes": ["read this"],
         },
+        "metric": ACCURACY.to_json(),
         "original": original,
         "stages": [
             {"name": "distill", **metrics(0.9129, 298_187, 0.41)},

@@ -6,6 +6,7 @@ import pytest
 
 from optimize.errors import OptionError
 from optimize.report import compare
+from optimize.tasks.speech import WORD_ERROR_RATE
 from tests.unit.optimize.report.reports import metrics, report
 
 
@@ -54,6 +55,7 @@ def test_long_names_stay_within_80_columns() -> None:
 def test_different_tasks_are_refused() -> None:
     second = report()
     second["final"]["wer"] = 1 - second["final"].pop("accuracy")
+    second["metric"] = WORD_ERROR_RATE.to_json()
     with pytest.raises(OptionError, match="different tasks"):
         compare.compare(report(), second)
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from optimize.report import page
+from optimize.tasks.speech import WORD_ERROR_RATE
+from optimize.tasks.text import METRICS
 from tests.unit.optimize.report.reports import metrics, report
 
 VOID = {"meta", "br", "line", "polyline", "img", "input", "link", "hr"}
@@ -143,7 +145,7 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
     for entry in (found["original"], found["final"], *found["stages"], *found["controls"]):
         entry["wer"] = 1 - entry.pop("accuracy")
         entry.pop("per_class", None)
-    found["gate"]["metric"] = "wer"
+    found["gate"]["metric"], found["metric"] = "wer", WORD_ERROR_RATE.to_json()
     found["exports"] = {"onnx": {"file": "exports/onnx/encoder.onnx", "wer": 0.0417}}
     text = page.render(found)
     assert "<th>Word error rate</th>" in text.replace(' scope="col"', "") and "4.17%" in text
@@ -155,10 +157,10 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
 @pytest.mark.parametrize(("metric", "title"), [("macro_f1", "Macro F1"), ("auroc", "AUROC")])
 def test_the_gates_own_metric_is_shown_and_more_is_better(metric: str, title: str) -> None:
     found = report()
-    shown = [found["original"], found["final"], *found["stages"]]
+    shown = [found["original"], found["final"], *found["stages"], *found["controls"]]
     for number, part in enumerate(shown):
-        part |= {"metric": metric, metric: 0.7 + number / 100}
-    found["gate"]["metric"] = metric
+        part |= {metric: 0.7 + number / 100}
+    found["gate"]["metric"], found["metric"] = metric, METRICS[metric].to_json()
     outline = Outline(page.render(found))
     assert title in outline.words and "70.00" in outline.words
 

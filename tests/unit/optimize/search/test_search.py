@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from optimize.errors import DataError, RecipeError
-from optimize.pipeline import run
 from optimize.recipe import schema
 from optimize.report import report
+from optimize.run import run
 from optimize.search import space, study
 from optimize.tasks import image
 from optimize.tasks.registry import read_recipe
+from optimize.tasks.splits import with_validation
 from tests.unit.optimize.conftest import SMALL
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -83,7 +84,7 @@ def test_killed_it_keeps_the_first_artefact_and_goes_on(tmp_path: Path) -> None:
 
     said: list[str] = []
     checked = read_recipe(tmp_path / "searched.yaml")
-    run.run(checked, folder, resume=True, say=said.append)
+    run(checked, folder, resume=True, say=said.append)
     assert any("train: finished before, kept" in line for line in said)
     found = report.read(folder)
     schema.validate(found)
@@ -101,7 +102,7 @@ def test_killed_it_keeps_the_first_artefact_and_goes_on(tmp_path: Path) -> None:
     assert found["final"]["bytes"] == (folder / "model.pt").stat().st_size == chosen["bytes"]
 
     said.clear()
-    run.run(checked, folder, resume=True, say=said.append)
+    run(checked, folder, resume=True, say=said.append)
     assert any("up to date" in line for line in said)
 
 
@@ -130,12 +131,12 @@ def test_candidates_come_from_the_recipes_stages(tmp_path: Path) -> None:
 def test_searching_without_a_split_to_decide_on_is_refused(tmp_path: Path) -> None:
     checked = read(tmp_path)
     dataset = image.load_data(checked.data, tmp_path, 0)
-    assert study.with_validation(dataset, 0) is dataset
-    held = study.with_validation(dataclasses.replace(dataset, validation=None), 0)
+    assert with_validation(dataset, 0) is dataset
+    held = with_validation(dataclasses.replace(dataset, validation=None), 0)
     assert held.validation is not None and held.train is not None and dataset.train is not None
     assert len(held.validation) + len(held.train) == len(dataset.train)
     with pytest.raises(DataError, match="search needs 'validation' or 'train'"):
-        study.with_validation(dataclasses.replace(dataset, validation=None, train=None), 0)
+        with_validation(dataclasses.replace(dataset, validation=None, train=None), 0)
 
 
 @pytest.mark.parametrize(
@@ -153,10 +154,15 @@ def test_a_bad_search_is_refused(tmp_path: Path, change: str, to: str, word: str
         read(tmp_path, SEARCH.replace(change, to))
 
 
-def test_a_task_without_search_says_so() -> None:
-    checked = read_recipe(ROOT / "recipes" / "speech.yaml", ["search=true"])
-    with pytest.raises(RecipeError, match="speech_recognition has no search; leave search out"):
-        run.run(checked, Path("nowhere"))
+def test_the_space_of_a_speech_recipe_is_what_its_stages_offer() -> None:
+    found = read_recipe(ROOT / "recipes" / "speech.yaml", ["search=true"])
+    assert space.choices(found) == {
+        "screen": [True, False],
+        "screen.rank": [64, 128, 192],
+        "context": [True, False],
+        "context.merged": [1, 2],
+    }
+    assert [s.kind for s in space.stages(found, space.cheapest(found))] == ["int8"]
 
 
 def test_machines_share_a_study_through_its_storage(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 
 from optimize.errors import DataError, RecipeError
-from optimize.pipeline import run
 from optimize.recipe import schema
 from optimize.report import report
+from optimize.run import run
 from optimize.tasks.registry import read_recipe
 
 HEAD = """\
@@ -47,7 +47,7 @@ def test_every_option_does_its_work_and_is_reported(tmp_path: Path) -> None:
       recover: {epochs: 0.5, batch_size: 64, learning_rate: 0.005}
 """
     said: list[str] = []
-    folder = run.run(read(tmp_path, TRAIN + stages), tmp_path / "out", say=said.append)
+    folder = run(read(tmp_path, TRAIN + stages), tmp_path / "out", say=said.append)
     found = report.read(folder)
     schema = json.loads(report.SCHEMA.read_text())
     jsonschema.Draft202012Validator(schema).validate(found)
@@ -71,7 +71,7 @@ def test_single_weights_are_said_to_buy_no_speed(tmp_path: Path) -> None:
       recover: {epochs: 0.5, batch_size: 64, learning_rate: 0.02}
 """
     said: list[str] = []
-    folder = run.run(read(tmp_path, TRAIN + stages), tmp_path / "out", say=said.append)
+    folder = run(read(tmp_path, TRAIN + stages), tmp_path / "out", say=said.append)
     found = report.read(folder)
     (stage,) = found["stages"]
     assert any("no faster" in line for line in said)
@@ -94,7 +94,7 @@ def test_what_fits_the_recipe_but_not_the_model_is_explained_with_its_line(
     head = HEAD.replace(", validation: 300", ", validation: 0") if error is DataError else HEAD
     short = stages.replace("- train:\n", "- train: {epochs: 0.05}\n")
     with pytest.raises(error, match=word) as caught:
-        run.run(read(tmp_path, short, head), tmp_path / "out", say=lambda said: None)
+        run(read(tmp_path, short, head), tmp_path / "out", say=lambda said: None)
     if line is not None:
         assert str(caught.value).startswith(f"{tmp_path / 'options.yaml'}:{line}: ")
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from optimize.errors import ModelError, OptimizeError
-from optimize.pipeline.run import run as run_recipe
 from optimize.report import report
+from optimize.run import run as run_recipe
 from optimize.tasks.registry import read_recipe
 from optimize.utils import torchscript
 

@@ -13,7 +13,7 @@ import torch
 
 from optimize.errors import RecipeError
 from optimize.recipe.schema import Named
-from optimize.tasks import text as task
+from optimize.tasks import text
 from optimize.tasks.base import Context, State
 from optimize.tasks.registry import read_recipe
 from tests.unit.handlers.text_artifact import encoder_folder
@@ -59,20 +59,20 @@ def written(tmp_path: Path) -> Path:
 def test_a_users_csv_is_learned_and_compressed(written: Path) -> None:
     kept = torch.backends.quantized.engine
     found = read_recipe(written)
-    data = task.load_data(found.data, found.folder, 0)
+    task = text.TextClassification()
+    data = task.load_data(found)
     assert data.labels == ["numpy", "torch"]
-    model = task.build_model(found.model, data, found.folder)
-    state = State(model, model, model)
+    state = State.of(task.build_model(found, data))
     scores: list[dict[str, Any]] = []
     try:
         for number, stage in enumerate(found.stages):
-            context = Context(data, found.folder, number, stage.name)
-            state = task.STAGES[stage.kind].run(state, stage.options, context)
+            context = Context(found, data, number, stage.name)
+            state = task.stages[stage.kind].run(state, stage.options, context)
             answers = task.predict(state.model, data, "test", stage.name)
             scores.append(task.score(answers, data, "test"))
     finally:
         torch.backends.quantized.engine = kept
-    assert scores[0]["macro_f1"] > 0.7 and scores[0]["metric"] == "macro_f1"
+    assert scores[0]["macro_f1"] > 0.7 and task.metric(data).name == "macro_f1"
     assert scores[-1]["macro_f1"] > scores[0]["macro_f1"] - 0.1
     assert 0 <= scores[-1]["ece"] < 0.5
 
@@ -81,6 +81,6 @@ def test_options_that_do_not_exist_are_named(written: Path) -> None:
     found = read_recipe(written)
     wrong = Named("text_files", {**found.data.options, "colour": "red"}, found.data.where)
     with pytest.raises(RecipeError, match="no option 'colour'"):
-        task.load_data(wrong, found.folder, 0)
+        text.load_data(wrong, found.folder, 0)
     with pytest.raises(RecipeError, match="no data set 'tweets'"):
-        task.load_data(Named("tweets", {}, found.data.where), found.folder, 0)
+        text.load_data(Named("tweets", {}, found.data.where), found.folder, 0)

@@ -17,7 +17,7 @@ from optimize.export.subjects.whisper_steps import DecoderStep, EncoderExport
 from optimize.models.whisper.build import build
 from optimize.models.whisper.checkpoint import Checkpoint
 from optimize.models.whisper.frontend import LogMel
-from optimize.models.whisper.measure import batch
+from optimize.models.whisper.transcriber import batch
 from tests.unit.optimize.models.whisper.reference import SPEC, random_weights
 
 FOUND = Checkpoint(SPEC, random_weights(), Path("tokenizer.json"), "random")

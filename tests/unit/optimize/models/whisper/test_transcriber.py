@@ -15,7 +15,8 @@ from optimize.models.whisper.build import build
 from optimize.models.whisper.checkpoint import Checkpoint
 from optimize.models.whisper.compress import ENGINE, CompressOptions, compress
 from optimize.models.whisper.frontend import LogMel
-from optimize.models.whisper.measure import batch, check_parity
+from optimize.models.whisper.transcriber import batch
+from optimize.utils import torchscript
 from tests.unit.optimize.models.whisper.reference import SPEC, Reference, random_weights
 
 # torch says, once, that packing int8 weights will need torchao one day.
@@ -233,7 +234,9 @@ def test_a_saved_file_gives_the_same_tokens_in_a_fresh_process(
     model = compress(CHECKPOINT, options=CompressOptions(context=context, rank=0))
     path = tmp_path / "model.pt"
     torch.jit.script(model).save(str(path))
-    check_parity(path, clips(5000, 16_000, 9000), batch_sizes=(1, 3))
+    heard = clips(5000, 16_000, 9000)
+    calls = [batch(heard[:count]) for count in (1, 3)]
+    torchscript.check_parity(torchscript.load(path), path, calls, engine=ENGINE)
 
 
 def test_int8_stays_close_to_float32() -> None:

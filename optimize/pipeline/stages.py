@@ -1,0 +1,108 @@
+"""Runs a recipe's stages one after the other, or loads those that were finished before."""
+
+import dataclasses
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from optimize.errors import OptionError, RecipeError
+from optimize.models.sources import torchscript
+from optimize.pipeline.finished import Finished
+from optimize.pipeline.job import Job
+from optimize.recipe.schema import StageSpec
+from optimize.tasks.base import A, Context, D, Memory, State, Task
+from optimize.training import distributed
+
+
+def build(job: Job[D, A]) -> State:
+    """The state before the first stage: the recipe's model."""
+    torch.manual_seed(job.recipe.seed)
+    return State.of(job.task.build_model(job.recipe, job.data).eval())
+
+
+def run_stages(
+    job: Job[D, A],
+    folder: Path,
+    *,
+    begun: list[State] | None = None,
+    memory: Memory | None = None,
+) -> list[State]:
+    """Run every stage, or load it if it was finished before with the same inputs.
+
+    Every stage is seeded by its own position, so that a run continued after any stage ends as
+    an uninterrupted one does.
+
+    Args:
+        job: what to run.
+        folder: of the finished stages.
+        begun: states of the first stages, where they ran already.
+        memory: shared with other runs on the same first stages.
+
+    Returns:
+        The state after building the model and after each stage.
+    """
+    leads, recipe = distributed.leads(), job.recipe
+    states = list(begun or [build(job)])
+    done, memory = len(states) - 1, memory or Memory()
+    if leads and not job.resume and folder.exists():
+        shutil.rmtree(folder)
+    for number, spec in enumerate(recipe.stages):
+        if number < done:
+            continue
+        kept = Finished(folder / f"{number:02d}-{spec.name}")
+        digest = job.stages_digest(number + 1)
+        before = states[-1] if number > done else None  # what is on disk here as well
+        if distributed.agreed(job.resume and kept.matches(digest)):
+            loaded = kept.load_state(states[-1]) if leads else None
+            states.append(distributed.agreed(loaded))
+            job.say(f"  {spec.name}: finished before, kept")
+            continue
+        start = time.monotonic()
+        context = Context(
+            recipe,
+            job.data,
+            recipe.seed * 1000 + number,
+            f"{number + 1}/{len(recipe.stages)} {spec.name}",
+            memory,
+            scratch=folder / f"{number:02d}-{spec.name}.unfinished",
+            digest=digest,
+            say=job.say,
+        )
+        state = _run_stage(job.task, spec, states[-1], context)
+        seconds = time.monotonic() - start
+        if leads:
+            kept.save_state(state, before, digest, seconds)
+        states.append(state)
+        job.say(f"  {spec.name}: {seconds:.0f} s")
+    for leftover in folder.glob("*.unfinished") if leads else []:
+        shutil.rmtree(leftover, ignore_errors=True)
+    return states
+
+
+def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context[D]) -> State:
+    torchscript.refuse(state.model, spec.kind)
+    torch.manual_seed(context.seed)
+    state = dataclasses.replace(state, details={})
+    try:
+        after = task.stages[spec.kind].run(state, spec.options, context)
+    except OptionError as error:  # an option that fits the recipe, and not this model or data
+        raise RecipeError(f"{spec.kind}: {error}", *spec.where) from error
+    return distributed.agreed(after)  # type: ignore[no-any-return]
+
+
+def run_controls(job: Job[D, A], final: State, folder: Path) -> dict[str, nn.Module]:
+    """The report's controls, trained once and kept like a stage."""
+    if not job.recipe.controls:
+        return {}
+    kept = Finished(folder / "controls")
+    digest = job.stages_digest(len(job.recipe.stages))
+    if distributed.agreed(job.resume and kept.matches(digest)):
+        return kept.load() if distributed.leads() else {}
+    start = time.monotonic()
+    controls = job.task.controls(job.recipe, job.data, final.float_model)
+    if distributed.leads():
+        kept.save(controls, digest, time.monotonic() - start)
+    return controls

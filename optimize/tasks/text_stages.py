@@ -1,0 +1,207 @@
+"""The stages of text recipes: what a recipe may say, and the library calls it becomes."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from optimize.data.corpus import TextDataset, TextSplit, load_tokenizer
+from optimize.errors import DataError, ModelError, RecipeError
+from optimize.evaluation import text_inference
+from optimize.models.architectures.bert import BertClassifier
+from optimize.pruning import transformer, vocabulary
+from optimize.pruning.vocabulary import VocabularyOptions
+from optimize.quantization import text_int8
+from optimize.recipe.schema import explored
+from optimize.tasks.base import Context, State
+from optimize.training import transfer
+from optimize.training.finetune import FineTuneOptions, against_labels, fit
+from optimize.training.temperature import fit_temperature
+from optimize.training.transfer import TransferOptions
+
+
+@dataclass(frozen=True)
+class DistillStage(TransferOptions):
+    """Distil into a student cut from the original: `layers` of its layers, evenly spaced."""
+
+    searched: ClassVar[bool] = True
+    layers: int = field(default=3, metadata=explored(2, 3, 4))
+
+
+@dataclass(frozen=True)
+class PruneStage:
+    """Keep the most important `heads` and `neurons` of every layer, then `recover`.
+
+    Attributes:
+        heads: attention heads that stay in each layer.
+        neurons: feed-forward neurons that stay in each layer; multiples of 16.
+        texts: training texts that importance is measured on.
+        recover: distillation from the original afterwards.
+    """
+
+    searched: ClassVar[bool] = True
+    heads: int = field(default=6, metadata=explored(4, 6, 8))
+    neurons: int = field(default=640, metadata=explored(384, 640, 1024))
+    texts: int = 512
+    recover: TransferOptions | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.neurons, self.texts) < 1:
+            raise ValueError("heads, neurons and texts start at 1")
+
+
+@dataclass(frozen=True)
+class QuantizeStage:
+    """Static int8.
+
+    Attributes:
+        calibration: training windows that set the activation ranges.
+    """
+
+    searched: ClassVar[bool] = True
+    calibration: int = 256
+
+    def __post_init__(self) -> None:
+        if self.calibration < 2:
+            raise ValueError("calibration must be 2 windows or more")
+
+
+def split_of(data: TextDataset, name: str) -> TextSplit:
+    """A split of the data set, by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    split = getattr(data, name)
+    if not isinstance(split, TextSplit):
+        raise DataError(f"data set {data.name} has no {name} split, and this recipe needs one")
+    return split
+
+
+def encoder_of(model: nn.Module) -> BertClassifier:
+    """The model as the float encoder that stages work on.
+
+    Raises:
+        ModelError: it is none, or not in float any more.
+    """
+    if not isinstance(model, BertClassifier):
+        raise ModelError(
+            f"the stage needs a BERT encoder in float, not {type(model).__name__}: put it before "
+            "quantize"
+        )
+    return model
+
+
+def run_train(state: State, options: FineTuneOptions, context: Context[TextDataset]) -> State:
+    """Fine-tune the model itself; it becomes the original."""
+    model = encoder_of(state.model)
+    split = split_of(context.data, "train")
+    fit(model, split, options, seed=context.seed, title=context.title)
+    return State.of(_calibrated(model, context.data))
+
+
+def run_distill(state: State, options: DistillStage, context: Context[TextDataset]) -> State:
+    """Distil the original into a copy of itself with fewer layers."""
+    teacher = encoder_of(state.original)
+    try:
+        keep = transfer.spread(options.layers, len(teacher.layers))
+    except ValueError as error:
+        raise RecipeError(f"distill: {error}") from error
+    student = transfer.cut(teacher, keep)
+    return state.then(_learn(student, teacher, options, context))
+
+
+def run_vocabulary(
+    state: State, options: VocabularyOptions, context: Context[TextDataset]
+) -> State:
+    """Give the rarest tokens the rows of their nearest neighbours."""
+    model, data = encoder_of(state.model), context.data
+    if isinstance(model.embeddings.word, vocabulary.SharedEmbedding):
+        raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
+    rows = model.embeddings.word.num_embeddings
+    counts = vocabulary.frequencies(split_of(data, "train"), rows)
+    tokenizer = load_tokenizer(data.encoder)
+    ids = [tokenizer.token_to_id(name) for name in vocabulary.SPECIAL]
+    special = [0, *(i for i in ids if i is not None)]
+    smaller, covered = vocabulary.shrink(model, counts, special, options)
+    return state.then(smaller, rows=options.rows, tokens_with_a_row_of_their_own=round(covered, 5))
+
+
+def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) -> State:
+    """Prune heads and neurons by their importance for the training texts, and recover."""
+    model = copy.deepcopy(encoder_of(state.model)).eval()
+    split = transfer.one_window_each(split_of(context.data, "train"), context.seed)
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(split), generator=generator)[: options.texts].split(32)
+
+    def loss(ids: Tensor, number: int) -> Tensor:
+        return against_labels(model(ids), split.targets[chosen[number]])
+
+    blocks = transformer.blocks(model)
+    importance = transformer.measure(
+        blocks, (_trimmed(split.windows[part]) for part in chosen), loss
+    )
+    transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
+    if options.recover is None:
+        return state.then(_calibrated(model, context.data))
+    return state.then(_learn(model, encoder_of(state.original), options.recover, context))
+
+
+def run_quantize(state: State, options: QuantizeStage, context: Context[TextDataset]) -> State:
+    """Quantize, and fit the temperature anew."""
+    windows = split_of(context.data, "train").windows
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
+    batches = [_trimmed(windows[part]) for part in chosen.split(16)]
+    model = encoder_of(state.model)
+    quantized = text_int8.quantize(model, batches, context.data.max_length)
+    torch.backends.quantized.engine = text_int8.ENGINE
+    quantized = _calibrated(encoder_of(quantized), context.data)
+    return dataclasses.replace(state, model=quantized, engine=text_int8.ENGINE)
+
+
+def _learn(
+    student: BertClassifier,
+    teacher: BertClassifier,
+    options: TransferOptions,
+    context: Context[TextDataset],
+) -> BertClassifier:
+    """Train `student` on what `teacher` says of the training texts."""
+    view = _teacher_view(teacher, len(student.layers), options.attention > 0, context)
+    loss = transfer.transfer_loss(view, options)
+    fit(student, view.split, options, loss, seed=context.seed, title=context.title)
+    return _calibrated(student, context.data)
+
+
+def _teacher_view(
+    teacher: BertClassifier, layers: int, attention: bool, context: Context[TextDataset]
+) -> transfer.TeacherView:
+    """What the teacher says of the training texts, asked once for all stages that can share."""
+
+    def ask() -> transfer.TeacherView:
+        # The run's seed: a stage that is run alone, after a resume, sees the same windows.
+        split = transfer.one_window_each(split_of(context.data, "train"), context.recipe.seed)
+        wanted = transfer.spread(layers, len(teacher.layers))
+        return transfer.ask(teacher, split, wanted, attention=attention, title="teacher")
+
+    name = f"view of {layers} layers{' with attention' if attention else ''}"
+    return context.memory.once(teacher, name, ask)
+
+
+def _calibrated(model: BertClassifier, data: TextDataset) -> BertClassifier:
+    """Fit the temperature on the validation split and put it into the head."""
+    split = split_of(data, "validation")
+    logits = text_inference.predict(model, split, "temperature")
+    temperature = fit_temperature(logits, split.targets)
+    with torch.no_grad():
+        model.head.weight.div_(temperature)
+        model.head.bias.div_(temperature)
+    return model
+
+
+def _trimmed(windows: Tensor) -> Tensor:
+    """Without the columns that are padding in every row."""
+    return windows[:, : int((windows != 0).sum(1).max())]
