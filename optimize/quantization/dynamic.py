@@ -8,7 +8,7 @@ from torch import Tensor, fx, nn
 from optimize.errors import ModelError
 from optimize.lowering import ENGINE
 from optimize.lowering.graphs import aten, constant, layer_name
-from optimize.lowering.kernels.quantized import quantize_weight
+from optimize.lowering.qparams import quantize_channels
 from optimize.quantization.graph import LAYERS, Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
 
@@ -20,7 +20,7 @@ class DynamicLinear(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.packed = quantized.linear_prepack(quantize_weight(weight), bias)
+        self.packed = quantized.linear_prepack(quantize_channels(weight), bias)
 
     def forward(self, x: Tensor) -> Tensor:
         # All eight bits: the ninth that FBGEMM's oldest kernels need is not needed here.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimize.lowering.graphs import constant
+from optimize.lowering.qparams import quantize_rows
 from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
 
@@ -16,10 +17,8 @@ class StoredWeight(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        shape = [-1] + [1] * (weight.dim() - 1)
-        largest = weight.flatten(1).abs().amax(1).clamp(min=1e-12)
-        self.scale = (largest / 127.0).view(shape)
-        self.weight = (weight / self.scale).round() * self.scale
+        rows, self.scale = quantize_rows(weight)
+        self.weight = rows.float() * self.scale
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, bool]:

@@ -10,18 +10,12 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-
-def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 per row of `[rows, columns]`: int8 values and float32 scales `[rows]`."""
-    scale = weight.abs().amax(1).clamp(min=1e-8) / 127
-    return torch.round(weight / scale[:, None]).to(torch.int8), scale
+from optimize.lowering.qparams import from_rows, quantize_rows
 
 
-def pack(values: Tensor, scale: Tensor, bias: Tensor) -> torch.ScriptObject:
+def pack(weight: Tensor, bias: Tensor) -> torch.ScriptObject:
     """Weights laid out for the kernel of `torch.backends.quantized.engine`."""
-    quantized = torch._make_per_channel_quantized_tensor(
-        values, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-    )
+    quantized = from_rows(*quantize_rows(weight.detach()))
     packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, bias)
     return packed
 
@@ -36,7 +30,7 @@ class Int8Linear(nn.Module):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         bias = torch.zeros(len(weight)) if bias is None else bias.detach()
-        self.packed = pack(*quantize_rows(weight.detach()), bias)
+        self.packed = pack(weight, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)
@@ -74,7 +68,7 @@ class Int8Vocabulary(nn.Module):
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
         self.bias = bias
-        self.packed = pack(self.table, self.scale, bias)
+        self.packed = pack(table, bias)
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool]:
@@ -83,10 +77,7 @@ class Int8Vocabulary(nn.Module):
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool]) -> None:
         self.table, self.scale, self.bias, self.training = state
-        zeros = torch.zeros(self.scale.shape[0], dtype=torch.long)
-        quantized = torch._make_per_channel_quantized_tensor(
-            self.table, self.scale.double(), zeros, 0
-        )
+        quantized = from_rows(self.table, self.scale)
         self.packed = torch.ops.quantized.linear_prepack(quantized, self.bias)
 
     def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
@@ -97,7 +88,7 @@ class Int8Vocabulary(nn.Module):
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings `[..., width]` of int64 tokens `[...]`."""
-        return self.table[tokens].float() * self.scale[tokens].unsqueeze(-1)
+        return self.table[tokens].float() * self.scale[tokens]
 
 
 class ScreenedVocabulary(nn.Module):
@@ -124,22 +115,20 @@ class ScreenedVocabulary(nn.Module):
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
         self.bias, self.hidden_basis, self.basis = bias, hidden_basis, basis
-        self.packed = pack(*self._narrow())
+        quantized, narrow_bias = self._narrow()
+        self.packed = torch.ops.quantized.linear_prepack(quantized, narrow_bias)
 
-    def _narrow(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The narrow table, int8, its scales and biases; rows added to fill the parts never
-        win."""
+    def _narrow(self) -> tuple[Tensor, Tensor]:
+        """The narrow table as qint8, and its biases; rows added to fill the parts never win."""
         count = (self.table.shape[0] + self.parts - 1) // self.parts * self.parts
         values = torch.zeros([count, self.basis.shape[1]], dtype=torch.int8)
-        scale, bias = torch.ones(count), torch.full([count], -1e9)
+        scale, bias = torch.ones([count, 1]), torch.full([count], -1e9)
         bias[: self.table.shape[0]] = self.bias
         for start in range(0, self.table.shape[0], self.rows_at_once):
             end = min(start + self.rows_at_once, self.table.shape[0])
-            rows = self.table[start:end].float() * self.scale[start:end].unsqueeze(1)
-            narrow = torch.matmul(rows, self.basis)
-            scale[start:end] = narrow.abs().amax(1).clamp(min=1e-8) / 127
-            values[start:end] = torch.round(narrow / scale[start:end].unsqueeze(1)).to(torch.int8)
-        return values, scale, bias
+            rows = self.table[start:end].float() * self.scale[start:end]
+            values[start:end], scale[start:end] = quantize_rows(torch.matmul(rows, self.basis))
+        return from_rows(values, scale), bias
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
@@ -149,10 +138,8 @@ class ScreenedVocabulary(nn.Module):
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]) -> None:
         self.table, self.scale, self.bias = state[0], state[1], state[2]
         self.hidden_basis, self.basis, self.training = state[3], state[4], state[5]
-        values, scale, bias = self._narrow()
-        zeros = torch.zeros(scale.shape[0], dtype=torch.long)
-        quantized = torch._make_per_channel_quantized_tensor(values, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
+        quantized, narrow_bias = self._narrow()
+        self.packed = torch.ops.quantized.linear_prepack(quantized, narrow_bias)
 
     def _likely(self, estimates: Tensor) -> Tensor:
         """Indices of the `candidates` greatest of `[rows, tokens]`, in any order.
@@ -174,7 +161,7 @@ class ScreenedVocabulary(nn.Module):
         narrow = torch.matmul(hidden, self.hidden_basis)
         likely = self._likely(torch.ops.quantized.linear_dynamic(narrow, self.packed, False))
         rows = self.table[likely].float()
-        exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely]
+        exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely].squeeze(2)
         exact = exact + self.bias[likely]
         if penalty is not None:
             exact = exact + penalty[likely]
@@ -183,4 +170,4 @@ class ScreenedVocabulary(nn.Module):
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings `[..., width]` of int64 tokens `[...]`."""
-        return self.table[tokens].float() * self.scale[tokens].unsqueeze(-1)
+        return self.table[tokens].float() * self.scale[tokens]
