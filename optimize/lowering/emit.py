@@ -14,7 +14,7 @@ from optimize.lowering.graphs import (
     is_named,
     layer_name,
 )
-from optimize.lowering.kernels import onednn, quantized, shape_cached
+from optimize.lowering.kernels import onednn, quantized, shape_cached, weights
 from optimize.lowering.passes.attention import MaskedAttention, TokenAttention, UniformAttention
 from optimize.lowering.passes.zero_points import fold_offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
@@ -276,5 +276,5 @@ class Emitter:
             return False
         self.lowered.append(name)
         read = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
-        self.forms.put(node, FLOAT, self.call(name, onednn.Embedding8(weight), read))
+        self.forms.put(node, FLOAT, self.call(name, weights.Int8Embedding(weight), read))
         return True

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimize.lowering.qparams import QParams, quantize_rows
+from optimize.lowering.qparams import QParams
 
 FLOAT32, BFLOAT16, UINT8 = "float32", "bfloat16", "uint8"
 
@@ -201,18 +201,3 @@ class Attention(nn.Module):
         v = v.reshape(batch * heads, -1, v.size(3))
         weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1)
         return torch.bmm(weights, v).reshape(batch, heads, length, -1)
-
-
-class Embedding8(nn.Module):
-    """Rows of an int8 table, a scale for each, as float32: a quarter of the file."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.scale: Tensor
-        self.weight: Tensor
-        rows, scale = quantize_rows(weight)
-        self.register_buffer("scale", scale)
-        self.register_buffer("weight", rows)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return torch.embedding(self.weight, ids).float() * torch.embedding(self.scale, ids)

@@ -7,7 +7,7 @@ when the file is loaded, for the quantized engine of the loading process.
 import torch
 from torch import Tensor, nn
 
-from optimize.lowering.qparams import QParams
+from optimize.lowering.qparams import QParams, quantize_channels
 
 quantized = torch.ops.quantized
 
@@ -86,6 +86,22 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = quantized.linear(x, self.packed, self.scale, self.zero_point)
+        return result
+
+
+class DynamicLinear(nn.Module):
+    """Fully connected layer: float32 in and out, inputs quantized by the range of each call.
+
+    Nothing needs calibrating, and no input is too large.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.packed = quantized.linear_prepack(quantize_channels(weight), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # All eight bits: the ninth that FBGEMM's oldest kernels need is not needed here.
+        result: Tensor = quantized.linear_dynamic(x, self.packed, False)
         return result
 
 

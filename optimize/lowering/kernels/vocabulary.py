@@ -1,8 +1,8 @@
-"""Linear layers in the precisions that a transcriber is built from.
+"""Token embedding and output head of a decoder over one int8 table.
 
-`nn.Linear` serves as float32. The int8 ones keep weights int8 per output row (symmetric) and
-quantize activations at every call from their own range, so nothing needs calibrating and no
-recording is too loud.
+Each returns the likeliest tokens themselves: with greedy decoding nothing else of the logits is
+needed. The table is saved once and packed for the kernel of `torch.backends.quantized.engine`
+when a file is loaded.
 """
 
 from typing import Final
@@ -13,54 +13,6 @@ from torch import Tensor, nn
 from optimize.lowering.qparams import from_rows, quantize_rows
 
 
-def pack(weight: Tensor, bias: Tensor) -> torch.ScriptObject:
-    """Weights laid out for the kernel of `torch.backends.quantized.engine`."""
-    quantized = from_rows(*quantize_rows(weight.detach()))
-    packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, bias)
-    return packed
-
-
-class Int8Linear(nn.Module):
-    """Int8 weights, activations quantized per call; float32 in and out.
-
-    The packed weights save themselves as int8 and are packed again, for the engine in force,
-    when the file is loaded.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        bias = torch.zeros(len(weight)) if bias is None else bias.detach()
-        self.packed = pack(weight, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)
-        return y
-
-
-class FloatVocabulary(nn.Module):
-    """Token embedding and output head over one float32 table `[tokens, width]`."""
-
-    def __init__(self, table: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("table", table)
-        self.register_buffer("bias", bias)
-
-    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
-
-        Args:
-            hidden: the decoder's.
-            penalty: added to the logits, `[tokens]`.
-        """
-        logits = torch.nn.functional.linear(hidden, self.table, self.bias)
-        return (logits if penalty is None else logits + penalty).argmax(-1)
-
-    @torch.jit.export
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings `[..., width]` of int64 tokens `[...]`."""
-        return self.table[tokens]
-
-
 class Int8Vocabulary(nn.Module):
     """Token embedding and output head over one int8 table: saved once, packed when loaded."""
 
@@ -68,7 +20,7 @@ class Int8Vocabulary(nn.Module):
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
         self.bias = bias
-        self.packed = pack(table, bias)
+        self.packed = torch.ops.quantized.linear_prepack(from_rows(self.table, self.scale), bias)
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool]:
@@ -81,7 +33,12 @@ class Int8Vocabulary(nn.Module):
         self.packed = torch.ops.quantized.linear_prepack(quantized, self.bias)
 
     def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """See `FloatVocabulary`."""
+        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
+
+        Args:
+            hidden: the decoder's, float32.
+            penalty: added to the logits, `[tokens]`.
+        """
         logits: Tensor = torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
         return (logits if penalty is None else logits + penalty).argmax(-1)
 
@@ -91,7 +48,7 @@ class Int8Vocabulary(nn.Module):
         return self.table[tokens].float() * self.scale[tokens]
 
 
-class ScreenedVocabulary(nn.Module):
+class SvdSoftmaxVocabulary(nn.Module):
     """`Int8Vocabulary` whose head first looks through a narrow projection of the table.
 
     Logits of all tokens are estimated at `rank` of `width` columns; the likeliest few are then
@@ -110,7 +67,7 @@ class ScreenedVocabulary(nn.Module):
             table: float32 `[tokens, width]`.
             bias: `[tokens]`.
             hidden_basis, basis: `[width, rank]`; `table @ basis @ hidden_basis.T` approximates
-                the table, see `screen.fit`.
+                the table.
         """
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
@@ -151,13 +108,13 @@ class ScreenedVocabulary(nn.Module):
         places = min(self.candidates, parts.shape[2])
         place = torch.topk(parts.amax(1), places, 1, sorted=False).indices
         wide = place.unsqueeze(1).expand(-1, self.parts, -1)
-        found = parts.gather(2, wide).flatten(1)
-        best = torch.topk(found, min(self.candidates, found.shape[1]), 1, sorted=False).indices
+        likely = parts.gather(2, wide).flatten(1)
+        best = torch.topk(likely, min(self.candidates, likely.shape[1]), 1, sorted=False).indices
         part = torch.div(best, places, rounding_mode="floor")
         return place.gather(1, best % places) + part * parts.shape[2]
 
     def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """See `FloatVocabulary`."""
+        """See `Int8Vocabulary`."""
         narrow = torch.matmul(hidden, self.hidden_basis)
         likely = self._likely(torch.ops.quantized.linear_dynamic(narrow, self.packed, False))
         rows = self.table[likely].float()
