@@ -14,11 +14,11 @@ from optimize.lowering.graphs import (
     is_named,
     layer_name,
 )
-from optimize.lowering.kernels import onednn, quantized, shape_cached
-from optimize.lowering.observers import Affine
+from optimize.lowering.kernels import onednn, quantized, shape_cached, weights
 from optimize.lowering.passes.attention import MaskedAttention, TokenAttention, UniformAttention
 from optimize.lowering.passes.zero_points import fold_offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
+from optimize.lowering.qparams import QParams, quantize_channels
 from optimize.lowering.values import FLOAT, HALF, PLAIN, UINT8, Forms
 
 # A float32 classifier this small costs less than quantizing its input.
@@ -42,17 +42,17 @@ class Emitter:
         self,
         source: fx.GraphModule,
         plan: Plan,
-        affines: dict[fx.Node, Affine],
-        pixels: Affine | None,
+        qparams: dict[fx.Node, QParams],
+        pixels: QParams | None,
         hot_batch: int | None,
         keep_float: Collection[str] = (),
     ) -> None:
-        self.source, self.plan, self.affines, self.pixels = source, plan, affines, pixels
+        self.source, self.plan, self.qparams, self.pixels = source, plan, qparams, pixels
         self.hot_batch, self.keep_float = hot_batch, keep_float
-        self.offsets = fold_offsets(plan, affines)
+        self.offsets = fold_offsets(plan, qparams)
         self.lane: fx.Node | None = None
         self.root, self.graph = nn.Module(), fx.Graph()
-        self.forms = Forms(source, self.graph, self.call, affines, plan.packing)
+        self.forms = Forms(source, self.graph, self.call, qparams, plan.packing)
         self.lowered: list[str] = []
 
     def emit(self) -> nn.Module:
@@ -94,8 +94,8 @@ class Emitter:
             self.lane = self.call("lane", shape_cached.Lane(self.hot_batch), copied)
         if self.pixels is None:
             self.forms.put(node, FLOAT, copied)
-            if self.lane is not None and node in self.affines and node.meta["val"].dim() == 4:
-                image = self.call("quantize", onednn.QuantizeImage(self.affines[node]), copied)
+            if self.lane is not None and node in self.qparams and node.meta["val"].dim() == 4:
+                image = self.call("quantize", onednn.QuantizeImage(self.qparams[node]), copied)
                 self.forms.put(node, UINT8, image)
         else:
             pixels = self.call("pixels", quantized.Pixels(self.pixels), copied)
@@ -113,7 +113,7 @@ class Emitter:
         elif group.kind == "attention":
             self._attention(group)
         elif group.kind in ("add", "cat"):
-            output = self.affines[group.last]
+            output = self.qparams[group.last]
             join: nn.Module = (
                 quantized.Add(output)
                 if group.kind == "add"
@@ -168,7 +168,7 @@ class Emitter:
         weight, bias = self._weights(group.node)
         output, to = None, onednn.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
-            output, to = self.affines[group.last], onednn.UINT8
+            output, to = self.qparams[group.last], onednn.UINT8
         elif feeds_attention(group.last):
             to = onednn.BFLOAT16
         post, algorithm = group.post, "none"
@@ -178,16 +178,16 @@ class Emitter:
             post = "relu"
         source = group.inputs[0]
         read = self.forms.get(source, PLAIN, packed)
-        stored = quantized.quantize_weight(weight)
-        kernel = onednn.RawLinear(stored, bias, self.affines[source], post, algorithm, to, output)
+        stored = quantize_channels(weight)
+        kernel = onednn.RawLinear(stored, bias, self.qparams[source], post, algorithm, to, output)
         form = {onednn.FLOAT32: FLOAT, onednn.BFLOAT16: HALF, onednn.UINT8: PLAIN}[to]
         self.forms.put(group.last, form, self.call(name, kernel, read), packed)
 
     def _weighted(self, name: str, group: Group, packed: bool) -> fx.Node:
         """A convolution or linear layer, in copies when there is a hot batch size."""
         weight, bias = self._weights(group.node)
-        stored = quantized.quantize_weight(weight)
-        output = self.affines[group.last]
+        stored = quantize_channels(weight)
+        output = self.qparams[group.last]
         reads = [self.forms.get(n, UINT8, packed) for n in group.reads()]
         if self.lane is not None:
             reads.append(self.lane)
@@ -240,8 +240,8 @@ class Emitter:
             return
         args, kwargs = fx.map_arg(node.args, fetch), fx.map_arg(node.kwargs, fetch)
         forms.put(node, form, copy_call(self.graph, node, args, kwargs), packed)
-        if form == UINT8 and first in self.affines:
-            self.affines[node] = self.affines[first]
+        if form == UINT8 and first in self.qparams:
+            self.qparams[node] = self.qparams[first]
 
     def _own_sum(self, node: fx.Node) -> fx.Node | None:
         """The operand of an addition that may be overwritten: what a linear kernel has just
@@ -276,5 +276,5 @@ class Emitter:
             return False
         self.lowered.append(name)
         read = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
-        self.forms.put(node, FLOAT, self.call(name, onednn.Embedding8(weight), read))
+        self.forms.put(node, FLOAT, self.call(name, weights.Int8Embedding(weight), read))
         return True

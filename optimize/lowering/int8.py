@@ -13,9 +13,10 @@ from optimize.errors import DataError, ModelError
 from optimize.lowering.capture import capture, is_ids
 from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
-from optimize.lowering.observers import Affine, Ranges, calibrate
+from optimize.lowering.observers import Ranges, calibrate
 from optimize.lowering.passes.unpad import find_packing
 from optimize.lowering.plan import make_plan
+from optimize.lowering.qparams import QParams
 from optimize.utils.torchscript import silenced
 
 Engine = Literal["onednn", "fbgemm"]
@@ -117,7 +118,7 @@ def lower_int8(
         raise ModelError(f"the model has no layer named {unknown[0]!r} to keep in float")
     pixels = None
     if input_scale is not None:
-        pixels = Affine(float(input_scale), int(input_zero_point or 0))
+        pixels = QParams(float(input_scale), int(input_zero_point or 0))
     given = list(calibration)
     batches = [_as_float(batch, pixels) for batch in given]
     index = next((i for i, b in enumerate(batches) if len(b) >= 2), None)
@@ -132,13 +133,13 @@ def lower_int8(
     plan = make_plan(
         graph, fuse_adds=engine == "onednn", raw=raw, packing=packing, keep_float=keep_float
     )
-    affines = calibrate(graph, plan.observed(), batches, ranges)
+    qparams = calibrate(graph, plan.observed(), batches, ranges)
     # Both packing and the fused adds look at the engine, the latter whenever they run.
     torch.backends.quantized.engine = engine
     with silenced(), torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        emitter = Emitter(graph, plan, affines, pixels, ready, keep_float)
+        emitter = Emitter(graph, plan, qparams, pixels, ready, keep_float)
         body = emitter.emit()
     return Lowered(
         body, engine, tuple(emitter.lowered), dict(plan.refused), not raw and ready is None
@@ -158,5 +159,5 @@ def _suitable_engine(graph: fx.GraphModule) -> Engine:
     return "fbgemm" if work and sum(work) / len(work) < _SMALL_KERNEL else ENGINE
 
 
-def _as_float(batch: Tensor, pixels: Affine | None) -> Tensor:
+def _as_float(batch: Tensor, pixels: QParams | None) -> Tensor:
     return (batch.float() - pixels.zero_point) * pixels.scale if pixels else batch

@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from optimize.lowering.qparams import EPS, QParams
+
 _BINS = 2048
 _SAMPLE = 1 << 20
 _STEPS = 24
@@ -15,21 +17,6 @@ _STEPS = 24
 # mse: the clip of least squared error; entropy: of least Kullback-Leibler divergence (Migacz
 # 2017, "8-bit Inference with TensorRT"); minmax: all of the observed range.
 Ranges = Literal["mse", "entropy", "minmax"]
-
-
-@dataclass(frozen=True)
-class Affine:
-    """uint8 quantization: value = (stored - zero_point) * scale."""
-
-    scale: float
-    zero_point: int
-
-    @staticmethod
-    def covering(low: float, high: float) -> "Affine":
-        """The parameters that span [low, high] and hold zero exactly."""
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / 255.0, 1e-9)
-        return Affine(scale, int(min(255, max(0, round(-low / scale)))))
 
 
 @dataclass
@@ -47,28 +34,28 @@ class Histogram:
     def count(self, x: Tensor) -> None:
         flat = x.detach().reshape(-1)
         flat = flat[:: max(1, flat.numel() // _SAMPLE)]
-        self.counts += torch.histc(flat, _BINS, min=self.low, max=max(self.high, self.low + 1e-9))
+        self.counts += torch.histc(flat, _BINS, min=self.low, max=max(self.high, self.low + EPS))
 
-    def chosen(self, method: Ranges) -> Affine:
+    def chosen(self, method: Ranges) -> QParams:
         """The range by one of the methods."""
         if method == "minmax":
-            return Affine.covering(self.low, self.high)
+            return QParams.covering(self.low, self.high)
         return self.entropy() if method == "entropy" else self.best()
 
-    def entropy(self) -> Affine:
+    def entropy(self) -> QParams:
         """Search clipped ranges for the least divergence of the quantized distribution.
 
         Both ends are clipped by one factor; what lies beyond is counted at the ends.
         """
-        best, least = Affine.covering(self.low, self.high), float("inf")
-        width = max(self.high - self.low, 1e-9) / _BINS
+        best, least = QParams.covering(self.low, self.high), float("inf")
+        width = max(self.high - self.low, EPS) / _BINS
         centres = self.low + (torch.arange(_BINS) + 0.5) * width
         counts = self.counts.double()
         # Zero is held exactly, and ReLU makes it so common that it would hide all the rest.
         zero = min(_BINS - 1, max(0, int(-self.low / width)))
         counts[zero] = counts[max(0, zero - 1) : zero + 2].min()
         for shrink in (1.0 - 0.9 * step / (4 * _STEPS) for step in range(4 * _STEPS)):
-            candidate = Affine.covering(self.low * shrink, self.high * shrink)
+            candidate = QParams.covering(self.low * shrink, self.high * shrink)
             stored = ((centres / candidate.scale).round() + candidate.zero_point).long()
             inside = (stored >= 0) & (stored <= 255)
             stored = stored.clamp(0, 255)
@@ -93,19 +80,19 @@ class Histogram:
                 best, least = candidate, divergence
         return best
 
-    def best(self) -> Affine:
+    def best(self) -> QParams:
         """Search clipped ranges for the least mean squared error (rounding plus clipping).
 
         Both ends are shrunk independently on a grid, so a one-sided tensor (after ReLU) keeps
         its zero end and a clamped one never reaches beyond its clamp.
         """
-        width = max(self.high - self.low, 1e-9) / _BINS
+        width = max(self.high - self.low, EPS) / _BINS
         centres = self.low + (torch.arange(_BINS) + 0.5) * width
-        best, least = Affine.covering(self.low, self.high), float("inf")
+        best, least = QParams.covering(self.low, self.high), float("inf")
         shrink = [1.0 - 0.7 * (step / _STEPS) ** 1.5 for step in range(_STEPS)]
         for low in [self.low * s for s in shrink] if self.low < 0 else [0.0]:
             for high in [self.high * s for s in shrink] if self.high > 0 else [0.0]:
-                candidate = Affine.covering(low, high)
+                candidate = QParams.covering(low, high)
                 stored = (centres / candidate.scale).round() + candidate.zero_point
                 back = (stored.clamp(0, 255) - candidate.zero_point) * candidate.scale
                 # Inside the range the error is the rounding step's, whatever the bin width.
@@ -136,7 +123,7 @@ def calibrate(
     nodes: Iterable[fx.Node],
     batches: Sequence[Tensor],
     method: Ranges = "mse",
-) -> dict[fx.Node, Affine]:
+) -> dict[fx.Node, QParams]:
     """Run float `batches` through `module`; the uint8 parameters of each of `nodes`."""
     seen = {node: Histogram() for node in nodes}
     with torch.no_grad():

@@ -7,8 +7,8 @@ from torch import fx, nn
 
 from optimize.lowering.graphs import constant
 from optimize.lowering.kernels import onednn, quantized
-from optimize.lowering.observers import Affine
 from optimize.lowering.passes.unpad import Pack, Packing, Tokens, Unpack
+from optimize.lowering.qparams import QParams
 
 FLOAT, HALF, UINT8, PLAIN = "float", "half", "uint8", "plain"
 _LAYOUTS = (False, True)
@@ -24,11 +24,11 @@ class Forms:
         source: fx.GraphModule,
         graph: fx.Graph,
         call: Callable[..., fx.Node],
-        affines: dict[fx.Node, Affine],
+        qparams: dict[fx.Node, QParams],
         packing: Packing | None,
     ) -> None:
         self.source, self.graph, self.call = source, graph, call
-        self.affines, self.packing = affines, packing
+        self.qparams, self.packing = qparams, packing
         self.made: dict[tuple[fx.Node, str, bool], fx.Node] = {}
         self.tokens: tuple[fx.Node, fx.Node, fx.Node] | None = None
         self.batch: fx.Node | None = None
@@ -76,14 +76,14 @@ class Forms:
             return self.call("dequantize", quantized.Dequantize(), self.get(node, UINT8, packed))
         if form == UINT8:
             if (node, PLAIN, packed) in made:
-                wrap = onednn.Wrap(self.affines[node])
+                wrap = onednn.Wrap(self.qparams[node])
                 return self.call("wrap", wrap, made[node, PLAIN, packed])
-            kernel: nn.Module = quantized.Quantize(self.affines[node])
+            kernel: nn.Module = quantized.Quantize(self.qparams[node])
             return self.call("quantize", kernel, self.get(node, FLOAT, packed))
         if form == PLAIN:
             if (node, UINT8, packed) in made:
                 return self.call("reveal", onednn.Reveal(), made[node, UINT8, packed])
-            kernel = onednn.ToPlain(self.affines[node])
+            kernel = onednn.ToPlain(self.qparams[node])
             return self.call("quantize", kernel, self.float_or_half(node, packed))
         raise AssertionError(form)
 

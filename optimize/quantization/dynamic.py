@@ -8,24 +8,9 @@ from torch import Tensor, fx, nn
 from optimize.errors import ModelError
 from optimize.lowering import ENGINE
 from optimize.lowering.graphs import aten, constant, layer_name
-from optimize.lowering.kernels.quantized import quantize_weight
+from optimize.lowering.kernels.quantized import DynamicLinear
 from optimize.quantization.graph import LAYERS, Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
-
-quantized = torch.ops.quantized
-
-
-class DynamicLinear(nn.Module):
-    """float32 in and out, int8 weights per output channel, uint8 inputs by their own range."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        self.packed = quantized.linear_prepack(quantize_weight(weight), bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        # All eight bits: the ninth that FBGEMM's oldest kernels need is not needed here.
-        result: Tensor = quantized.linear_dynamic(x, self.packed, False)
-        return result
 
 
 def to_dynamic_int8(

@@ -1,4 +1,4 @@
-"""int8 arithmetic simulated in float32, for training through it and for measuring one layer."""
+"""Fake quantization: int8 arithmetic in float32, to train through and to measure one layer."""
 
 import copy
 from collections.abc import Callable, Collection, Iterator
@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 
 from optimize.errors import OptionError
 from optimize.evaluation.accuracy import predict
-from optimize.lowering.observers import Affine, Histogram, Ranges
+from optimize.lowering.observers import Histogram, Ranges
+from optimize.lowering.qparams import QParams, channel_scales
 from optimize.training import distributed
 
 _BATCH = 64
@@ -25,7 +26,7 @@ class _RoundedWeight(nn.Module):
     """
 
     def forward(self, weight: Tensor) -> Tensor:
-        scale = weight.detach().flatten(1).abs().amax(1).clamp(min=1e-9) / 127.0
+        scale = channel_scales(weight.detach()).float()
         zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
         return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
 
@@ -38,7 +39,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
 
 def input_ranges(
     model: nn.Module, calibration: Tensor, ranges: Ranges = "mse"
-) -> dict[str, Affine | None]:
+) -> dict[str, QParams | None]:
     """How every layer's input would be quantized; None for what reads the pixels as they are."""
     seen: dict[str, Histogram] = {name: Histogram() for name in layers(model)}
     order: list[str] = []
@@ -78,9 +79,8 @@ class _RoundedInput:
     layer, as a buffer, so that checkpoints hold it.
     """
 
-    def __init__(self, module: nn.Module, affine: Affine) -> None:
-        low = -affine.zero_point * affine.scale
-        module.register_buffer("input_range", torch.tensor([low, low + 255 * affine.scale]))
+    def __init__(self, module: nn.Module, qparams: QParams) -> None:
+        module.register_buffer("input_range", torch.tensor(qparams.range()))
         self.clip: Tensor | None = None  # the chosen range over the observed one
 
     def __call__(self, module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -93,15 +93,15 @@ class _RoundedInput:
                     self.clip = (kept / seen).nan_to_num(1.0, 1.0, 1.0).clamp(0.2, 1.0)
                 kept.lerp_(seen * self.clip, _FOLLOW)
         low, high = kept.tolist()
-        affine = Affine.covering(low, high)
-        x = torch.fake_quantize_per_tensor_affine(x, affine.scale, affine.zero_point, 0, 255)
+        qparams = QParams.covering(low, high)
+        x = torch.fake_quantize_per_tensor_affine(x, qparams.scale, qparams.zero_point, 0, 255)
         return (x, *given[1:])
 
 
 @contextmanager
-def simulated(
+def fake_quantized(
     model: nn.Module,
-    affines: dict[str, Affine | None],
+    qparams: dict[str, QParams | None],
     only: Collection[str] | None = None,
 ) -> Iterator[None]:
     """Within the block `model` computes as if its layers were int8; afterwards its weights are
@@ -109,18 +109,18 @@ def simulated(
 
     Args:
         model: changed in place.
-        affines: from `input_ranges`.
+        qparams: from `input_ranges`.
         only: names of the layers; all by default.
     """
     modules = layers(model)
-    chosen = [name for name in affines if only is None or name in only]
+    chosen = [name for name in qparams if only is None or name in only]
 
     handles = []
     for name in chosen:
         parametrize.register_parametrization(modules[name], "weight", _RoundedWeight())
-        affine = affines[name]
-        if affine is not None:
-            hook = _RoundedInput(modules[name], affine)
+        input_qparams = qparams[name]
+        if input_qparams is not None:
+            hook = _RoundedInput(modules[name], input_qparams)
             handles.append(modules[name].register_forward_pre_hook(hook))
     try:
         yield
@@ -129,7 +129,7 @@ def simulated(
             handle.remove()
         for name in chosen:
             parametrize.remove_parametrizations(modules[name], "weight")
-            if affines[name] is not None:
+            if qparams[name] is not None:
                 del modules[name].input_range
 
 
@@ -156,15 +156,15 @@ def quantization_table(
         OptionError: the model has no layer that int8 kernels exist for.
     """
     model = copy.deepcopy(model).eval()
-    affines = input_ranges(model, calibration, ranges)
-    if not affines:
+    qparams = input_ranges(model, calibration, ranges)
+    if not qparams:
         raise OptionError("this model has no convolution or linear layer to quantize")
     whole = accuracy(model) if accuracy is not None else 0.0
     wanted = predict(model, calibration, title="sensitivity")
     rows = []
-    for name in affines:
+    for name in qparams:
         trial = copy.deepcopy(model)
-        with simulated(trial, affines, only=[name]):
+        with fake_quantized(trial, qparams, only=[name]):
             change = predict(trial, calibration, title="sensitivity") - wanted
             row: dict[str, Any] = {"layer": name, "error": (change.norm() / wanted.norm()).item()}
             if accuracy is not None:

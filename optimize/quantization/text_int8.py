@@ -6,14 +6,13 @@ float32 in one operator, which on transformers of this size is within noise of o
 """
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from optimize.lowering.qparams import QParams, quantize_channels, quantize_rows
 from optimize.models.architectures.bert import PADDING, BertClassifier, Embeddings
 from optimize.pruning.vocabulary import SharedEmbedding
 from optimize.utils.torchscript import silenced
@@ -23,46 +22,28 @@ _SAMPLES = 65536
 _SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
-@dataclass(frozen=True)
-class Range:
-    """The affine map of an activation to uint8."""
-
-    scale: float
-    zero_point: int
-
-
-def quantize_weight(weight: Tensor) -> Tensor:
-    """int8 per output channel, symmetric: the largest magnitude becomes 127."""
-    scale = weight.abs().amax(1).double().clamp(min=1e-9) / 127
-    zero = torch.zeros(len(weight), dtype=torch.long)
-    with warnings.catch_warnings():
-        # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
-        warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        return torch.quantize_per_channel(weight.float(), scale, zero, 0, torch.qint8)
-
-
-def fit_range(values: Tensor) -> Range:
+def fit_range(values: Tensor) -> QParams:
     """The range, out of the observed one and shrunken ones, with the least squared error."""
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
-    best, found = float("inf"), Range(1.0, 0)
+    best, found = float("inf"), QParams(1.0, 0)
     for below in _SHRINKS:
         for above in _SHRINKS:
-            scale = max((high * above - low * below) / 255, 1e-9)
-            zero = max(0, min(255, round(-low * below / scale)))
+            candidate = QParams.covering(low * below, high * above)
+            scale, zero = candidate.scale, candidate.zero_point
             quantized = ((values / scale).round() + zero).clamp(0, 255)
             error = float(((quantized - zero) * scale - values).square().mean())
             if error < best:
-                best, found = error, Range(scale, zero)
+                best, found = error, candidate
     return found
 
 
 class Int8Linear(nn.Module):
     """Fully connected layer: float32 in and out, uint8 times int8 inside."""
 
-    def __init__(self, linear: nn.Linear, source: Range) -> None:
+    def __init__(self, linear: nn.Linear, source: QParams) -> None:
         super().__init__()
         self.scale, self.zero_point = source.scale, source.zero_point
-        self.weight = quantize_weight(linear.weight.detach())
+        self.weight = quantize_channels(linear.weight.detach())
         self.bias = None if linear.bias is None else linear.bias.detach().clone()
         self._pack()
 
@@ -89,11 +70,11 @@ class Int8Table(nn.Module):
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
-        scale = table.abs().amax(1).clamp(min=1e-9) / 127
+        rows, scale = quantize_rows(table)
         self.rows: Tensor
         self.scale: Tensor
-        self.register_buffer("rows", (table / scale[:, None]).round().to(torch.int8))
-        self.register_buffer("scale", scale[:, None].clone())
+        self.register_buffer("rows", rows)
+        self.register_buffer("scale", scale)
 
     def forward(self, index: Tensor) -> Tensor:
         flat = index.flatten()
@@ -128,7 +109,7 @@ class Int8Embeddings(nn.Module):
 
 def observe(
     model: BertClassifier, names: Iterable[str], batches: Iterable[Tensor]
-) -> dict[str, Range]:
+) -> dict[str, QParams]:
     """The range of the inputs of each named linear layer, over the real tokens."""
     modules = dict(model.named_modules())
     kept: dict[str, list[Tensor]] = {name: [] for name in names}

@@ -7,32 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimize.lowering.graphs import constant
+from optimize.lowering.kernels.weights import Int8Weight
 from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
-
-
-class StoredWeight(nn.Module):
-    """A float32 weight that a file holds as int8: rounded when saved, widened when loaded."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        shape = [-1] + [1] * (weight.dim() - 1)
-        largest = weight.flatten(1).abs().amax(1).clamp(min=1e-12)
-        self.scale = (largest / 127.0).view(shape)
-        self.weight = (weight / self.scale).round() * self.scale
-
-    @torch.jit.export
-    def __getstate__(self) -> tuple[Tensor, Tensor, bool]:
-        return torch.round(self.weight / self.scale).to(torch.int8), self.scale, self.training
-
-    @torch.jit.export
-    def __setstate__(self, state: tuple[Tensor, Tensor, bool]) -> None:
-        self.scale = state[1]
-        self.weight = state[0].to(torch.float32) * self.scale
-        self.training = state[2]
-
-    def forward(self) -> Tensor:
-        return self.weight
 
 
 def store_int8(
@@ -63,6 +40,6 @@ class _Storing(Copier):
                 weight = constant(self.source, argument)
                 if weight is not None and weight.dim() > 1 and weight.is_floating_point():
                     with silenced():
-                        stored = torch.jit.script(StoredWeight(weight.detach()))
+                        stored = torch.jit.script(Int8Weight(weight.detach()))
                     self.made[argument] = self.call(str(argument.target), stored)
         return super().operator(node)

@@ -19,7 +19,7 @@ from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
 from optimize.pruning.weights import NO_SPEED, held, zeros
-from optimize.quantization.fake_quantize import input_ranges, layers, simulated
+from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
 from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.recipe.schema import Named
 from optimize.tasks.base import Context, State
@@ -241,10 +241,10 @@ def _train_for_int8(
         recover = dataclasses.replace(recover, precision="fp32")
     model = copy.deepcopy(state.model)
     kept = [n for n in layers(model) if any(n == k or n.startswith(f"{k}.") for k in options.keep)]
-    affines = input_ranges(model, images, options.ranges)
+    qparams = input_ranges(model, images, options.ranges)
     arguments = training_arguments(recover, context, "int8")
     logits = training_logits(state, recover.flip, context)
-    with simulated(model, affines, only=[n for n in affines if n not in kept]):
+    with fake_quantized(model, qparams, only=[n for n in qparams if n not in kept]):
         split = split_of(context.data, "train")
         distill(model, logits, split, recover, freeze_norm=True, **arguments)
     details["training"] = dataclasses.asdict(arguments["history"])

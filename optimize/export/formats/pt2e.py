@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from optimize.export.subject import Inputs
+from optimize.lowering.qparams import quantize_rows
 
 # What quantizers match: an operator's module, whoever called it.
 _SOURCES: dict[Any, Any] = {
@@ -87,8 +88,7 @@ def _shrink_tables(graph: Any) -> None:
         if node.target is not torch.ops.aten.embedding.default or len(node.args[0].users) > 1:
             continue
         table = _weight(graph, node.args[0]).detach()
-        scales = (table.abs().amax(1, keepdim=True) / 127).clamp(min=1e-12)
-        rows = (table / scales).round().to(torch.int8)
+        rows, scales = quantize_rows(table)
         parts = [_attribute(graph, node, *named) for named in (("rows", rows), ("scales", scales))]
         with graph.graph.inserting_before(node):
             row, scale = (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimize.lowering.observers import Affine
+from optimize.lowering.qparams import QParams
 
 FLOAT32, BFLOAT16, UINT8 = "float32", "bfloat16", "uint8"
 
@@ -36,9 +36,9 @@ class ToPlain(nn.Module):
     takes over its memory instead.
     """
 
-    def __init__(self, affine: Affine) -> None:
+    def __init__(self, qparams: QParams) -> None:
         super().__init__()
-        self.scale, self.zero_point = affine.scale, affine.zero_point
+        self.scale, self.zero_point = qparams.scale, qparams.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.float().contiguous()
@@ -52,9 +52,9 @@ class QuantizeImage(nn.Module):
     """float32 `[N, C, H, W]` to uint8, channels last. Few channels are interleaved plane by
     plane, in two thirds of the time that torch's own change of layout takes."""
 
-    def __init__(self, affine: Affine) -> None:
+    def __init__(self, qparams: QParams) -> None:
         super().__init__()
-        self.scale, self.zero_point = affine.scale, affine.zero_point
+        self.scale, self.zero_point = qparams.scale, qparams.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
         q = torch.quantize_per_tensor(x, self.scale, self.zero_point, torch.quint8)
@@ -82,9 +82,9 @@ class Reveal(nn.Module):
 class Wrap(nn.Module):
     """Plain uint8 as a quantized tensor, over the same memory."""
 
-    def __init__(self, affine: Affine) -> None:
+    def __init__(self, qparams: QParams) -> None:
         super().__init__()
-        self.scale, self.zero_point = affine.scale, affine.zero_point
+        self.scale, self.zero_point = qparams.scale, qparams.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
         q = torch._empty_affine_quantized(
@@ -101,11 +101,11 @@ class RawLinear(Packed):
         self,
         weight: Tensor,
         bias: Tensor | None,
-        source: Affine,
+        source: QParams,
         post: str,
         algorithm: str,
         to: str,
-        output: Affine | None,
+        output: QParams | None,
     ) -> None:
         super().__init__()
         self.weight = weight.int_repr()
@@ -201,17 +201,3 @@ class Attention(nn.Module):
         v = v.reshape(batch * heads, -1, v.size(3))
         weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1)
         return torch.bmm(weights, v).reshape(batch, heads, length, -1)
-
-
-class Embedding8(nn.Module):
-    """Rows of an int8 table, a scale for each, as float32: a quarter of the file."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self.scale: Tensor
-        self.weight: Tensor
-        self.register_buffer("scale", weight.abs().amax(1, keepdim=True).clamp(min=1e-9) / 127.0)
-        self.register_buffer("weight", (weight / self.scale).round().to(torch.int8))
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return torch.embedding(self.weight, ids).float() * torch.embedding(self.scale, ids)

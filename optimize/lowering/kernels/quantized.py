@@ -7,24 +7,17 @@ when the file is loaded, for the quantized engine of the loading process.
 import torch
 from torch import Tensor, nn
 
-from optimize.lowering.observers import Affine
+from optimize.lowering.qparams import QParams, quantize_channels
 
 quantized = torch.ops.quantized
-
-
-def quantize_weight(weight: Tensor) -> Tensor:
-    """int8 per output channel, symmetric: the largest magnitude becomes 127."""
-    scale = weight.flatten(1).abs().amax(1).double().clamp(min=1e-9) / 127.0
-    zero = torch.zeros(len(weight), dtype=torch.long)
-    return torch.quantize_per_channel(weight.float(), scale, zero, 0, torch.qint8)
 
 
 class Pixels(nn.Module):
     """uint8 `[N, C, H, W]` taken as quantized values as they are."""
 
-    def __init__(self, affine: Affine) -> None:
+    def __init__(self, qparams: QParams) -> None:
         super().__init__()
-        self.scale, self.zero_point = affine.scale, affine.zero_point
+        self.scale, self.zero_point = qparams.scale, qparams.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
@@ -34,9 +27,9 @@ class Pixels(nn.Module):
 class Quantize(nn.Module):
     """float32 to uint8."""
 
-    def __init__(self, affine: Affine) -> None:
+    def __init__(self, qparams: QParams) -> None:
         super().__init__()
-        self.scale, self.zero_point = affine.scale, affine.zero_point
+        self.scale, self.zero_point = qparams.scale, qparams.zero_point
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.quantize_per_tensor(x, self.scale, self.zero_point, torch.quint8)
@@ -64,7 +57,7 @@ class Convolution(nn.Module):
         padding: list[int],
         dilation: list[int],
         groups: int,
-        output: Affine,
+        output: QParams,
     ) -> None:
         super().__init__()
         self.packed = quantized.conv2d_prepack(weight, bias, stride, padding, dilation, groups)
@@ -86,7 +79,7 @@ class ConvolutionAdd(Convolution):
 class Linear(nn.Module):
     """uint8 fully connected layer over the last dimension."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, output: Affine) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, output: QParams) -> None:
         super().__init__()
         self.packed = quantized.linear_prepack(weight, bias)
         self.scale, self.zero_point = output.scale, output.zero_point
@@ -96,10 +89,26 @@ class Linear(nn.Module):
         return result
 
 
+class DynamicLinear(nn.Module):
+    """Fully connected layer: float32 in and out, inputs quantized by the range of each call.
+
+    Nothing needs calibrating, and no input is too large.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.packed = quantized.linear_prepack(quantize_channels(weight), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        # All eight bits: the ninth that FBGEMM's oldest kernels need is not needed here.
+        result: Tensor = quantized.linear_dynamic(x, self.packed, False)
+        return result
+
+
 class Add(nn.Module):
     """uint8 + uint8, each with its own scale."""
 
-    def __init__(self, output: Affine) -> None:
+    def __init__(self, output: QParams) -> None:
         super().__init__()
         self.scale, self.zero_point = output.scale, output.zero_point
 
@@ -111,7 +120,7 @@ class Add(nn.Module):
 class Concatenate(nn.Module):
     """uint8 tensors brought to one scale and joined along `dim`."""
 
-    def __init__(self, dim: int, output: Affine) -> None:
+    def __init__(self, dim: int, output: QParams) -> None:
         super().__init__()
         self.dim, self.scale, self.zero_point = dim, output.scale, output.zero_point
 

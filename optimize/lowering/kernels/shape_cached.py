@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.lowering.kernels.onednn import Packed
-from optimize.lowering.observers import Affine
+from optimize.lowering.qparams import QParams
 
 quantized = torch.ops.quantized
 
@@ -43,7 +43,7 @@ class HotConvolution(Packed):
         padding: list[int],
         dilation: list[int],
         groups: int,
-        output: Affine,
+        output: QParams,
     ) -> None:
         super().__init__()
         self.weight = weight
@@ -115,7 +115,7 @@ class HotConvolutionAdd(HotConvolution):
 class HotLinear(Packed):
     """`kernels.Linear` in three copies."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, output: Affine) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, output: QParams) -> None:
         super().__init__()
         self.weight = weight
         self.bias = torch.zeros(len(weight)) if bias is None else bias

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from torch import Tensor, fx
 
 from optimize.lowering.graphs import arguments, aten
-from optimize.lowering.observers import Affine
 from optimize.lowering.plan import Group, Plan
+from optimize.lowering.qparams import QParams
 
 
 @dataclass
@@ -36,18 +36,18 @@ class Offsets:
         return (per_channel if bias is None else per_channel + bias.double()).float()
 
 
-def fold_offsets(plan: Plan, affines: dict[fx.Node, Affine]) -> Offsets:
-    """Give every tensor that allows it the zero point 0, in `affines`."""
-    found = Offsets()
+def fold_offsets(plan: Plan, qparams: dict[fx.Node, QParams]) -> Offsets:
+    """Give every tensor that allows it the zero point 0, in `qparams`."""
+    offsets = Offsets()
     readers = {node: g for g in plan.groups.values() for node in (g.node, *g.fused)}
     for node, group in plan.groups.items():
-        affine = affines.get(node)
-        if group.kind != "conv" or group.relu or affine is None or affine.zero_point == 0:
+        output = qparams.get(node)
+        if group.kind != "conv" or group.relu or output is None or output.zero_point == 0:
             continue
         if node.users and all(_shiftable(node, readers.get(user)) for user in node.users):
-            found.by[node] = affine.scale * affine.zero_point
-            affines[node] = Affine(affine.scale, 0)
-    return found
+            offsets.by[node] = output.scale * output.zero_point
+            qparams[node] = QParams(output.scale, 0)
+    return offsets
 
 
 def _shiftable(node: fx.Node, reader: Group | None) -> bool:

@@ -4,16 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from handlers.backend import settle_quantized_notice
+from optimize.lowering.kernels.quantized import DynamicLinear
+from optimize.lowering.kernels.vocabulary import Int8Vocabulary, SvdSoftmaxVocabulary
 from optimize.models.whisper.checkpoint import Checkpoint, Spec
 from optimize.models.whisper.decoder import Decoder
 from optimize.models.whisper.encoder import Encoder
-from optimize.models.whisper.layers import (
-    FloatVocabulary,
-    Int8Linear,
-    Int8Vocabulary,
-    ScreenedVocabulary,
-)
 from optimize.models.whisper.transcriber import Transcriber
+from optimize.models.whisper.vocabulary import FloatVocabulary
 
 
 def _copy(module: nn.Module, weights: dict[str, Tensor], *names: str, scale: float = 1.0) -> None:
@@ -76,7 +73,8 @@ def _to_int8(module: nn.Module) -> None:
     """Replace every `nn.Linear` below `module`, in place."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child.weight, child.bias))
+            bias = None if child.bias is None else child.bias.detach()
+            setattr(module, name, DynamicLinear(child.weight.detach(), bias))
         else:
             _to_int8(child)
 
@@ -115,6 +113,6 @@ def build(
         _to_int8(decoder)
         vocabulary = Int8Vocabulary(table, bias)
         if screen is not None:
-            vocabulary = ScreenedVocabulary(table, bias, *screen)
+            vocabulary = SvdSoftmaxVocabulary(table, bias, *screen)
     model = Transcriber(spec, encoder, decoder, vocabulary, step=step, margin=margin, merged=merged)
     return model.eval().requires_grad_(False)

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from optimize.lowering.kernels.vocabulary import SvdSoftmaxVocabulary
 from optimize.models.whisper import screen, silence
 from optimize.models.whisper.build import build
 from optimize.models.whisper.checkpoint import Checkpoint
-from optimize.models.whisper.layers import FloatVocabulary, ScreenedVocabulary
 from optimize.models.whisper.transcriber import Transcriber
+from optimize.models.whisper.vocabulary import FloatVocabulary
 
 ENGINE = "fbgemm"
 """Beats onednn for one-token products; the file's packed weights are made by it at load."""
@@ -99,7 +100,7 @@ def options_of(model: Transcriber) -> CompressOptions:
         raise ValueError("the model is in float")
     return CompressOptions(
         context="real" if len(model.fill_levels) else "padded",
-        rank=head.basis.shape[1] if isinstance(head, ScreenedVocabulary) else 0,
+        rank=head.basis.shape[1] if isinstance(head, SvdSoftmaxVocabulary) else 0,
         group=model.group,
         step=model.step,
         margin=model.margin,
@@ -110,4 +111,4 @@ def options_of(model: Transcriber) -> CompressOptions:
 def bases_of(model: Transcriber) -> tuple[Tensor, Tensor] | None:
     """The projection that the model's output head looks through first; None for none."""
     head = model.vocabulary
-    return (head.hidden_basis, head.basis) if isinstance(head, ScreenedVocabulary) else None
+    return (head.hidden_basis, head.basis) if isinstance(head, SvdSoftmaxVocabulary) else None

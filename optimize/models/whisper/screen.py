@@ -38,7 +38,7 @@ def hidden_states(model: Transcriber, clips: list[Tensor]) -> Tensor:
 
 
 def fit(table: Tensor, hidden: Tensor, rank: int = RANK) -> tuple[Tensor, Tensor]:
-    """Bases for `ScreenedVocabulary`.
+    """Bases for `SvdSoftmaxVocabulary`.
 
     Args:
         table: `[tokens, width]`.

@@ -14,7 +14,12 @@ from optimize.models.normalized import Normalized
 from optimize.pruning.sensitivity import accuracy_on
 from optimize.quantization.accuracy_control import within_budget
 from optimize.quantization.equalize import equalize
-from optimize.quantization.fake_quantize import input_ranges, layers, quantization_table, simulated
+from optimize.quantization.fake_quantize import (
+    fake_quantized,
+    input_ranges,
+    layers,
+    quantization_table,
+)
 from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.training.fit import TrainOptions, fit
 from optimize.utils import torchscript
@@ -275,16 +280,16 @@ def test_the_table_finds_the_layer_that_costs(trained: nn.Module, dataset: Datas
     assert rows[0]["error"] > 3 * rows[1]["error"]
 
 
-def test_training_with_int8_simulated_wins_accuracy_back(
+def test_training_with_fake_quantization_wins_accuracy_back(
     trained: nn.Module, dataset: Dataset
 ) -> None:
     """On a network that int8 hurts; what was trained is what the kernels then compute."""
     assert dataset.train is not None
     model = wild(trained)
-    affines = input_ranges(model, pixels(dataset)[:256])
-    assert affines["body.0"] is None  # pixels are read as they are
+    qparams = input_ranges(model, pixels(dataset)[:256])
+    assert qparams["body.0"] is None  # pixels are read as they are
     names = set(model.state_dict())
-    with simulated(model, affines):
+    with fake_quantized(model, qparams):
         first = accuracy.evaluate(model, dataset.test).value
         options = TrainOptions(2, 64, 0.005, precision="fp32")
         fit(model, dataset.train, options, freeze_norm=True)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from optimize.data.corpus import TextSplit
 from optimize.evaluation import text_metrics
+from optimize.lowering.qparams import QParams
 from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import SharedEmbedding, VocabularyOptions
@@ -289,14 +290,14 @@ def test_the_table_is_stored_in_bytes(teacher: BertClassifier) -> None:
 def test_ranges_are_no_worse_than_the_observed_one() -> None:
     torch.manual_seed(0)
 
-    def error(values: Tensor, found: text_int8.Range) -> float:
+    def error(values: Tensor, found: QParams) -> float:
         quantized = ((values / found.scale).round() + found.zero_point).clamp(0, 255)
         return float(((quantized - found.zero_point) * found.scale - values).square().mean())
 
     heavy = torch.distributions.StudentT(4.0).sample((50000,))
     low, high = float(heavy.min()), float(heavy.max())
     scale = (high - low) / 255
-    plain = text_int8.Range(scale, round(-low / scale))
+    plain = QParams(scale, round(-low / scale))
     found = text_int8.fit_range(heavy)
     assert found.scale < plain.scale
     assert error(heavy, found) < error(heavy, plain)

@@ -14,7 +14,7 @@ from optimize.export.convert import convert
 from optimize.export.formats import base
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Exportable, Subject
-from optimize.models.whisper.layers import Int8Linear
+from optimize.lowering.kernels.quantized import DynamicLinear
 from optimize.quantization.quantize import QuantizeOptions, quantize
 
 Needs = Callable[[str], None]
@@ -87,7 +87,7 @@ def test_a_dynamic_int8_linear_does_not_convert(needs: Needs, tmp_path: Path) ->
     x = torch.randn(2, 8)
     subject = Subject(
         "model",
-        Int8Linear(torch.randn(4, 8), None).eval(),
+        DynamicLinear(torch.randn(4, 8), None).eval(),
         ("x",),
         ("y",),
         [(x,)],

@@ -192,11 +192,11 @@ def test_encoded_positions_follow_the_audio(samples: int, positions: int) -> Non
 
 @pytest.mark.parametrize("tokens_", [50, 2000, 51_864])
 def test_the_search_for_candidates_finds_the_greatest(tokens_: int) -> None:
-    from optimize.models.whisper.layers import ScreenedVocabulary
+    from optimize.lowering.kernels.vocabulary import SvdSoftmaxVocabulary
 
     generator = torch.Generator().manual_seed(tokens_)
     bases = torch.randn(32, 8, generator=generator), torch.randn(32, 8, generator=generator)
-    head = ScreenedVocabulary(torch.randn(tokens_, 32), torch.zeros(tokens_), *bases)
+    head = SvdSoftmaxVocabulary(torch.randn(tokens_, 32), torch.zeros(tokens_), *bases)
     estimates = torch.randn(3, -(-tokens_ // head.parts) * head.parts, generator=generator)
     estimates[:, tokens_:] = -1e9
     wanted = torch.topk(estimates, min(head.candidates, tokens_), 1).indices.sort(1).values
@@ -205,7 +205,7 @@ def test_the_search_for_candidates_finds_the_greatest(tokens_: int) -> None:
 
 
 def test_screened_head_picks_the_token_of_the_full_one() -> None:
-    from optimize.models.whisper.layers import Int8Vocabulary, ScreenedVocabulary
+    from optimize.lowering.kernels.vocabulary import Int8Vocabulary, SvdSoftmaxVocabulary
 
     generator = torch.Generator().manual_seed(1)
     table = torch.randn(2000, 64, generator=generator)
@@ -214,7 +214,7 @@ def test_screened_head_picks_the_token_of_the_full_one() -> None:
     bias[:100] = -1e9
     bases = screen.fit(table, hidden[:300], rank=32)
     assert bases[0].shape == bases[1].shape == (64, 32)
-    screened = torch.jit.script(ScreenedVocabulary(table, bias, *bases))
+    screened = torch.jit.script(SvdSoftmaxVocabulary(table, bias, *bases))
     exact = (hidden[300:] @ table.T + bias).argmax(1)
     assert (screened(hidden[300:]) == exact).float().mean() > 0.97
     assert (screened(hidden[300:]) >= 100).all()

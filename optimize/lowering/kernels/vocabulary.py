@@ -1,70 +1,27 @@
-"""Linear layers in the precisions that a transcriber is built from.
+"""Token embedding and output head of a decoder over one int8 table.
 
-`nn.Linear` serves as float32. The int8 ones keep weights int8 per output row (symmetric) and
-quantize activations at every call from their own range, so nothing needs calibrating and no
-recording is too loud.
+Each returns the likeliest tokens themselves: with greedy decoding nothing else of the logits is
+needed. The table is saved once and packed for the kernel of `torch.backends.quantized.engine`
+when a file is loaded.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
+from optimize.lowering.qparams import from_rows, quantize_rows
 
-def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 per row of `[rows, columns]`: int8 values and float32 scales `[rows]`."""
-    scale = weight.abs().amax(1).clamp(min=1e-8) / 127
-    return torch.round(weight / scale[:, None]).to(torch.int8), scale
+Restore = tuple[Callable[..., nn.Module], tuple[Any, ...]]
 
 
-def pack(values: Tensor, scale: Tensor, bias: Tensor) -> torch.ScriptObject:
-    """Weights laid out for the kernel of `torch.backends.quantized.engine`."""
-    quantized = torch._make_per_channel_quantized_tensor(
-        values, scale.double(), torch.zeros(len(scale), dtype=torch.long), 0
-    )
-    packed: torch.ScriptObject = torch.ops.quantized.linear_prepack(quantized, bias)
-    return packed
-
-
-class Int8Linear(nn.Module):
-    """Int8 weights, activations quantized per call; float32 in and out.
-
-    The packed weights save themselves as int8 and are packed again, for the engine in force,
-    when the file is loaded.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__()
-        bias = torch.zeros(len(weight)) if bias is None else bias.detach()
-        self.packed = pack(*quantize_rows(weight.detach()), bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = torch.ops.quantized.linear_dynamic(x, self.packed, False)
-        return y
-
-
-class FloatVocabulary(nn.Module):
-    """Token embedding and output head over one float32 table `[tokens, width]`."""
-
-    def __init__(self, table: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("table", table)
-        self.register_buffer("bias", bias)
-
-    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
-
-        Args:
-            hidden: the decoder's.
-            penalty: added to the logits, `[tokens]`.
-        """
-        logits = torch.nn.functional.linear(hidden, self.table, self.bias)
-        return (logits if penalty is None else logits + penalty).argmax(-1)
-
-    @torch.jit.export
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Embeddings `[..., width]` of int64 tokens `[...]`."""
-        return self.table[tokens]
+def _restored(kind: type[nn.Module], state: tuple[Any, ...]) -> nn.Module:
+    """A module from its state: the one that TorchScript saves, for `pickle` and `copy` too."""
+    module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    module.__setstate__(state)
+    return module
 
 
 class Int8Vocabulary(nn.Module):
@@ -74,7 +31,7 @@ class Int8Vocabulary(nn.Module):
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
         self.bias = bias
-        self.packed = pack(self.table, self.scale, bias)
+        self.packed = torch.ops.quantized.linear_prepack(from_rows(self.table, self.scale), bias)
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, bool]:
@@ -83,24 +40,29 @@ class Int8Vocabulary(nn.Module):
     @torch.jit.export
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, bool]) -> None:
         self.table, self.scale, self.bias, self.training = state
-        zeros = torch.zeros(self.scale.shape[0], dtype=torch.long)
-        quantized = torch._make_per_channel_quantized_tensor(
-            self.table, self.scale.double(), zeros, 0
-        )
+        quantized = from_rows(self.table, self.scale)
         self.packed = torch.ops.quantized.linear_prepack(quantized, self.bias)
 
+    def __reduce__(self) -> Restore:
+        return _restored, (type(self), self.__getstate__())
+
     def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """See `FloatVocabulary`."""
+        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
+
+        Args:
+            hidden: the decoder's, float32.
+            penalty: added to the logits, `[tokens]`.
+        """
         logits: Tensor = torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
         return (logits if penalty is None else logits + penalty).argmax(-1)
 
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings `[..., width]` of int64 tokens `[...]`."""
-        return self.table[tokens].float() * self.scale[tokens].unsqueeze(-1)
+        return self.table[tokens].float() * self.scale[tokens]
 
 
-class ScreenedVocabulary(nn.Module):
+class SvdSoftmaxVocabulary(nn.Module):
     """`Int8Vocabulary` whose head first looks through a narrow projection of the table.
 
     Logits of all tokens are estimated at `rank` of `width` columns; the likeliest few are then
@@ -119,27 +81,25 @@ class ScreenedVocabulary(nn.Module):
             table: float32 `[tokens, width]`.
             bias: `[tokens]`.
             hidden_basis, basis: `[width, rank]`; `table @ basis @ hidden_basis.T` approximates
-                the table, see `screen.fit`.
+                the table.
         """
         super().__init__()
         self.table, self.scale = quantize_rows(table.detach())
         self.bias, self.hidden_basis, self.basis = bias, hidden_basis, basis
-        self.packed = pack(*self._narrow())
+        quantized, narrow_bias = self._narrow()
+        self.packed = torch.ops.quantized.linear_prepack(quantized, narrow_bias)
 
-    def _narrow(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The narrow table, int8, its scales and biases; rows added to fill the parts never
-        win."""
+    def _narrow(self) -> tuple[Tensor, Tensor]:
+        """The narrow table as qint8, and its biases; rows added to fill the parts never win."""
         count = (self.table.shape[0] + self.parts - 1) // self.parts * self.parts
         values = torch.zeros([count, self.basis.shape[1]], dtype=torch.int8)
-        scale, bias = torch.ones(count), torch.full([count], -1e9)
+        scale, bias = torch.ones([count, 1]), torch.full([count], -1e9)
         bias[: self.table.shape[0]] = self.bias
         for start in range(0, self.table.shape[0], self.rows_at_once):
             end = min(start + self.rows_at_once, self.table.shape[0])
-            rows = self.table[start:end].float() * self.scale[start:end].unsqueeze(1)
-            narrow = torch.matmul(rows, self.basis)
-            scale[start:end] = narrow.abs().amax(1).clamp(min=1e-8) / 127
-            values[start:end] = torch.round(narrow / scale[start:end].unsqueeze(1)).to(torch.int8)
-        return values, scale, bias
+            rows = self.table[start:end].float() * self.scale[start:end]
+            values[start:end], scale[start:end] = quantize_rows(torch.matmul(rows, self.basis))
+        return from_rows(values, scale), bias
 
     @torch.jit.export
     def __getstate__(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]:
@@ -149,10 +109,11 @@ class ScreenedVocabulary(nn.Module):
     def __setstate__(self, state: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, bool]) -> None:
         self.table, self.scale, self.bias = state[0], state[1], state[2]
         self.hidden_basis, self.basis, self.training = state[3], state[4], state[5]
-        values, scale, bias = self._narrow()
-        zeros = torch.zeros(scale.shape[0], dtype=torch.long)
-        quantized = torch._make_per_channel_quantized_tensor(values, scale.double(), zeros, 0)
-        self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
+        quantized, narrow_bias = self._narrow()
+        self.packed = torch.ops.quantized.linear_prepack(quantized, narrow_bias)
+
+    def __reduce__(self) -> Restore:
+        return _restored, (type(self), self.__getstate__())
 
     def _likely(self, estimates: Tensor) -> Tensor:
         """Indices of the `candidates` greatest of `[rows, tokens]`, in any order.
@@ -164,17 +125,17 @@ class ScreenedVocabulary(nn.Module):
         places = min(self.candidates, parts.shape[2])
         place = torch.topk(parts.amax(1), places, 1, sorted=False).indices
         wide = place.unsqueeze(1).expand(-1, self.parts, -1)
-        found = parts.gather(2, wide).flatten(1)
-        best = torch.topk(found, min(self.candidates, found.shape[1]), 1, sorted=False).indices
+        likely = parts.gather(2, wide).flatten(1)
+        best = torch.topk(likely, min(self.candidates, likely.shape[1]), 1, sorted=False).indices
         part = torch.div(best, places, rounding_mode="floor")
         return place.gather(1, best % places) + part * parts.shape[2]
 
     def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """See `FloatVocabulary`."""
+        """See `Int8Vocabulary`."""
         narrow = torch.matmul(hidden, self.hidden_basis)
         likely = self._likely(torch.ops.quantized.linear_dynamic(narrow, self.packed, False))
         rows = self.table[likely].float()
-        exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely]
+        exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely].squeeze(2)
         exact = exact + self.bias[likely]
         if penalty is not None:
             exact = exact + penalty[likely]
@@ -183,4 +144,4 @@ class ScreenedVocabulary(nn.Module):
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:
         """Embeddings `[..., width]` of int64 tokens `[...]`."""
-        return self.table[tokens].float() * self.scale[tokens].unsqueeze(-1)
+        return self.table[tokens].float() * self.scale[tokens]
