@@ -21,7 +21,8 @@ from optimize.quantization.fake_quantize import input_ranges, layers, simulated
 from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.tasks.base import Context, State
 from optimize.training.distillation import DistillOptions, distill, teacher_logits
-from optimize.training.fit import History, TrainOptions, fit
+from optimize.training.fit import TrainOptions, fit
+from optimize.training.trainer import History
 
 
 @dataclass(frozen=True)
