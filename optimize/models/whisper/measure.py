@@ -12,7 +12,7 @@ from torch import Tensor
 from optimize.data import speech
 from optimize.errors import ParityError
 from optimize.evaluation import word_errors
-from optimize.evaluation.latency import percentiles
+from optimize.evaluation.timer import percentiles
 from optimize.models.whisper import cost
 from optimize.models.whisper.checkpoint import Spec
 from optimize.models.whisper.compress import ENGINE, CompressOptions
