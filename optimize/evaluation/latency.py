@@ -1,38 +1,37 @@
-"""Latency of two models, measured side by side.
+"""Latency of several models, measured side by side.
 
-Each contestant runs in a process of its own, so that neither inherits the other's caches or
-allocator; the two take turns in short rounds, so that a noisy machine slows both alike.
+Each contestant runs in a process of its own, so that none inherits another's caches or
+allocator; they take turns in short rounds, so that a noisy machine slows all alike.
 """
 
-import json
+import contextlib
+import functools
 import os
-import statistics
-import subprocess
-import sys
-import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from optimize.errors import ModelError
-from optimize.utils import pickles
+from optimize.evaluation import timer
+from optimize.evaluation.session import served
+from optimize.utils import child, pickles
 from optimize.utils.bars import bar
+from optimize.utils.child import Child, ChildError
 
 ROUNDS = 10
-ROUND_SECONDS = 0.12
-# Big batches spend their time in the allocator otherwise; the handlers set the same with mallopt.
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
+_MODULE = "optimize.evaluation.latency"
+
+Call = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model file: TorchScript (`.pt` from `torchscript.save`) or a pickled eager module."""
+    """A model file: one that the handlers serve (TorchScript's `.pt`, `.onnx`, `.xml`, `.pt2`),
+    or a pickled eager module."""
 
     path: Path
     eager: bool = False
@@ -40,123 +39,109 @@ class Contestant:
 
 
 class _Runner:
-    """One contestant in its own process, obeying one line of JSON at a time."""
+    """One contestant in its own process."""
 
-    def __init__(self, contestant: Contestant, inputs: Path, threads: int) -> None:
+    def __init__(
+        self, contestant: Contestant, inputs: Path, batches: Sequence[int], threads: int
+    ) -> None:
         self.path = contestant.path
-        job = {
-            "path": str(contestant.path),
-            "eager": contestant.eager,
-            "engine": contestant.engine,
-            "inputs": str(inputs),
-            "threads": threads,
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "optimize.evaluation.latency", json.dumps(job)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            cwd=Path(__file__).resolve().parents[2],
-            env={**os.environ, **MALLOC, "OMP_NUM_THREADS": str(threads)},
-        )
+        kind, engine = "eager" if contestant.eager else "served", contestant.engine or ""
+        files = [str(path.absolute()) for path in (contestant.path, inputs)]
+        sizes = ",".join(map(str, batches))
+        environment = {**child.MALLOC, "OMP_NUM_THREADS": str(threads)}
+        with self._reported():
+            self.child = Child(
+                _MODULE, kind, *files, sizes, engine, str(threads), environment=environment
+            )
 
-    def run(self, batch: int, seconds: float) -> list[float]:
-        """Call the model on `batch` inputs for about so many seconds; seconds of each call."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps([batch, seconds]) + "\n")
-            self.process.stdin.flush()
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise ModelError(f"{self.path} stopped while its latency was measured")
-        times: list[float] = json.loads(line)
-        return times
+    def run(self, label: str, seconds: float) -> list[float]:
+        """Go through the calls of a label for about so many seconds; seconds of each call."""
+        with self._reported():
+            return self.child.ask((label, seconds))  # type: ignore[no-any-return]
 
-    def close(self) -> None:
-        """End of input is the child's sign to leave."""
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
         try:
-            self.process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
+            yield
+        except ChildError as error:
+            raise ModelError(
+                f"{self.path} stopped while its latency was measured: {error}"
+            ) from error
 
 
 def measure(
-    contestants: dict[str, Contestant],
+    contestants: Mapping[str, Contestant],
     inputs: Path,
     *,
     batches: tuple[int, ...] = (1, 8),
     threads: tuple[int, ...] = (1, 2),
     rounds: int = ROUNDS,
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Latency of every contestant for every batch size and thread count, interleaved.
+    """Latency of every contestant for every kind of call and thread count, interleaved.
 
     Args:
         contestants: by name.
-        inputs: file of one tensor of real inputs, at least max(batches), from `torch.save`.
-        batches: batch sizes.
+        inputs: file from `torch.save` of real inputs: `{"batch1": [call, ...], ...}`, where a
+            call is the tuple of tensors that the model takes, and the calls of a label may
+            differ in shape; or one tensor `[N, ...]`, whose first rows are a call.
+        batches: rows to take of that one tensor, called "batchROWS"; a file of calls has its own
+            labels.
         threads: intra-op thread counts; more than the machine's cores are left out.
-        rounds: turns each contestant takes.
+        rounds: turns each contestant takes. In a turn it goes through all calls of a label.
 
     Returns:
         `{name: {"batch1_threads1": {"p50": ms, "p95": ms}, ...}}`, milliseconds per call.
+
+    Raises:
+        ModelError: a contestant does not load or run; says why.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = tuple(t for t in threads if t <= (cores or 1)) or (1,)
-    found: dict[str, dict[str, dict[str, float]]] = {name: {} for name in contestants}
-    total = len(threads) * len(batches) * rounds
+    labels = list(_calls(torch.load(inputs, weights_only=True), batches))
+    latencies: dict[str, dict[str, dict[str, float]]] = {name: {} for name in contestants}
+    total = len(threads) * len(labels) * rounds
     with bar(total=total, title="latency", unit="round") as shown:
         for count in threads:
-            runners = {n: _Runner(c, inputs, count) for n, c in contestants.items()}
-            try:
-                for batch in batches:
-                    times: dict[str, list[float]] = {name: [] for name in runners}
-                    for runner in runners.values():  # first calls are slow: warm up
-                        runner.run(batch, 0.3)
-                    for _ in range(rounds):
-                        for name, runner in runners.items():
-                            times[name] += runner.run(batch, ROUND_SECONDS)
-                        shown.update()
+            with contextlib.ExitStack() as stack:
+                runners = {}
+                for name, contestant in contestants.items():
+                    runners[name] = _Runner(contestant, inputs, batches, count)
+                    stack.callback(runners[name].child.close)
+                for label in labels:
+                    bursts = {n: functools.partial(r.run, label) for n, r in runners.items()}
+                    times = timer.by_turns(bursts, rounds, after_round=shown.update)
                     for name, values in times.items():
-                        found[name][f"batch{batch}_threads{count}"] = percentiles(values)
-            finally:
-                for runner in runners.values():
-                    runner.close()
-    return found
+                        latencies[name][f"{label}_threads{count}"] = timer.percentiles(values)
+    return latencies
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
-    """`{"p50": ms, "p95": ms}` of at least two calls."""
-    return {
-        "p50": round(statistics.median(seconds) * 1e3, 4),
-        "p95": round(statistics.quantiles(seconds, n=20)[18] * 1e3, 4),
-    }
+def _calls(saved: Any, batches: Sequence[int]) -> dict[str, list[Call]]:
+    """The calls of each label; see `measure`."""
+    if isinstance(saved, Tensor):
+        return {f"batch{size}": [(saved[:size].contiguous(),)] for size in batches}
+    calls: dict[str, list[Call]] = saved
+    return calls
 
 
-def _serve(job: dict[str, Any]) -> None:
-    """The child's side: load, then time calls as told on standard input."""
-    if job["engine"]:
-        torch.backends.quantized.engine = job["engine"]
-    torch.set_num_threads(job["threads"])
-    path = Path(job["path"])
-    model = pickles.load(path).eval() if job["eager"] else torch.jit.load(path)
-    inputs = torch.load(job["inputs"], weights_only=True)
-    with torch.inference_mode():
-        for line in sys.stdin:
-            batch, seconds = json.loads(line)
-            calls = inputs[f"batch{batch}"] if isinstance(inputs, dict) else [(inputs[:batch],)]
-            times: list[float] = []
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end or len(times) < 5:
-                call = calls[len(times) % len(calls)]
-                start = time.perf_counter()
-                model(*call)
-                times.append(time.perf_counter() - start)
-            print(json.dumps(times), flush=True)
+def _start(
+    kind: str, path: str, inputs: str, batches: str, engine: str, threads: str
+) -> Callable[[tuple[str, float]], list[float]]:
+    """The child's side: load, then time the calls of a label when asked."""
+    torch.set_num_threads(int(threads))
+    if kind == "eager":
+        model: Any = pickles.load(Path(path)).eval()
+    else:
+        model = served(Path(path), engine or None, int(threads))
+    saved = torch.load(inputs, weights_only=True)
+    labels = _calls(saved, [int(size) for size in batches.split(",")])
+
+    def answer(question: tuple[str, float]) -> list[float]:
+        label, seconds = question
+        with torch.inference_mode():
+            return timer.burst([functools.partial(model, *call) for call in labels[label]], seconds)
+
+    return answer
 
 
 if __name__ == "__main__":
-    _serve(json.loads(sys.argv[1]))
+    child.serve(_start)

@@ -17,6 +17,7 @@ def window_logits(
 ) -> Tensor:
     """Logits float32 `[M, classes]` of windows `[M, L]`; batches hold windows of like length."""
     sizes = lengths(windows)
+    device = next(model.parameters(), windows).device
     order = sizes.argsort(stable=True)
     found: list[Tensor] = []
     start = 0
@@ -31,7 +32,8 @@ def window_logits(
             ):
                 stop += 1
             chosen = order[start:stop]
-            found.append(model(windows[chosen, : int(sizes[chosen[-1]])]).float())
+            ids = windows[chosen, : int(sizes[chosen[-1]])].to(device)
+            found.append(model(ids).float().cpu())
             shown.update(len(chosen))
             start = stop
     logits = torch.cat(found)

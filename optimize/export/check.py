@@ -4,20 +4,19 @@ Exporters exit 0 with a wrong file; only the answers of the file itself, for bat
 padding other than the traced ones, tell.
 """
 
-import statistics
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optimize.errors import ExportRefused
+from optimize.evaluation import timer
 from optimize.evaluation.metrics import Metric
 from optimize.export.formats.base import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs, Subject
 
 ROUNDS = 7
-ROUND_SECONDS = 0.12
 
 
 def worst_row(found: Tensor, wanted: Tensor, usual: float) -> float:
@@ -142,13 +141,9 @@ def latency_ratios(
         totals = dict.fromkeys(contestants, 0.0)
         for subject in exportable:
             piece = pieces[subject.name].get(title, subject.pieces[0])
-            times: dict[str, list[float]] = {name: [] for name in contestants}
-            for number in range(ROUNDS + 1):
-                for name, runners in contestants.items():
-                    found = runners[subject.name].time(ROUND_SECONDS, *piece)
-                    times[name] += found if number else []  # the first round warms up
-            for name, values in times.items():
-                totals[name] += statistics.median(values)
+            turns = {name: runs[subject.name].time(*piece) for name, runs in contestants.items()}
+            for name, values in timer.by_turns(turns, ROUNDS).items():
+                totals[name] += timer.percentiles(values)["p50"]
         for name in others:
             ratios[name][title] = round(totals[""] / totals[name], 3)
     return ratios

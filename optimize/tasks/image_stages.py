@@ -25,7 +25,8 @@ from optimize.recipe.schema import Named
 from optimize.tasks.base import Context, State
 from optimize.tasks.splits import split_of
 from optimize.training.distillation import DistillOptions, distill, teacher_logits
-from optimize.training.fit import History, TrainOptions, fit
+from optimize.training.fit import TrainOptions, fit
+from optimize.training.trainer import History
 
 BuildModel = Callable[[Named, Dataset, Path], nn.Module]
 

@@ -10,7 +10,8 @@ from optimize.data.dataset import Split
 from optimize.evaluation.accuracy import predict
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
-from optimize.training.fit import History, Loss, TrainOptions, fit
+from optimize.training.fit import Loss, TrainOptions, fit
+from optimize.training.trainer import History
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,18 @@ def agreed(value: Any) -> Any:
 
 
 def share(index: Tensor) -> Tensor:
-    """This process's part of a batch `[N]`: contiguous, sizes differ by one at most."""
-    return index.tensor_split(world())[rank()]
+    """This process's part of a batch `[N]`: contiguous, sizes differ by one at most.
+
+    A batch of fewer items than there are processes goes to each of them whole, so that none is
+    without.
+    """
+    return index.tensor_split(world())[rank()] if len(index) >= world() else index
+
+
+def weight(count: int) -> float:
+    """What a mean over this process's `count` items is to be multiplied by, so that the average
+    over the processes is the mean over all their items."""
+    return 1.0 if world() == 1 else count / mean(torch.tensor(float(count)))
 
 
 def gathered(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -81,8 +91,15 @@ def gathered(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     if world() == 1:
         return function(inputs)
     parts: list[Any] = [None] * world()
-    dist.all_gather_object(parts, function(share(inputs)))
+    dist.all_gather_object(parts, function(inputs.tensor_split(world())[rank()]))
     return torch.cat(parts)
+
+
+def merge(tensors: list[Tensor]) -> None:
+    """Add up, in place and in every process, tensors that each process filled in part, the rest
+    being zero."""
+    for tensor in tensors if world() > 1 else []:
+        dist.all_reduce(tensor)
 
 
 def averaged(tensor: Tensor) -> Tensor:
@@ -134,25 +151,15 @@ class _SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         return result.to(input.dtype)
 
 
-class _Sum(torch.autograd.Function):
-    """The sum over all processes, and the sum of the gradients that come back."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.detach().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Tensor:
-        total: Tensor = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-
 def _summed(tensor: Tensor) -> Tensor:
-    result: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
-    return result
+    """The sum over all processes; gradients that come back are summed likewise."""
+    # Where torch's notice of deprecation sends users of torch.distributed.nn.functional.
+    from torch.distributed._functional_collectives import all_reduce
+
+    group = dist.group.WORLD
+    assert group is not None
+    total: Tensor = all_reduce(tensor, "sum", group)
+    return total
 
 
 @contextmanager

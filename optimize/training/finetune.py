@@ -1,8 +1,13 @@
-"""Fine-tuning of text classifiers on CPU: AdamW, linear decay, batches of equal lengths."""
+"""Fine-tuning of text classifiers: AdamW, linear decay, batches of equal lengths.
 
+The same code runs alone, in several processes under `torchrun`, and on GPUs.
+"""
+
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optimize.data.corpus import TextSplit, lengths
-from optimize.training.fit import autocast
-from optimize.utils.bars import bar
+from optimize.evaluation import text_inference, text_metrics
+from optimize.training import distributed
+from optimize.training.checkpoints import Progress
+from optimize.training.trainer import (
+    History,
+    Trainer,
+    TrainerOptions,
+    Watch,
+    autocast,
+    decay_groups,
+)
 
 # Lengths within so many batches are sorted together, so that batches hardly pad.
 _POOL = 50
@@ -20,34 +34,32 @@ StepLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class FineTuneOptions:
-    """How to fine-tune (Devlin et al. 2019, Mosbach et al. 2021).
+class FineTuneOptions(TrainerOptions):
+    """How to fine-tune (Devlin et al. 2019, Mosbach et al. 2021): what all training takes, and
 
     Attributes:
-        epochs: passes over the training texts; fractions are allowed. A pass sees one window
-            of every text, drawn anew.
-        learning_rate: peak; linear warm-up, then linear decay to zero.
-        warmup: share of the steps that warm up.
-        batch_tokens: most tokens of a batch, padding included.
+        warmup: share of the steps in which the learning rate rises linearly to its peak, before
+            it falls linearly to zero.
+        batch_tokens: most tokens of a batch, padding included, over all processes together.
         batch_texts: most texts of a batch.
-        weight_decay: of matrices, decoupled (AdamW).
         balance: repeat the texts of smaller sources, so that every source counts about as much
             as the largest.
-        label_smoothing: of the cross entropy.
+
+    A pass sees one window of every text, drawn anew.
     """
 
     epochs: float = 1.0
     learning_rate: float = 1e-4
+    weight_decay: float = 0.01
     warmup: float = 0.1
     batch_tokens: int = 4096
     batch_texts: int = 48
-    weight_decay: float = 0.01
     balance: bool = False
-    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.epochs > 0 or not self.learning_rate > 0 or not 0 <= self.warmup < 1:
-            raise ValueError("epochs and learning_rate must be above 0, warmup a share")
+        super().__post_init__()
+        if not 0 <= self.warmup < 1:
+            raise ValueError("warmup must be a share")
         if self.batch_tokens < 512 or self.batch_texts < 1:
             raise ValueError("batch_tokens starts at 512, batch_texts at 1")
 
@@ -102,6 +114,41 @@ def against_labels(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> T
     return F.cross_entropy(logits, targets, label_smoothing=smoothing)
 
 
+class _Sampler:
+    """Batches of window positions int64 `[N]`, all planned beforehand: passes differ in length."""
+
+    def __init__(
+        self, split: TextSplit, sizes: Tensor, options: FineTuneOptions, random: np.random.Generator
+    ) -> None:
+        self.plan: list[list[int]] = []
+        self.ends: list[int] = []  # steps after which a pass is complete
+        self.position = 0
+        left = options.epochs
+        while left > 1e-6:
+            chosen = draw(split, options.balance, random)
+            chosen = chosen[: max(1, round(len(chosen) * min(1.0, left)))]
+            self.plan += batches(chosen, sizes, options, random)
+            self.ends.append(len(self.plan))
+            left -= 1
+        self.steps = len(self.plan)
+
+    def draw(self) -> tuple[Tensor, ...]:
+        self.position += 1
+        return (torch.tensor(self.plan[self.position - 1]),)
+
+    def epoch(self, step: int) -> int:
+        return bisect_right(self.ends, step)
+
+    def ends_epoch(self, step: int) -> bool:
+        return step in self.ends
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.position = state["step"]
+
+
 def fit(
     model: nn.Module,
     split: TextSplit,
@@ -110,64 +157,70 @@ def fit(
     *,
     seed: int = 0,
     title: str = "training",
-    watch: Callable[[int, int, nn.Module], None] | None = None,
+    validation: TextSplit | None = None,
+    progress: Progress | None = None,
+    history: History | None = None,
+    watch: Watch | None = None,
 ) -> nn.Module:
-    """Train `model` in place and return it in eval mode.
+    """Train `model` in place and return it on the CPU in eval mode.
+
+    Under `torchrun` every process calls this with the same arguments and takes its share of
+    each batch; the result is the one of a single process, up to rounding and dropout.
 
     Args:
         model: token ids `[N, L]` to logits `[N, classes]`.
         split: the training texts.
         options: see `FineTuneOptions`.
-        loss: of one batch; against the labels by default.
-        seed: of shuffling, windows and dropout.
+        loss: what to minimise, the mean over its batch; against the labels by default.
+        seed: of shuffling, windows and dropout; the same seed gives the same weights on the
+            same machine and thread count.
         title: shown on the progress bar.
-        watch: told (step, steps, model) after every step.
+        validation: texts and labels that `patience` decides by.
+        progress: where checkpoints are kept; one that fits is continued.
+        history: filled with losses and accuracies.
+        watch: called with (step, steps, model) after every step.
+
+    Raises:
+        DataError: `patience` without a validation split.
+        StorageError: a checkpoint could not be written.
     """
-    torch.manual_seed(seed)
-    random = np.random.default_rng(seed)
-    loss = loss or label_loss(options.label_smoothing)
+    device = distributed.device()
+    model.train().to(device)
     sizes = lengths(split.windows)
-    plan: list[list[int]] = []
-    left = options.epochs
-    while left > 1e-6:
-        chosen = draw(split, options.balance, random)
-        plan += batches(
-            chosen[: max(1, round(len(chosen) * min(1.0, left)))], sizes, options, random
-        )
-        left -= 1
-    trained = [p for p in model.parameters() if p.requires_grad]
+    sampler = _Sampler(split, sizes, options, np.random.default_rng(seed))
     optimizer = torch.optim.AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": options.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=options.learning_rate,
-        fused=True,
+        decay_groups(model, options.weight_decay), lr=options.learning_rate, fused=True
     )
-    rising = max(1, round(len(plan) * options.warmup))
+    rising = max(1, round(sampler.steps * options.warmup))
 
     def factor(step: int) -> float:
-        falling = (len(plan) - step) / max(1, len(plan) - rising)
+        falling = (sampler.steps - step) / max(1, sampler.steps - rising)
         return min((step + 1) / rising, falling)
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    model.train()
-    shown = bar(plan, title=title, unit="step")
-    average = 0.0
-    for step, batch in enumerate(shown):
-        position = torch.tensor(batch)
-        ids = split.windows[position, : int(sizes[position].max())]
-        targets = split.targets[split.owner[position]]
-        with autocast():
-            value = loss(model, ids, position, targets)
-        value.backward()
-        nn.utils.clip_grad_norm_(trained, 1.0, foreach=True)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        schedule.step()
-        average += (value.item() - average) * max(0.02, 1 / (step + 1))
-        if step % 20 == 0:
-            shown.set_postfix(loss=f"{average:.3f}")
-        if watch is not None:
-            watch(step + 1, len(plan), model)
-    return model.eval()
+    loss = loss or label_loss(options.label_smoothing)
+
+    def objective(model: nn.Module, position: Tensor) -> Tensor:
+        ids = split.windows[position, : int(sizes[position].max())].to(device)
+        targets = split.targets[split.owner[position]].to(device)
+        with autocast(options.precision, device):
+            return loss(model, ids, position, targets)
+
+    trainer = Trainer(model, options, sampler, optimizer, schedule, clip=1.0)
+    return trainer.train(
+        objective,
+        seed=seed,
+        title=title,
+        validate=(lambda model: _accuracy(model, validation)) if validation else None,
+        progress=progress,
+        history=history,
+        watch=watch,
+    )
+
+
+def _accuracy(model: nn.Module, split: TextSplit) -> float:
+    """Share of whole texts with exactly the right labels."""
+    logits = text_inference.predict(model, split, "validating")
+    answers = text_metrics.said(logits, split.targets.is_floating_point())
+    right = text_metrics.truth(split.targets, logits.shape[1])
+    return float((answers == right).all(1).double().mean())

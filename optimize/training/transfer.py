@@ -18,8 +18,9 @@ from torch.nn import functional as F
 
 from optimize.data.corpus import TextSplit, lengths
 from optimize.models.architectures.bert import PADDING, BertClassifier
+from optimize.training import distributed
 from optimize.training.finetune import FineTuneOptions, StepLoss, against_labels, draw
-from optimize.training.fit import autocast
+from optimize.training.trainer import autocast
 from optimize.utils.bars import bar
 
 
@@ -110,39 +111,51 @@ def ask(
     title: str = "teacher",
 ) -> TeacherView:
     """The teacher's logits and the outputs of its `layers` for a split of one window a text;
-    with `attention`, its last layer's queries, keys and values."""
+    with `attention`, its last layer's queries, keys and values. Processes share the batches."""
     sizes = lengths(split.windows)
     starts = torch.cat([torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)])
     total = int(starts[-1])
     width = teacher.head.in_features
-    states = [torch.empty(total, width, dtype=torch.bfloat16) for _ in layers]
-    logits = torch.empty(len(split), teacher.head.out_features)
-    packed = torch.empty(total, 3 * width, dtype=torch.bfloat16) if attention else None
-    order = sizes.argsort(stable=True)
-    teacher.eval()
-    start = 0
+    states = [torch.zeros(total, width, dtype=torch.bfloat16) for _ in layers]
+    logits = torch.zeros(len(split), teacher.head.out_features)
+    packed = torch.zeros(total, 3 * width, dtype=torch.bfloat16) if attention else None
+    device = distributed.device()
+    teacher.eval().to(device)
+    batches = _by_length(sizes, batch_tokens)
     with (
         torch.inference_mode(),
-        autocast(),
-        bar(total=len(order), title=title, unit="text") as shown,
+        autocast(device=device),
+        bar(batches[distributed.rank() :: distributed.world()], title=title, unit="batch") as shown,
     ):
-        while start < len(order):
-            longest = int(sizes[order[min(start + 63, len(order) - 1)]])
-            chosen = order[start : start + max(1, batch_tokens // longest)]
-            ids = split.windows[chosen, : int(sizes[chosen[-1]])]
-            found = teacher.hidden_states(ids)
-            logits[chosen] = teacher.head(teacher.pool(found[-1], ids)).float()
-            told = [(k, found[layer + 1]) for k, layer in zip(states, layers, strict=True)]
+        for chosen in shown:
+            ids = split.windows[chosen, : int(sizes[chosen[-1]])].to(device)
+            hidden = teacher.hidden_states(ids)
+            logits[chosen] = teacher.head(teacher.pool(hidden[-1], ids)).float().cpu()
+            answers = [
+                (rows, hidden[layer + 1]) for rows, layer in zip(states, layers, strict=True)
+            ]
             if packed is not None:
-                told.append((packed, _packed(teacher, found)))
-            for kept, said in told:
-                hidden = said.to(torch.bfloat16)
+                answers.append((packed, _packed(teacher, hidden)))
+            for rows, answer in answers:
+                values = answer.to("cpu", torch.bfloat16)
                 for row, position in enumerate(chosen.tolist()):
-                    size = int(sizes[position])
-                    kept[int(starts[position]) : int(starts[position]) + size] = hidden[row, :size]
-            shown.update(len(chosen))
-            start += len(chosen)
-    return TeacherView(split, logits.clone(), states, starts, packed)
+                    start, size = int(starts[position]), int(sizes[position])
+                    rows[start : start + size] = values[row, :size]
+    teacher.to("cpu")
+    distributed.merge([logits, *states, *([packed] if packed is not None else [])])
+    return TeacherView(split, logits, states, starts, packed)
+
+
+def _by_length(sizes: Tensor, batch_tokens: int) -> list[Tensor]:
+    """Positions of windows in batches of like length and about so many tokens, shortest first."""
+    order = sizes.argsort(stable=True)
+    batches = []
+    start = 0
+    while start < len(order):
+        longest = int(sizes[order[min(start + 63, len(order) - 1)]])
+        batches.append(order[start : start + max(1, batch_tokens // longest)])
+        start += len(batches[-1])
+    return batches
 
 
 def transfer_loss(view: TeacherView, options: TransferOptions) -> StepLoss:
@@ -154,23 +167,31 @@ def transfer_loss(view: TeacherView, options: TransferOptions) -> StepLoss:
 
     def loss(model: nn.Module, ids: Tensor, position: Tensor, targets: Tensor) -> Tensor:
         assert isinstance(model, BertClassifier)
-        found = model.hidden_states(ids)
-        logits = model.head(model.dropout(model.pool(found[-1], ids))).float()
-        soft = teacher_term(logits, view.logits[position], targets, options.temperature)
+        states = model.hidden_states(ids)
+        logits = model.head(model.dropout(model.pool(states[-1], ids))).float()
+        teacher = view.logits[position].to(ids.device)
+        soft = teacher_term(logits, teacher, targets, options.temperature)
         hard = against_labels(logits, targets, options.label_smoothing)
         value = options.alpha * soft + (1 - options.alpha) * hard
         real = ids != PADDING
+        # Means over tokens, where processes hold as many texts and not as many tokens.
+        tokens = distributed.weight(int(real.sum())) / distributed.weight(len(ids))
         spans = [(int(view.starts[p]), int(view.starts[p + 1])) for p in position.tolist()]
+
+        def of_batch(rows: Tensor) -> Tensor:
+            return torch.cat([rows[start:stop] for start, stop in spans]).to(ids.device)
+
         if options.hidden and view.states:
-            for ours, theirs in zip(found[-len(view.states) :], view.states, strict=True):
-                wanted = torch.cat([theirs[a:b] for a, b in spans]).float()
-                value = value + options.hidden * F.mse_loss(ours[real].float(), wanted)
+            for ours, theirs in zip(states[-len(view.states) :], view.states, strict=True):
+                apart = F.mse_loss(ours[real].float(), of_batch(theirs).float())
+                value = value + tokens * options.hidden * apart
         if options.attention and view.packed is not None:
-            packed = _packed(model, found).float()
+            packed = _packed(model, states).float()
             theirs = packed.new_zeros(*ids.shape, view.packed.shape[1])
-            theirs[real] = torch.cat([view.packed[a:b] for a, b in spans]).float()
+            theirs[real] = of_batch(view.packed).float()
             heads = math.gcd(packed.shape[2] // 3, theirs.shape[2] // 3, _attention(model).heads)
-            value = value + options.attention * relation_loss(packed, theirs, real, heads)
+            apart = relation_loss(packed, theirs, real, heads)
+            value = value + tokens * options.attention * apart
         return value
 
     return loss

@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from optimize.evaluation.session import served
 from optimize.export.formats import pt2e
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run
+from optimize.export.formats.base import FLOAT32, INT8, Run, arrays
 from optimize.export.subject import Subject
 
 EXTRA = "aoti"
@@ -67,15 +68,8 @@ def quantize(subject: Subject) -> nn.Module:
 
 
 def load(path: Path) -> Run:
-    """The file through torch's loader."""
-    model = torch._inductor.aoti_load_package(str(path))
-
-    def run(*arrays: Array) -> list[Array]:
-        with torch.inference_mode():
-            found = model(*(torch.from_numpy(array) for array in arrays))
-        return [t.numpy() for t in ([found] if isinstance(found, torch.Tensor) else found)]
-
-    return run
+    """The file through torch's loader, as the handlers load it."""
+    return arrays(served(path))
 
 
 def operators(path: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from optimize.errors import ExtraMissing, RecipeError
 from optimize.export.subject import Subject
@@ -91,6 +92,16 @@ def load(name: str) -> Format:
     if name == "aoti" and not found.compiler():
         raise ExtraMissing("aoti needs a C++ compiler: as root `apt-get install g++`")
     return found  # type: ignore[no-any-return]
+
+
+def arrays(predict: Callable[..., Any]) -> Run:
+    """A function of tensors as one of arrays."""
+
+    def run(*inputs: Array) -> list[Array]:
+        outputs = predict(*(torch.from_numpy(array) for array in inputs))
+        return [t.numpy() for t in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
+
+    return run
 
 
 def versions(form: Format) -> dict[str, str]:

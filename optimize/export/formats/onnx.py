@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run
+from optimize.evaluation.session import served
+from optimize.export.formats.base import FLOAT32, INT8, Array, Run, arrays
 from optimize.export.subject import Subject
 
 EXTRA = "onnx"
@@ -109,19 +110,8 @@ def quantize(subject: Subject, source: Path, path: Path) -> None:
 
 
 def load(path: Path) -> Run:
-    """The file in ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_inputs()]
-
-    def run(*arrays: Array) -> list[Array]:
-        found: list[Array] = session.run(None, dict(zip(names, arrays, strict=True)))
-        return found
-
-    return run
+    """The file in ONNX Runtime, as the handlers load it."""
+    return arrays(served(path))
 
 
 def operators(path: Path) -> dict[str, int]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run
+from optimize.evaluation.session import served
+from optimize.export.formats.base import FLOAT32, INT8, Array, Run, arrays
 from optimize.export.subject import Inputs, Subject
 
 EXTRA = "openvino"
@@ -81,17 +82,8 @@ def quantize(model: Any, subject: Subject) -> Any:
 
 
 def load(path: Path) -> Run:
-    """The file on OpenVINO's CPU plugin, arithmetic in float32 where it is not int8."""
-    import openvino
-
-    settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
-
-    def run(*arrays: Array) -> list[Array]:
-        found = compiled(list(arrays))
-        return [found[i].copy() for i in range(len(found))]
-
-    return run
+    """The file on OpenVINO's CPU plugin, as the handlers load it: float32 where it is not int8."""
+    return arrays(served(path))
 
 
 def operators(path: Path) -> dict[str, int]:

@@ -291,7 +291,7 @@ def test_training_with_fake_quantization_wins_accuracy_back(
     names = set(model.state_dict())
     with fake_quantized(model, qparams):
         first = accuracy.evaluate(model, dataset.test).value
-        options = TrainOptions(2, 64, 0.005, precision="fp32")
+        options = TrainOptions(2, batch_size=64, learning_rate=0.005, precision="fp32")
         fit(model, dataset.train, options, freeze_norm=True)
         imitated = accuracy.predict(model, dataset.test.inputs)
     assert type(model.get_submodule("body.3")) is nn.Conv2d

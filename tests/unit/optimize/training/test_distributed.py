@@ -23,7 +23,7 @@ data:
 model:
   resnet: {width: 8, blocks: 1}
 stages:
-  - train: {epochs: 4, batch_size: 50, learning_rate: 0.01, precision: fp32,
+  - train: {epochs: 4, batch_size: 50, learning_rate: 0.003, precision: fp32,
             checkpoint_seconds: 0.1}
   - quantize: {calibration: 64}
 budget: {max_drop: 0.9}
@@ -64,7 +64,8 @@ def test_two_processes_train_as_one(alone: Path, tmp_path: Path) -> None:
     curves = [dict(state.details["training"]["loss"]) for state in (one, two)]
     assert len(curves[0]) > 20 and curves[0].keys() == curves[1].keys()
     ours, theirs = (list(curve.values()) for curve in curves)
-    # The first steps show that it is the same computation; rounding grows from step to step.
+    # The first steps show that it is the same computation; rounding grows from step to step, the
+    # faster the larger the learning rate: at 0.01 processors differ in whether this test passes.
     assert theirs[:5] == pytest.approx(ours[:5], rel=1e-4)
     assert theirs[:40] == pytest.approx(ours[:40], rel=0.02)
     weights = one.model.state_dict()

@@ -9,7 +9,6 @@ from optimize.data.dataset import Dataset
 from optimize.errors import DataError
 from optimize.evaluation import accuracy
 from optimize.models.architectures import convnet
-from optimize.training import fit as training
 from optimize.training.checkpoints import Progress
 from optimize.training.distillation import (
     DistillOptions,
@@ -17,7 +16,8 @@ from optimize.training.distillation import (
     distillation_loss,
     teacher_logits,
 )
-from optimize.training.fit import Batches, History, TrainOptions, cross_entropy, fit, mirror
+from optimize.training.fit import Batches, TrainOptions, cross_entropy, fit, mirror
+from optimize.training.trainer import History
 
 
 def fresh() -> nn.Module:
@@ -174,14 +174,6 @@ def test_early_stopping_needs_something_to_decide_by(dataset: Dataset) -> None:
     assert dataset.train is not None
     with pytest.raises(DataError, match="patience: 0"):
         fit(fresh(), dataset.train, TrainOptions(patience=1))
-
-
-def test_precision_is_what_was_asked_for() -> None:
-    layer, x = nn.Linear(8, 8), torch.ones(2, 8)
-    with training.autocast("bf16"):
-        assert layer(x).dtype == torch.bfloat16
-    with training.autocast("fp32"):
-        assert layer(x).dtype == torch.float32
 
 
 def test_frozen_statistics_stay(dataset: Dataset) -> None:
