@@ -1,9 +1,10 @@
-"""Model files to callables: one loader per file suffix, chosen by `load_model`.
+"""Model files to callables: one loader per runtime, chosen by the file's suffix.
 
-A loader prepares its worker process (threads, quantized engine), loads the file
-without unpickling anything, and returns a function from input tensors to the
-model's output. A new engine is one more sibling of `load_torchscript` and one
-more entry of LOADERS.
+A runtime is what runs a file: TorchScript, ONNX Runtime, AOTInductor, OpenVINO.
+Its loader prepares the worker process (threads, quantized engine), loads the
+file without unpickling anything, and returns a function from input tensors to
+the model's output. A new runtime is one more sibling of `load_torchscript` and
+one more entry of LOADERS.
 """
 
 import ctypes
@@ -37,7 +38,7 @@ def load_model(folder: Path, card: Card) -> Predict:
     path = folder / card.model["file"]
     loader = LOADERS.get(path.suffix)
     if loader is None:
-        raise ModelError(f"{path.name}: no engine for it, known are {', '.join(sorted(LOADERS))}")
+        raise ModelError(f"{path.name}: no runtime for it, known are {', '.join(sorted(LOADERS))}")
     if not path.is_file():
         raise ModelError(f"{path} is missing: rebuild the archive with build_mar.sh")
     return loader(path, card)
@@ -76,15 +77,15 @@ def settle_quantized_notice() -> None:
 
 def load_onnx(path: Path, card: Card) -> Predict:
     """An ONNX file in ONNX Runtime, on the card's threads; inputs in the file's own order."""
-    runtime = _extra("onnxruntime", path)
+    onnxruntime = _extra("onnxruntime", path)
     torch.set_num_threads(card.threads)
-    options = runtime.SessionOptions()
+    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = card.threads
     options.inter_op_num_threads = 1
     # Threads that spin between requests take the cores from the other workers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = runtime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # its errors share no base of their own
         raise ModelError(f"{path} does not load in ONNX Runtime: {error}") from error
     names = [entry.name for entry in session.get_inputs()]
@@ -120,7 +121,7 @@ def load_openvino(path: Path, card: Card) -> Predict:
     OpenVINO would run float models in bfloat16 where the processor can, and give other answers
     than the report's: it is told float32, or what the card says under `model.precision`.
     """
-    runtime = _extra("openvino", path)
+    openvino = _extra("openvino", path)
     torch.set_num_threads(card.threads)
     if not path.with_suffix(".bin").is_file():
         name = path.with_suffix(".bin").name
@@ -132,7 +133,7 @@ def load_openvino(path: Path, card: Card) -> Predict:
         "INFERENCE_PRECISION_HINT": str(card.model.get("precision", "f32")),
     }
     try:
-        compiled = runtime.Core().compile_model(str(path), "CPU", settings)
+        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     except Exception as error:
         raise ModelError(f"{path} does not load in OpenVINO: {error}") from error
 
@@ -152,7 +153,7 @@ LOADERS: dict[str, Callable[[Path, Card], Predict]] = {
 
 
 def _extra(name: str, path: Path) -> Any:
-    """An engine's package, which only models of that engine need."""
+    """A runtime's package, which only that runtime's files need."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -161,12 +162,12 @@ def _extra(name: str, path: Path) -> Any:
 
 def _tensors(arrays: Sequence[Any]) -> Any:
     """Outputs as the TorchScript file would give them: one tensor, or a tuple of several."""
-    made = tuple(torch.from_numpy(array) for array in arrays)
-    return made[0] if len(made) == 1 else made
+    tensors = tuple(torch.from_numpy(array) for array in arrays)
+    return tensors[0] if len(tensors) == 1 else tensors
 
 
 def use_quantized_engine(name: str | None) -> None:
-    """Select the engine a quantized file was made for; without it, its first call fails."""
+    """Select PyTorch's engine of a quantized file; under another its first call fails."""
     if name is None:
         return
     if name not in torch.backends.quantized.supported_engines:

@@ -34,7 +34,7 @@ class Card:
 
     @property
     def alternatives(self) -> list[str]:
-        """The same network's files for other engines, see `handlers.engines`."""
+        """The same network's files for other runtimes, see `handlers.runtimes`."""
         return list(self.model.get("alternatives", []))
 
 

@@ -27,21 +27,12 @@ class ImageClassifier(BaseHandler):
         if not self.card.labels:
             raise ModelError("the model card has no labels: an image classifier needs them")
 
-    def parse(self, request: Request) -> list[torch.Tensor]:
+    def preprocess(self, request: Request) -> list[torch.Tensor]:
         self._top_k(request)
-        items = []
-        for entry in request.inputs:
-            try:
-                items.append(self._load(entry))
-            except RequestError as error:
-                if not request.many:
-                    raise
-                message = f"{entry.where}: {error.message}"
-                raise RequestError(error.status, error.type, message) from error
-        return items
+        return request.load_inputs(self._load)
 
-    def infer(self, items: list[torch.Tensor]) -> list[torch.Tensor]:
-        logits = self.predict(torch.stack(items))
+    def inference(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        logits = self.predict(torch.stack(inputs))
         if logits.ndim != 2 or logits.shape[1] != len(self.card.labels):
             shape = list(logits.shape)
             raise ModelError(
@@ -49,13 +40,13 @@ class ImageClassifier(BaseHandler):
             )
         return list(torch.softmax(logits.float(), dim=1))
 
-    def render(self, request: Request, results: list[torch.Tensor]) -> Any:
+    def postprocess(self, request: Request, results: list[torch.Tensor]) -> Any:
         top_k = self._top_k(request)
         answers = [{"predictions": self._predictions(row, top_k)} for row in results]
         return answers if request.many else answers[0]
 
     def example(self) -> torch.Tensor:
-        """A ramp from black to white: of one grey, engines that differ could still agree."""
+        """A ramp from black to white: of one grey, runtimes that differ could still agree."""
         ramp = torch.linspace(0, 255, self.spec.width).to(torch.uint8)
         return ramp.expand(self.spec.channels, self.spec.height, -1).contiguous()
 

@@ -13,19 +13,26 @@ therefore travels as a header: top_k as `X-Top-K`.
 import base64
 import binascii
 import contextlib
+import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from handlers.errors import RequestError
+from handlers.streaming import Send
 
 # Names under which an input may be sent, in JSON or in a form.
 INPUT_NAMES = frozenset(
     {"body", "data", "image", "images", "text", "texts", "audio", "file", "input", "inputs"}
 )
 MAX_INPUTS = 64
+STREAM = "stream"
 _MAX_DEPTH = 4
+_MAX_LISTED = 20  # options that an error message names
+
+Default = TypeVar("Default", str, None)
+Loaded = TypeVar("Loaded")
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,45 @@ class Input:
 
 @dataclass(frozen=True)
 class Request:
-    """What one client asked. `many`: the answer is a list, one entry per input."""
+    """What one client asked, and how it asked.
+
+    Attributes:
+        inputs: what to predict on, one or more.
+        parameters: by name, as sent; read them through `integer`, `number`, `choice`, `flag`.
+        many: the answer is a list, one entry per input.
+        explain: an explanation is asked for beside the answer (`/explanations/NAME`).
+        partial_sender: takes a partial answer to the client; None unless it asked for a stream.
+    """
 
     inputs: list[Input]
     parameters: dict[str, Any] = field(default_factory=dict)
     many: bool = False
+    explain: bool = False
+    partial_sender: Send | None = None
+
+    @property
+    def streaming(self) -> bool:
+        """Whether the client takes partial answers, through `send`."""
+        return self.partial_sender is not None
+
+    def send(self, partial: Any) -> None:
+        """Send a JSON value to the client now, as a line of its own; only when `streaming`."""
+        if self.partial_sender is None:
+            raise RuntimeError("this request is not streaming")
+        self.partial_sender(partial)
+
+    def load_inputs(self, load: Callable[[Input], Loaded]) -> list[Loaded]:
+        """`load` of each input; of several, a RequestError says which one it is about."""
+        loaded = []
+        for entry in self.inputs:
+            try:
+                loaded.append(load(entry))
+            except RequestError as error:
+                if not self.many or error.message.startswith(entry.where):
+                    raise
+                message = f"{entry.where}: {error.message}"
+                raise RequestError(error.status, error.type, message) from error
+        return loaded
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole-number parameter; RequestError 400 unless low <= value <= high."""
@@ -61,16 +102,63 @@ class Request:
             )
         return value
 
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        """A parameter that is a number; RequestError 400 unless low <= value <= high."""
+        value = self.parameters.get(name, default)
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not low <= value <= high
+        ):
+            raise RequestError(
+                400, "bad_parameter", f"{name} must be a number from {low:g} to {high:g}"
+            )
+        return float(value)
+
+    def choice(self, name: str, options: Collection[str], default: Default) -> str | Default:
+        """A parameter that is one of `options`; RequestError 400 for any other value."""
+        value = self.parameters.get(name, default)
+        if value == default:
+            return default
+        if not isinstance(value, str) or value not in options:
+            listed = ", ".join(list(options)[:_MAX_LISTED])
+            raise RequestError(400, "bad_parameter", f"{name} must be one of {listed}")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A parameter that is true or false (1 or 0 in a header); RequestError 400 otherwise."""
+        value = self.parameters.get(name, default)
+        if isinstance(value, str):
+            value = {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
+        if not isinstance(value, bool):
+            raise RequestError(400, "bad_parameter", f"{name} must be true or false")
+        return value
+
 
 def read_request(
-    row: Any, headers: Mapping[str, Any], parameters: Collection[str], max_bytes: int
+    row: Any,
+    headers: Mapping[str, Any],
+    parameters: Collection[str],
+    max_bytes: int,
+    sender: Send | None = None,
 ) -> Request:
     """Read one entry of the batch that TorchServe passes to `handle`.
 
-    `headers` are its request headers (and, per part, `{"content-type": ...}`);
-    `parameters` the names the handler takes. Raises RequestError: 400 for
-    malformed JSON or base64, an unknown name or nothing to predict on, 413 over
-    `max_bytes` in one input or over MAX_INPUTS inputs.
+    Args:
+        row: the entry.
+        headers: its request headers (and, per part, `{"content-type": ...}`).
+        parameters: the names the handler takes. With "stream" among them, a client that sets it
+            is sent partial answers.
+        max_bytes: the limit of one input.
+        sender: takes partial answers to the client; None where the server cannot.
+
+    Raises:
+        RequestError: 400 for malformed JSON or base64, an unknown name or nothing to predict on,
+            413 over `max_bytes` in one input or over MAX_INPUTS inputs, 501 for a stream from a
+            server that has none.
     """
     if not isinstance(row, Mapping):
         row = {"body": row}
@@ -87,7 +175,29 @@ def read_request(
             raise _unknown_name(name, parameters, headers)
     if not reader.inputs:
         raise RequestError(400, "empty_input", "the request holds nothing to predict on")
-    return Request(reader.inputs, reader.parameters, reader.many or len(reader.inputs) > 1)
+    request = Request(
+        inputs=reader.inputs,
+        parameters=reader.parameters,
+        many=reader.many or len(reader.inputs) > 1,
+        explain=headers.get("explain") == "True",
+    )
+    if STREAM not in parameters or not request.flag(STREAM, False):
+        return request
+    return dataclasses.replace(request, partial_sender=_stream_sender(request, sender))
+
+
+def _stream_sender(request: Request, sender: Send | None) -> Send:
+    """`sender`, if this request can be streamed; RequestError otherwise."""
+    if sender is None:
+        raise RequestError(
+            501,
+            "cannot_stream",
+            "this server sends no partial answers on this route: leave stream out, or ask "
+            "/predictions of TorchServe or of python -m deploy flask",
+        )
+    if request.many:
+        raise RequestError(400, "bad_parameter", "stream takes one input a request")
+    return sender
 
 
 def decode_base64(text: str, max_bytes: int, where: str = "body") -> bytes:

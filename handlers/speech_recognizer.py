@@ -2,9 +2,8 @@
 
 import contextlib
 import ctypes
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +15,7 @@ from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request, decode_base64
+from handlers.streaming import Send
 from handlers.vad import Segment, has_speech, segments
 
 CLIP_SECONDS = 30.0
@@ -23,19 +23,42 @@ CLIP_SECONDS = 30.0
 LONG_SECONDS = 10.0
 # A clip this short is padded: the model never saw less.
 SHORTEST_SAMPLES = 1600
+# What weights without language tokens may still be asked for, and what to say to anything else.
+_ENGLISH_ONLY = (
+    ("language", "en", "these weights know English only: leave language out"),
+    ("task", "transcribe", "these weights cannot translate: leave task out"),
+)
 
 
 @dataclass
-class _Job:
-    """One recording on its way: what was said in it so far."""
+class _Transcript:
+    """A recording and what was said in it so far.
+
+    Attributes:
+        samples: the whole recording, decoded; None for a long one, which is decoded block by block.
+        start: int64 `[k]`, tokens to decode from; None for the file's own.
+        send: takes each segment to a client that streams.
+        spoken: known to be speech, the detector is not asked.
+        sent: how many segments the client has, should a failed batch be transcribed again.
+    """
 
     recording: Recording
     samples: Samples | None
-    start: torch.Tensor | None
-    row: int
-    stream: bool
-    spoken: bool = False  # known to be speech: the detector is not asked
-    found: list[dict[str, Any]] = field(default_factory=list)
+    start: torch.Tensor | None = None
+    send: Send | None = None
+    spoken: bool = False
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    sent: int = 0
+
+    def add(self, segment: Segment, text: str) -> None:
+        """Append what was said in a segment, if anything was, and stream it."""
+        if not text:
+            return
+        end = min(segment.end, self.recording.seconds)
+        self.segments.append({"start": round(segment.start, 2), "end": round(end, 2), "text": text})
+        if self.send is not None and len(self.segments) > self.sent:
+            self.send({"segment": self.segments[-1]})
+            self.sent = len(self.segments)
 
 
 class SpeechRecognizer(BaseHandler):
@@ -53,8 +76,6 @@ class SpeechRecognizer(BaseHandler):
         self.start: list[int] = decoding.get("start", [])
         self.language: str = decoding.get("language", "en")
         self._load_detector()
-        self._row = -1
-        self._context: Any = None
 
     def initialize(self, context: Any) -> None:
         # Clips come in many lengths. oneDNN keeps compiled kernels for 1024 of them, and
@@ -90,44 +111,25 @@ class SpeechRecognizer(BaseHandler):
 
         return detect
 
-    # A batch's life: rows are counted so that partial text goes to the right client.
-
-    def handle(self, data: Any, context: Any) -> list[bytes]:
-        self._row, self._context = -1, context
-        try:
-            return super().handle(data, context)
-        finally:
-            self._context = None
-
-    def _parsed(self, row: Any, headers: Mapping[str, Any]) -> Any:
-        self._row += 1
-        return super()._parsed(row, headers)
-
-    def parse(self, request: Request) -> list[_Job]:
+    def preprocess(self, request: Request) -> list[_Transcript]:
         start = self._start(request)
-        stream = self._stream(request)
         encoding, rate = self._pcm(request)
-        jobs = []
-        for entry in request.inputs:
-            try:
-                recording = Recording(self._bytes(entry), self.spec, encoding, rate)
-                # Short ones are decoded at once; long ones block by block, while transcribed.
-                short = recording.seconds <= CLIP_SECONDS
-                samples = recording.samples() if short else None
-            except RequestError as error:
-                if not request.many:
-                    raise
-                message = f"{entry.where}: {error.message}"
-                raise RequestError(error.status, error.type, message) from error
-            jobs.append(_Job(recording, samples, start, self._row, stream))
-        return jobs
+        send = request.send if request.streaming else None
 
-    def infer(self, items: list[_Job]) -> list[Any]:
-        results: list[Any] = [None] * len(items)
+        def load(entry: Input) -> _Transcript:
+            recording = Recording(self._bytes(entry), self.spec, encoding, rate)
+            # Short ones are decoded at once; long ones block by block, while transcribed.
+            short = recording.seconds <= CLIP_SECONDS
+            return _Transcript(recording, recording.samples() if short else None, start, send)
+
+        return request.load_inputs(load)
+
+    def inference(self, inputs: list[_Transcript]) -> list[Any]:
+        errors: dict[int, RequestError] = {}
         waiting: dict[int, Iterator[Segment]] = {}
-        for index, job in enumerate(items):
-            job.found = []
-            waiting[index] = self._segments(job)
+        for index, transcript in enumerate(inputs):
+            transcript.segments = []
+            waiting[index] = self._segments(transcript)
         # Each turn takes the next segment of every recording that has one, so that memory
         # holds one segment of each, and short recordings do not wait for long ones.
         while waiting:
@@ -136,34 +138,35 @@ class SpeechRecognizer(BaseHandler):
                 try:
                     segment = next(pieces, None)
                 except RequestError as error:
-                    results[index] = error
+                    errors[index] = error
                     segment = None
                 if segment is None:
                     del waiting[index]
                 else:
                     turn.append((index, segment))
-            for group in _by_start(turn, items):
-                for (index, segment), text in zip(group, self._texts(group, items), strict=True):
-                    self._keep(items[index], segment, text)
-        if any(job.recording.seconds > LONG_SECONDS for job in items):
+            for group in _by_start(turn, inputs):
+                for (index, segment), text in zip(group, self._texts(group, inputs), strict=True):
+                    inputs[index].add(segment, text)
+        if any(transcript.recording.seconds > LONG_SECONDS for transcript in inputs):
             _return_freed_memory()
-        for index, job in enumerate(items):
-            if results[index] is None:
-                results[index] = {
-                    "text": " ".join(part["text"] for part in job.found),
-                    "segments": job.found,
-                    "duration": round(job.recording.seconds, 3),
-                }
-        return results
+        return [
+            errors.get(index)
+            or {
+                "text": " ".join(part["text"] for part in transcript.segments),
+                "segments": transcript.segments,
+                "duration": round(transcript.recording.seconds, 3),
+            }
+            for index, transcript in enumerate(inputs)
+        ]
 
-    def render(self, request: Request, results: list[Any]) -> Any:
+    def postprocess(self, request: Request, results: list[Any]) -> Any:
         return results if request.many else results[0]
 
-    def example(self) -> _Job:
+    def example(self) -> _Transcript:
         # Noise would end at the detector, and the first real recording would warm up the model.
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype("<f4")
         recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Job(recording, recording.samples(), None, 0, False, spoken=True)
+        return _Transcript(recording, recording.samples(), spoken=True)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
@@ -214,52 +217,28 @@ class SpeechRecognizer(BaseHandler):
 
     def _start(self, request: Request) -> torch.Tensor | None:
         """Tokens to decode from, None for the file's own."""
-        language = request.parameters.get("language")
-        task = request.parameters.get("task")
         if not self.languages:
-            if language not in (None, "en"):
-                raise RequestError(
-                    400, "bad_parameter", "these weights know English only: leave language out"
-                )
-            if task not in (None, "transcribe"):
-                raise RequestError(
-                    400, "bad_parameter", "these weights cannot translate: leave task out"
-                )
+            for name, only, message in _ENGLISH_ONLY:
+                if request.parameters.get(name) not in (None, only):
+                    raise RequestError(400, "bad_parameter", message)
             return None
+        language = request.choice("language", sorted(self.languages), None)
+        task = request.choice("task", sorted(self.tasks), None)
         if language is None and task is None:
             return None
-        if language is not None and language not in self.languages:
-            known = ", ".join(sorted(self.languages))
-            raise RequestError(400, "bad_parameter", f"language must be one of {known}")
-        if task is not None and task not in self.tasks:
-            known = ", ".join(sorted(self.tasks))
-            raise RequestError(400, "bad_parameter", f"task must be one of {known}")
         tokens = list(self.start)  # start, language, task, no timestamps
         tokens[1] = self.languages[language or self.language]
         tokens[2] = self.tasks[task or "transcribe"]
         return torch.tensor(tokens)
 
-    def _stream(self, request: Request) -> bool:
-        value = request.parameters.get("stream", False)
-        if isinstance(value, str):
-            value = {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
-        if not isinstance(value, bool):
-            raise RequestError(400, "bad_parameter", "stream must be true or false")
-        if value and request.many:
-            raise RequestError(400, "bad_parameter", "stream takes one recording a request")
-        return value
-
     def _pcm(self, request: Request) -> tuple[str | None, int | None]:
-        encoding = request.parameters.get("encoding")
+        encoding = request.choice("encoding", PCM_ENCODINGS, None)
         if encoding is None:
             if "sample_rate" in request.parameters:
                 raise RequestError(
                     400, "bad_parameter", "sample_rate goes with encoding: files say their own"
                 )
             return None, None
-        if encoding not in PCM_ENCODINGS:
-            known = ", ".join(PCM_ENCODINGS)
-            raise RequestError(400, "bad_parameter", f"encoding must be one of {known}")
         return encoding, request.integer("sample_rate", SAMPLE_RATE, 4000, 192_000)
 
     def _bytes(self, entry: Input) -> bytes:
@@ -274,54 +253,35 @@ class SpeechRecognizer(BaseHandler):
 
     # Segments and their text.
 
-    def _segments(self, job: _Job) -> Iterator[Segment]:
+    def _segments(self, transcript: _Transcript) -> Iterator[Segment]:
         detect = self._detect({})
-        if job.samples is None:
-            yield from segments(job.recording.blocks(), detect)
-        elif has_speech(job.samples, detect) or job.spoken:
-            yield Segment(0.0, len(job.samples) / SAMPLE_RATE, job.samples)
+        samples = transcript.samples
+        if samples is None:
+            yield from segments(transcript.recording.blocks(), detect)
+        elif has_speech(samples, detect) or transcript.spoken:
+            yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
 
-    def _texts(self, group: list[tuple[int, Segment]], items: list[_Job]) -> list[str]:
+    def _texts(self, group: list[tuple[int, Segment]], inputs: list[_Transcript]) -> list[str]:
         """What is said in segments that are decoded from the same start."""
         longest = max(len(segment.samples) for _, segment in group)
         batch = torch.zeros(len(group), max(longest, SHORTEST_SAMPLES))
         for row, (_, segment) in enumerate(group):
             batch[row, : len(segment.samples)] = torch.from_numpy(segment.samples)
         lengths = [max(len(segment.samples), SHORTEST_SAMPLES) for _, segment in group]
-        start = items[group[0][0]].start
-        given = () if start is None else (start,)
-        ids, counts = self.predict(batch, torch.tensor(lengths), *given)
+        start = inputs[group[0][0]].start
+        start_tokens = () if start is None else (start,)
+        ids, counts = self.predict(batch, torch.tensor(lengths), *start_tokens)
         rows = zip(ids.tolist(), counts.tolist(), strict=True)
         return [self.tokens.decode(row[:count]).strip() for row, count in rows]
 
-    def _keep(self, job: _Job, segment: Segment, text: str) -> None:
-        if not text:
-            return
-        end = min(segment.end, job.recording.seconds)
-        job.found.append({"start": round(segment.start, 2), "end": round(end, 2), "text": text})
-        if job.stream and self._context is not None:
-            self._send(job.row, {"segment": job.found[-1]})
-
-    def _send(self, row: int, value: Any) -> None:
-        """One line of partial answer to one client, now."""
-        from ts.protocol.otf_message_handler import send_intermediate_predict_response
-
-        context = self._context
-        line = json.dumps(value).encode("ascii") + b"\n"
-        context.set_response_content_type(row, "application/jsonlines")
-        context.set_response_status(code=200, phrase="OK", idx=row)
-        send_intermediate_predict_response(
-            {row: line}, {row: context.request_ids[row]}, "Intermediate", 200, context
-        )
-
 
 def _by_start(
-    turn: list[tuple[int, Segment]], items: list[_Job]
+    turn: list[tuple[int, Segment]], inputs: list[_Transcript]
 ) -> list[list[tuple[int, Segment]]]:
     """Segments that can share a batch: those decoded from the same start tokens."""
     groups: dict[tuple[int, ...], list[tuple[int, Segment]]] = {}
     for index, segment in turn:
-        start = items[index].start
+        start = inputs[index].start
         key = () if start is None else tuple(start.tolist())
         groups.setdefault(key, []).append((index, segment))
     return list(groups.values())

@@ -1,6 +1,6 @@
 """Text classification: texts in, labels with calibrated probabilities out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from handlers import attribution
 from handlers.attribution import Array
 from handlers.base import BaseHandler
-from handlers.errors import ModelError, RequestError
-from handlers.payload import Request
+from handlers.errors import ModelError
+from handlers.payload import Input, Request
 from handlers.predictions import DRAFT, one_or_many, prediction
 from handlers.texts import BUCKET, Encoder, Text, bucket, load_tokenizer, read_text
 from handlers.windows import pool
@@ -38,46 +38,35 @@ class TextClassifier(BaseHandler):
         windows = int(self.card.input.get("max_windows", MAX_WINDOWS))
         self.encode = Encoder(load_tokenizer(self.folder), self.max_length, windows)
 
-    def _parsed(self, row: Any, headers: Mapping[str, Any]) -> Any:
-        self._explaining = headers.get("explain") == "True"
-        return super()._parsed(row, headers)
-
-    _explaining = False
-
-    def parse(self, request: Request) -> list[Text]:
+    def preprocess(self, request: Request) -> list[Text]:
         self._top_k(request)
         self._threshold(request)
-        self._method(request)
-        target = self._target(request)
-        items = []
-        for entry in request.inputs:
-            try:
-                text = self.encode(read_text(entry), entry.where, words=self._explaining)
-            except RequestError as error:
-                if not request.many or error.message.startswith(entry.where):
-                    raise
-                message = f"{entry.where}: {error.message}"
-                raise RequestError(error.status, error.type, message) from error
-            text.explain, text.target = self._explaining, target
-            text.method = self._method(request)
-            items.append(text)
-        return items
+        method = request.choice("method", METHODS, METHODS[0])
+        label = request.choice("target", self.card.labels, None)
+        target = None if label is None else self.card.labels.index(label)
 
-    def infer(self, items: list[Text]) -> list[Any]:
-        owner = [i for i, item in enumerate(items) for _ in item.windows]
-        logits = self._logits([w for item in items for w in item.windows])
-        pooled = pool(logits, torch.tensor(owner), len(items))
-        chances = pooled.sigmoid() if self.multi_label else pooled.softmax(1)
+        def load(entry: Input) -> Text:
+            text = self.encode(read_text(entry), entry.where, words=request.explain)
+            text.explain, text.target, text.method = request.explain, target, method
+            return text
+
+        return request.load_inputs(load)
+
+    def inference(self, inputs: list[Text]) -> list[Any]:
+        owner = [i for i, text in enumerate(inputs) for _ in text.windows]
+        logits = self._logits([window for text in inputs for window in text.windows])
+        pooled = pool(logits, torch.tensor(owner), len(inputs))
+        probabilities = pooled.sigmoid() if self.multi_label else pooled.softmax(1)
         return [
-            (item, row, self._explain(item, row) if item.explain else None)
-            for item, row in zip(items, chances, strict=True)
+            (text, row, self._explain(text, row) if text.explain else None)
+            for text, row in zip(inputs, probabilities, strict=True)
         ]
 
-    def render(self, request: Request, results: list[Any]) -> Any:
+    def postprocess(self, request: Request, results: list[Any]) -> Any:
         top_k, threshold = self._top_k(request), self._threshold(request)
         answers = []
-        for item, chances, explanation in results:
-            values, indices = chances.topk(top_k)
+        for text, probabilities, explanation in results:
+            values, indices = probabilities.topk(top_k)
             answer: dict[str, Any] = {
                 "predictions": [
                     {"label": self.card.labels[index], "index": index, "probability": value}
@@ -87,10 +76,10 @@ class TextClassifier(BaseHandler):
             if self.multi_label:
                 answer["labels"] = [
                     label
-                    for label, value in zip(self.card.labels, chances.tolist(), strict=True)
+                    for label, value in zip(self.card.labels, probabilities.tolist(), strict=True)
                     if value >= threshold
                 ]
-            answer["windows"] = len(item.windows)
+            answer["windows"] = len(text.windows)
             if explanation is not None:
                 answer["explanation"] = explanation
             answers.append(answer)
@@ -110,7 +99,7 @@ class TextClassifier(BaseHandler):
         waiting: dict[int, list[int]] = {}
         for position, window in enumerate(windows):
             waiting.setdefault(bucket(len(window), self.max_length), []).append(position)
-        found = torch.empty(len(windows), len(self.card.labels))
+        all_logits = torch.empty(len(windows), len(self.card.labels))
         for length, positions in waiting.items():
             step = max(1, CALL_TOKENS // length)
             for start in range(0, len(positions), step):
@@ -121,19 +110,19 @@ class TextClassifier(BaseHandler):
                         windows[position], dtype=torch.int32
                     )
                 logits = self.predict(ids)
-                if logits.ndim != 2 or logits.shape[1] != found.shape[1]:
+                if logits.ndim != 2 or logits.shape[1] != all_logits.shape[1]:
                     shape = list(logits.shape)
                     raise ModelError(
-                        f"the model returns {shape}, the card has {found.shape[1]} labels"
+                        f"the model returns {shape}, the card has {all_logits.shape[1]} labels"
                     )
-                found[chosen] = logits.float()
-        return found
+                all_logits[chosen] = logits.float()
+        return all_logits
 
     # Explanations.
 
-    def _explain(self, item: Text, chances: torch.Tensor) -> dict[str, Any]:
+    def _explain(self, item: Text, probabilities: torch.Tensor) -> dict[str, Any]:
         """Attributions of the text's words to the log-odds of one label."""
-        target = int(chances.argmax()) if item.target is None else item.target
+        target = int(probabilities.argmax()) if item.target is None else item.target
         limit = MAX_WORDS if item.method == "ablation" else MAX_SHAP_WORDS
         runs = attribution.groups(len(item.words), limit)
 
@@ -195,29 +184,7 @@ class TextClassifier(BaseHandler):
         return request.integer("top_k", min(DEFAULT_TOP_K, labels), 1, labels)
 
     def _threshold(self, request: Request) -> float:
-        value = request.parameters.get("threshold", 0.5)
-        try:
-            value = float(value) if not isinstance(value, bool) else -1.0
-        except (TypeError, ValueError):
-            value = -1.0
-        if not 0 <= value <= 1:
-            raise RequestError(400, "bad_parameter", "threshold must be a number from 0 to 1")
-        return float(value)
-
-    def _method(self, request: Request) -> str:
-        value = request.parameters.get("method", METHODS[0])
-        if value not in METHODS:
-            raise RequestError(400, "bad_parameter", f"method must be one of {', '.join(METHODS)}")
-        return str(value)
-
-    def _target(self, request: Request) -> int | None:
-        value = request.parameters.get("target")
-        if value is None:
-            return None
-        if value not in self.card.labels:
-            known = ", ".join(self.card.labels[:20])
-            raise RequestError(400, "bad_parameter", f"target must be one of {known}")
-        return self.card.labels.index(value)
+        return request.number("threshold", 0.5, 0, 1)
 
     def schemas(self) -> tuple[Any, Any]:
         labels = len(self.card.labels)

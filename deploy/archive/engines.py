@@ -1,6 +1,6 @@
 """Exported files as further engines of an archive: which may go in, and under what name.
 
-The worker measures them where it serves and takes the fastest (`handlers.engines`). What goes in
+The worker measures them where it serves and takes the fastest (`handlers.runtimes`). What goes in
 was checked against the data by `python -m optimize export`, and must keep the same budget as the
 artefact's own file.
 """

@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.archive import engines as engine_files
+from deploy.archive import imports
 from deploy.archive.card import Card, check_gate, read_card, read_report
 from deploy.errors import BadInput, DeployError
 
@@ -161,7 +162,7 @@ def _contents(
         f"{card.handler}.py": _entry_point(card.handler, handlers),
         CONFIG: _model_config(card),
     }
-    for source in handlers.rglob("*.py"):
+    for source in imports.closure(handlers, card.handler):
         contents[f"handlers/{source.relative_to(handlers).as_posix()}"] = source.read_bytes()
     for name in {card.model_file, "model.json", "report.json", *card.files}:
         if name in contents or name == MANIFEST:
@@ -183,7 +184,7 @@ def _entry_point(handler: str, handlers: Path) -> bytes:
         known = sorted(p.stem for p in handlers.glob("*.py") if p.stem not in {"__init__", "base"})
         raise BadInput(f"no handler {source}: the card's handler may be one of {', '.join(known)}")
     class_name = "".join(part.capitalize() for part in handler.split("_"))
-    classes = [n.name for n in ast.parse(source.read_bytes()).body if isinstance(n, ast.ClassDef)]
+    classes = [n.name for n in imports.parse(source).body if isinstance(n, ast.ClassDef)]
     if class_name not in classes:
         raise BadInput(f"{source} must define class {class_name}; it defines {classes}")
     return (

@@ -7,7 +7,6 @@ import atexit
 import logging
 import uuid
 from pathlib import Path
-from typing import Any
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
@@ -15,6 +14,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from deploy.service import kserve, openapi, tensorflow, torchserve
 from deploy.service.failure import Failure, internal, no_method, no_resource, too_large
 from deploy.service.models import Models
+from deploy.service.responses import error_response, failure_response
 
 logger = logging.getLogger(__name__)
 
@@ -59,22 +59,24 @@ def add_conventions(app: Flask, models: Models) -> None:
 
     @app.errorhandler(Failure)
     def failed(error: Failure) -> Response:
-        return Response(error.body(), error.status, content_type=torchserve.JSON)
+        return failure_response(error)
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
         failure = _translated(error)
         if request.path.startswith("/v1/") and error.code in {404, 405}:
             message = f"Malformed request: {request.method} {request.path}"
-            return tensorflow.error(failure.status, message)
+            return error_response(failure.status, message)
         if request.path.startswith(("/v1/", "/v2")):
-            return tensorflow.error(failure.status, failure.message)
-        return failed(failure)
+            return error_response(failure.status, failure.message)
+        return failure_response(failure)
 
     @app.errorhandler(Exception)
     def broken(error: Exception) -> Response:
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
-        return failed(internal(500, f"the service failed ({type(error).__name__}): see its log"))
+        return failure_response(
+            internal(500, f"the service failed ({type(error).__name__}): see its log")
+        )
 
     @app.after_request
     def finish(response: Response) -> Response:
@@ -90,10 +92,10 @@ def add_conventions(app: Flask, models: Models) -> None:
 
 
 def _translated(error: HTTPException) -> Failure:
-    known: dict[Any, Any] = {404: no_resource, 405: no_method}
     if isinstance(error, RequestEntityTooLarge):
         return too_large(MAX_BODY)
-    if error.code in known:
-        made: Failure = known[error.code]()
-        return made
+    if error.code == 404:
+        return no_resource()
+    if error.code == 405:
+        return no_method()
     return Failure(error.code or 500, "BadRequestException", error.description or error.name)

@@ -41,9 +41,11 @@ def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT, or answer --once. Raises DeployError."""
     try:
         import flask  # noqa: F401
+        import prometheus_client  # noqa: F401
         import waitress  # noqa: F401
     except ImportError as error:
-        raise BadInput(f"{error}: `pip install flask waitress`, or run `make setup`") from error
+        packages = "flask waitress prometheus-client"
+        raise BadInput(f"{error}: `pip install {packages}`, or run `make setup`") from error
     if args.workers is not None and not 1 <= args.workers <= 64:
         raise BadInput("--workers must be a whole number from 1 to 64")
     source = Path(args.handlers) if args.handlers else None

@@ -6,21 +6,21 @@ store; nothing is ever downloaded.
 
 import hmac
 from pathlib import Path
-from typing import Any
 
 from flask import Flask, Response, request
 
 from deploy.errors import BadInput
+from deploy.service import describe
 from deploy.service.app import bare
 from deploy.service.failure import (
     Failure,
     bad_request,
     bad_token,
     no_resource,
-    pretty,
 )
 from deploy.service.models import Models
-from deploy.service.torchserve import JSON, add_describe, segments
+from deploy.service.paths import segments
+from deploy.service.responses import json_response
 
 UNREACHABLE = "does not match any allowed URL(s)"
 
@@ -28,7 +28,7 @@ UNREACHABLE = "does not match any allowed URL(s)"
 def build(models: Models, store: Path, key: str) -> Flask:
     """The management application for `models`; `store` holds the archives."""
     app = bare("marpress-management", models)
-    add_describe(app, models)
+    describe.add_routes(app, models)
 
     @app.before_request
     def authorize() -> None:
@@ -112,5 +112,4 @@ def _missing(message: str) -> Failure:
 
 
 def _status(message: str) -> Response:
-    value: dict[str, Any] = {"status": message}
-    return Response(pretty(value), content_type=JSON)
+    return json_response({"status": message})

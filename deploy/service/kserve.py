@@ -11,15 +11,14 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from deploy.service import binary, tensors, torchserve
+from deploy.service import binary, metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, bad_request
 from deploy.service.models import Model, Models
-from deploy.service.tensorflow import error, reply
+from deploy.service.responses import OCTETS, error_response, json_response
 from deploy.service.tensors import Tensor
 
 VERSION = "0.1.0"
 LENGTH_HEADER = "Inference-Header-Content-Length"
-OCTETS = "application/octet-stream"
 INPUT_NAMES = frozenset({"data", "image", "images", "text", "texts", "audio", "input", "inputs"})
 # Parameters of the protocol and of Triton that mean nothing to a handler.
 _PROTOCOL = frozenset(
@@ -34,29 +33,28 @@ def blueprint(models: Models) -> Blueprint:
     @routes.get("")
     def server() -> Response:
         about = {"name": "marpress", "version": VERSION, "extensions": ["binary_tensor_data"]}
-        return reply(about)
+        return json_response(about)
 
     @routes.get("/health/live")
     def live() -> Response:
-        return reply({"live": True})
+        return json_response({"live": True})
 
     @routes.get("/health/ready")
     def ready() -> Response:
-        healthy = torchserve.health(models) == "Healthy"
-        return reply({"ready": healthy}, 200 if healthy else 503)
+        healthy = models.health() == "Healthy"
+        return json_response({"ready": healthy}, 200 if healthy else 503)
 
     @routes.get("/models/<name>/ready")
     @routes.get("/models/<name>/versions/<version>/ready")
     def model_ready(name: str, version: str | None = None) -> Response:
         model = models.get(name, version)
-        up = any(thread.ready.is_set() for thread in model.pool.threads)
-        about = {"name": name, "ready": up}
-        return reply(about, 200 if up else 503)
+        ready = model.running > 0
+        return json_response({"name": name, "ready": ready}, 200 if ready else 503)
 
     @routes.get("/models/<name>")
     @routes.get("/models/<name>/versions/<version>")
-    def metadata(name: str, version: str | None = None) -> Response:
-        inputs, outputs = tensors.signature(torchserve.metadata(models.get(name, version)))
+    def model_metadata(name: str, version: str | None = None) -> Response:
+        inputs, outputs = metadata.signature(models.get(name, version))
         about = {
             "name": name,
             "versions": [model.bundle.version for model in models.versions(name)],
@@ -64,7 +62,7 @@ def blueprint(models: Models) -> Blueprint:
             "inputs": [_declaration(t) for t in inputs],
             "outputs": [_declaration(t) for t in outputs],
         }
-        return reply(about)
+        return json_response(about)
 
     @routes.post("/models/<name>/infer")
     @routes.post("/models/<name>/versions/<version>/infer")
@@ -75,10 +73,10 @@ def blueprint(models: Models) -> Blueprint:
     def failed(failure: Failure) -> Response:
         if isinstance(failure, VersionMissing):
             which = f"'{failure.name}' version {failure.version}"
-            return error(404, f"Request for unknown model: {which} is not found")
+            return error_response(404, f"Request for unknown model: {which} is not found")
         if isinstance(failure, ModelMissing):
-            return error(404, f"Request for unknown model: '{failure.name}' is not found")
-        return error(failure.status, failure.message)
+            return error_response(404, f"Request for unknown model: '{failure.name}' is not found")
+        return error_response(failure.status, failure.message)
 
     return routes
 
@@ -86,16 +84,18 @@ def blueprint(models: Models) -> Blueprint:
 def _infer(models: Models, name: str, version: str | None) -> Response:
     model = models.get(name, version)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        return error(415, "compressed bodies are not taken: send it without Content-Encoding")
+        return error_response(
+            415, "compressed bodies are not taken: send it without Content-Encoding"
+        )
     head, raw = binary.split(request.get_data(cache=False), request.headers.get(LENGTH_HEADER))
     body = _object(head)
     instances = _instances(model, _inputs(body), raw)
     parameters = {k: v for k, v in _parameters(body).items() if k not in _PROTOCOL}
     row = {"body": {"instances": instances, **parameters}}
-    given = models.ask(name, version, row, {"content-type": "application/json"})
-    value = json.loads(given.body)
-    if given.status >= 400:
-        return error(given.status, str(value.get("message", value)))
+    answer = models.ask(name, version, row, {"content-type": "application/json"})
+    value = json.loads(answer.body)
+    if answer.status >= 400:
+        return error_response(answer.status, str(value.get("message", value)))
     named = tensors.columns([tensors.outputs(entry) for entry in tensors.per_input(value)])
     produced = [tensors.stacked(key, values) for key, values in named.items()]
     return _response(model, body, produced)
@@ -146,7 +146,7 @@ def _instances(model: Model, inputs: list[dict[str, Any]], raw: memoryview) -> l
     if size != len(raw):
         raise bad_request(f"the body holds {len(raw)} bytes of binary data, {size} are announced")
     values = binary.rows(inputs[0], part)
-    if part is not None and tensors.takes_text(torchserve.metadata(model)):
+    if part is not None and metadata.takes_text(model):
         return [_text(value) for value in values]
     return values
 
@@ -183,7 +183,7 @@ def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Res
             entry["data"] = tensor.data
         about["outputs"].append(entry)
     if not blobs:
-        return reply(about)
+        return json_response(about)
     head = json.dumps(about).encode("ascii")
     response = Response(head + b"".join(blobs), content_type=OCTETS)
     response.headers[LENGTH_HEADER] = str(len(head))

@@ -1,58 +1,60 @@
-"""Prometheus metrics in text form, under the names that TorchServe's have."""
+"""Prometheus metrics, under the names that TorchServe's have."""
 
 import threading
-from bisect import bisect_left
+from typing import Any
 
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.metrics import MetricWrapperBase
 
 REQUESTS = "ts_inference_requests_total"
 INFERENCE = "ts_inference_latency_microseconds"
 QUEUE = "ts_queue_latency_microseconds"
 _ERRORS = "marpress_errors_total"
-_Labels = tuple[tuple[str, str], ...]
+_HELP = {
+    REQUESTS: "Requests for a model.",
+    INFERENCE: "Microseconds in a worker, summed over requests.",
+    QUEUE: "Microseconds of waiting for a worker, summed over requests.",
+    _ERRORS: "Requests that a handler refused or failed on.",
+}
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # TorchServe has no such series
 
 
 class Metrics:
-    """Counters and histograms of one process."""
+    """Counters and histograms of one process; each is there from its first value on."""
 
     def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._families: dict[str, Any] = {}
         self._lock = threading.Lock()
-        self._counters: dict[str, dict[_Labels, float]] = {}
-        self._histograms: dict[str, dict[_Labels, list[float]]] = {}
 
     def add(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
-        key = tuple(labels.items())
-        with self._lock:
-            series = self._counters.setdefault(name, {})
-            series[key] = series.get(key, 0.0) + value
+        # The library ends every Counter's name in _total, which not all of TorchServe's do.
+        kind = Counter if name.endswith("_total") else Gauge
+        self._family(kind, name, labels).labels(**labels).inc(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Record one value of a histogram."""
-        key = tuple(labels.items())
-        with self._lock:
-            series = self._histograms.setdefault(name, {})
-            counts = series.setdefault(key, [0.0] * (len(BUCKETS) + 2))
-            counts[bisect_left(BUCKETS, value)] += 1  # the last but one is +Inf
-            counts[-1] += value
-
-    def count(self, name: str) -> float:
-        """The sum of a counter over all its labels."""
-        with self._lock:
-            return sum(self._counters.get(name, {}).values())
+        self._family(Histogram, name, labels).labels(**labels).observe(value)
 
     def text(self) -> str:
         """Everything in Prometheus's text format 0.0.4."""
-        lines: list[str] = []
+        return generate_latest(self._registry).decode()
+
+    def _family(self, kind: type[MetricWrapperBase], name: str, labels: dict[str, str]) -> Any:
         with self._lock:
-            for name, counters in self._counters.items():
-                lines.append(f"# TYPE {name} counter")
-                lines += [f"{name}{_braces(k)} {v}" for k, v in counters.items()]
-            for name, histograms in self._histograms.items():
-                lines.append(f"# TYPE {name} histogram")
-                for labels, counts in histograms.items():
-                    lines += _histogram(name, labels, counts)
-        return "\n".join(lines) + "\n" if lines else ""
+            if name not in self._families:
+                text = _HELP.get(name, name)
+                self._families[name] = kind(name, text, tuple(labels), registry=self._registry)
+            return self._families[name]
 
 
 class HandlerMetrics:
@@ -71,23 +73,3 @@ class HandlerMetrics:
         self._metrics.add(
             _ERRORS, ModelName=self._name, Level="Model", Status=str(status), Type=type
         )
-
-
-def _histogram(name: str, labels: _Labels, counts: list[float]) -> list[str]:
-    total, lines = 0.0, []
-    for bound, count in zip((*BUCKETS, "+Inf"), counts[:-1], strict=True):
-        total += count
-        lines.append(f"{name}_bucket{_braces((*labels, ('le', str(bound))))} {total}")
-    lines.append(f"{name}_count{_braces(labels)} {total}")
-    lines.append(f"{name}_sum{_braces(labels)} {counts[-1]}")
-    return lines
-
-
-def _braces(labels: _Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{key}="{_escaped(value)}"' for key, value in labels) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -1,7 +1,7 @@
 """The models that one process serves: several archives, several versions of each."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,11 @@ class Model:
     at_startup: bool = False
     wanted: int = 1
     described: Any = None
+
+    @property
+    def running(self) -> int:
+        """How many workers answer requests."""
+        return sum(thread.running for thread in self.pool.threads)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Finish what waits, stop the workers and delete the unpacked archive."""
@@ -89,6 +94,15 @@ class Models:
         with self._lock:
             return sorted(self._all)
 
+    def health(self) -> str:
+        """Healthy, Partial Healthy or Unhealthy, over the default versions, as TorchServe says."""
+        defaults = [self.get(name) for name in self.names()]
+        wanted = sum(model.wanted for model in defaults)
+        running = sum(model.running for model in defaults)
+        if running and running < wanted:
+            return "Partial Healthy"
+        return "Unhealthy" if wanted and not running else "Healthy"
+
     def versions(self, name: str) -> list[Model]:
         """All versions of a model, the default first. Raises Failure 404."""
         default = self.get(name)
@@ -129,19 +143,46 @@ class Models:
 
     def ask(self, name: str, version: str | None, row: Row, headers: Mapping[str, Any]) -> Answer:
         """One request's answer. Raises Failure: 404, 503 when too many wait, 500 for no answer."""
+        *_, answer = self._answers(name, version, row, headers, streams=False)
+        return answer
+
+    def stream(
+        self, name: str, version: str | None, row: Row, headers: Mapping[str, Any]
+    ) -> Iterator[Answer]:
+        """Partial answers as they come, if the client asked for them, then the whole one.
+
+        Raises Failure as `ask` does, but nothing after a first answer: a failure is then the last.
+        """
+        answers = self._answers(name, version, row, headers, streams=True)
+        yield next(answers)
+        try:
+            yield from answers
+        except Failure as failure:
+            yield Answer(failure.status, failure.body())
+
+    def _answers(
+        self,
+        name: str,
+        version: str | None,
+        row: Row,
+        headers: Mapping[str, Any],
+        streams: bool,
+    ) -> Iterator[Answer]:
         model = self.get(name, version)
         labels = {"model_name": name, "model_version": version or "default"}
         self.metrics.add(REQUESTS, 1, **labels)
-        job = model.pool.submit(row, headers)
+        job = model.pool.submit(row, headers, streams)
         if job is None:
             raise unavailable(name, version)
         timeout = model.bundle.settings.response_timeout_s
+        while streams and (partial := job.partial(timeout)) is not None:
+            yield partial
         answer = job.wait(timeout)
         if answer is None or job.started is None:
             raise internal(500, f"the model gave no answer within {timeout} s")
         self.metrics.add(QUEUE, 1e6 * (job.started - job.queued), **labels)
         self.metrics.add(INFERENCE, 1e6 * (job.finished - job.started), **labels)
-        return answer
+        yield answer
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Unload everything. Whether all that waited was answered within `timeout` seconds."""

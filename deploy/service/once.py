@@ -24,7 +24,7 @@ def ask(path: Path, file: Path, headers: dict[str, str], source: Path | None = N
         worker = Worker(bundle, Metrics())
         try:
             fields, described = row.read(body, headers.items())
-            return worker.answer([fields], [described])[0]
+            return worker.answer([fields], [described], [None])[0]
         finally:
             worker.close()
     finally:

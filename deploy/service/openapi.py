@@ -5,12 +5,10 @@ from typing import Any
 from flask import Flask, Response
 
 from deploy.service import binary
-from deploy.service.failure import pretty
 from deploy.service.kserve import INPUT_NAMES, LENGTH_HEADER
 from deploy.service.models import Models
+from deploy.service.responses import JSON, OCTETS, json_response
 
-JSON = "application/json"
-OCTETS = "application/octet-stream"
 _ERROR = {
     "type": "object",
     "required": ["code", "type", "message"],
@@ -25,7 +23,11 @@ _SHORT_ERROR = {
     "required": ["error"],
     "properties": {"error": {"type": "string"}},
 }
-_PREDICT = {"400", "404", "405", "413", "415", "422", "500", "503", "507"}
+_PREDICTION = {
+    "description": "the model's answer; a stream of partial ones, a line each, and then the whole",
+    "content": {JSON: {"schema": {}}, "application/jsonlines": {"schema": {}}},
+}
+_PREDICT = {"400", "404", "405", "413", "415", "422", "500", "501", "503", "507"}
 
 
 def add_route(app: Flask, models: Models) -> None:
@@ -34,7 +36,7 @@ def add_route(app: Flask, models: Models) -> None:
     @app.get("/openapi.json")
     @app.route("/", methods=["OPTIONS"])
     def openapi() -> Response:
-        return Response(pretty(document(models)), content_type=JSON)
+        return json_response(document(models))
 
 
 def document(models: Models) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def _torchserve() -> dict[str, Any]:
             entry = {
                 method: _operation(
                     f"{verb} by {method}{' of a version' if also else ''}",
-                    {"description": "the model's answer", "content": {JSON: {"schema": {}}}},
+                    _PREDICTION,
                     _PREDICT,
                     body=_any_body(),
                 )
@@ -82,7 +84,7 @@ def _torchserve() -> dict[str, Any]:
             }
             entry["get"] = _operation(
                 f"{verb} by get{' of a version' if also else ''}",
-                {"description": "the model's answer", "content": {JSON: {"schema": {}}}},
+                _PREDICTION,
                 _PREDICT,
             )
             paths[f"/{verb}/{{name}}{tail}"] = _item(["name", *also], entry)

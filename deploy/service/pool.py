@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from deploy.errors import BadInput
 from deploy.service.row import Row
-from deploy.service.worker import Answer
+from deploy.service.worker import Answer, Send
 
 QUEUE_SIZE = 100
 
@@ -22,39 +22,69 @@ QUEUE_SIZE = 100
 class Serves(Protocol):
     """What the threads run: a Worker."""
 
-    def answer(self, rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[Answer]: ...
+    def answer(
+        self,
+        rows: Sequence[Row],
+        headers: Sequence[Mapping[str, Any]],
+        senders: Sequence[Send | None],
+    ) -> list[Answer]: ...
 
     def close(self) -> None: ...
 
 
 class Job:
-    """One request on its way; times are of time.monotonic, in seconds."""
+    """One request on its way; times are of time.monotonic, in seconds.
 
-    def __init__(self, row: Row, headers: Mapping[str, Any]) -> None:
+    `streams`: whoever waits takes partial answers too.
+    """
+
+    def __init__(self, row: Row, headers: Mapping[str, Any], streams: bool = False) -> None:
         self.row = row
         self.headers = headers
+        self.streams = streams
         self.queued = time.monotonic()
         self.started: float | None = None
         self.finished = 0.0
         self.answer: Answer | None = None
-        self._done = threading.Event()
+        self._partial: deque[Answer] = deque()
+        self._heard = 0.0
+        self._changed = threading.Condition()
+
+    def send(self, partial: Answer) -> None:
+        """Give a partial answer to whoever waits."""
+        with self._changed:
+            self._partial.append(partial)
+            self._heard = time.monotonic()
+            self._changed.notify_all()
 
     def finish(self, answer: Answer) -> None:
         """Give the answer to whoever waits."""
-        self.answer = answer
-        self.finished = time.monotonic()
-        self._done.set()
+        with self._changed:
+            self.answer = answer
+            self.finished = time.monotonic()
+            self._changed.notify_all()
+
+    def partial(self, timeout: float) -> Answer | None:
+        """The next partial answer; None if the whole one is there, or after `wait`'s timeout."""
+        self._wait_for(lambda: bool(self._partial) or self.answer is not None, timeout)
+        return self._partial.popleft() if self._partial else None
 
     def wait(self, timeout: float) -> Answer | None:
-        """The answer; None when a worker has been at it for `timeout` seconds."""
-        while not self._done.wait(0.25 if self.started is None else self._left(timeout)):
-            if self.started is not None and self._left(timeout) <= 0:
-                return None
+        """The answer; None when a worker has let nothing be heard for `timeout` seconds."""
+        self._wait_for(lambda: self.answer is not None, timeout)
         return self.answer
+
+    def _wait_for(self, condition: Callable[[], bool], timeout: float) -> None:
+        with self._changed:
+            while not self._changed.wait_for(
+                condition, 0.25 if self.started is None else self._left(timeout)
+            ):
+                if self.started is not None and self._left(timeout) <= 0:
+                    return
 
     def _left(self, timeout: float) -> float:
         assert self.started is not None
-        return max(0.0, self.started + timeout - time.monotonic())
+        return max(0.0, max(self.started, self._heard) + timeout - time.monotonic())
 
 
 class Thread:
@@ -67,6 +97,11 @@ class Thread:
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether it answers requests."""
+        return self.ready.is_set() and self.failure is None
 
     def join(self, timeout: float) -> bool:
         """Whether it has ended within `timeout` seconds."""
@@ -114,9 +149,9 @@ class Pool:
             reason = failed[0].failure or f"not ready after {timeout:.0f} s"
             raise BadInput(str(reason))
 
-    def submit(self, row: Row, headers: Mapping[str, Any]) -> Job | None:
+    def submit(self, row: Row, headers: Mapping[str, Any], streams: bool = False) -> Job | None:
         """Queue a request; None when nothing serves it or QUEUE_SIZE wait already."""
-        job = Job(row, headers)
+        job = Job(row, headers, streams)
         with self._changed:
             if self._closed or not self._wanted or len(self._waiting) >= QUEUE_SIZE:
                 return None
@@ -154,7 +189,11 @@ class Pool:
                 now = time.monotonic()
                 for job in batch:
                     job.started = now
-                answers = worker.answer([j.row for j in batch], [j.headers for j in batch])
+                answers = worker.answer(
+                    [job.row for job in batch],
+                    [job.headers for job in batch],
+                    [job.send if job.streams else None for job in batch],
+                )
                 for job, answer in zip(batch, answers, strict=True):
                     job.finish(answer)
         finally:

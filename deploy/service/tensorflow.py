@@ -11,9 +11,10 @@ from typing import Any
 
 from flask import Blueprint, Response, request
 
-from deploy.service import tensors, torchserve
-from deploy.service.failure import Failure, ModelMissing, VersionMissing, pretty
+from deploy.service import metadata, tensors
+from deploy.service.failure import Failure, ModelMissing, VersionMissing
 from deploy.service.models import Model, Models
+from deploy.service.responses import error_response, json_response
 
 SIGNATURE = "serving_default"
 _TYPES = {"BOOL": "DT_BOOL", "INT64": "DT_INT64", "FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
@@ -31,13 +32,13 @@ def blueprint(models: Models) -> Blueprint:
         except Failure:
             wanted = f"version {version}" if version is not None else "any versions"
             message = f"Could not find {wanted} of model {name}"
-            return error(404, message)
-        return reply({"model_version_status": [_status(model) for model in chosen]})
+            return error_response(404, message)
+        return json_response({"model_version_status": [_status(model) for model in chosen]})
 
     @routes.get("/<name>/metadata")
     @routes.get("/<name>/versions/<version>/metadata")
-    def metadata(name: str, version: str | None = None) -> Response:
-        return reply(_metadata(models.get(name, version)))
+    def model_metadata(name: str, version: str | None = None) -> Response:
+        return json_response(_metadata(models.get(name, version)))
 
     @routes.post("/<name>:predict")
     @routes.post("/<name>/versions/<version>:predict")
@@ -48,22 +49,12 @@ def blueprint(models: Models) -> Blueprint:
     def failed(failure: Failure) -> Response:
         if isinstance(failure, VersionMissing):
             which = f"Specific({failure.name}, {failure.version})"
-            return error(404, f"Servable not found for request: {which}")
+            return error_response(404, f"Servable not found for request: {which}")
         if isinstance(failure, ModelMissing):
-            return error(404, f"Servable not found for request: Latest({failure.name})")
-        return error(failure.status, failure.message)
+            return error_response(404, f"Servable not found for request: Latest({failure.name})")
+        return error_response(failure.status, failure.message)
 
     return routes
-
-
-def error(status: int, message: str) -> Response:
-    """TensorFlow Serving's error form."""
-    return reply({"error": message}, status)
-
-
-def reply(value: Any, status: int = 200) -> Response:
-    """A JSON answer."""
-    return Response(pretty(value), status, content_type=torchserve.JSON)
 
 
 def _predict(models: Models, name: str, version: str | None) -> Response:
@@ -71,22 +62,28 @@ def _predict(models: Models, name: str, version: str | None) -> Response:
     body = _body(request.get_data(cache=False))
     signature = body.pop("signature_name", "") or SIGNATURE
     if signature != SIGNATURE:
-        return error(400, f'Serving signature name: "{signature}" not found in signature def')
+        return error_response(
+            400, f'Serving signature name: "{signature}" not found in signature def'
+        )
     columnar = "inputs" in body
     if columnar == ("instances" in body):
-        return error(400, 'JSON Value: the body must hold either "instances" or "inputs"')
+        return error_response(400, 'JSON Value: the body must hold either "instances" or "inputs"')
     rows = _rows(body.pop("inputs")) if columnar else body.pop("instances")
-    given = models.ask(
+    answer = models.ask(
         name, version, {"body": {"instances": rows, **body}}, {"content-type": "application/json"}
     )
-    value = json.loads(given.body)
-    if given.status >= 400:
-        return error(given.status, str(value.get("message", value)))
-    answers = [tensors.outputs(entry) for entry in tensors.per_input(value)]
+    value = json.loads(answer.body)
+    if answer.status >= 400:
+        return error_response(answer.status, str(value.get("message", value)))
+    outputs = [tensors.outputs(entry) for entry in tensors.per_input(value)]
     if columnar:
-        named = tensors.columns(answers)
-        return reply({"outputs": next(iter(named.values())) if len(named) == 1 else named})
-    return reply({"predictions": [next(iter(a.values())) if len(a) == 1 else a for a in answers]})
+        return json_response({"outputs": _unwrapped(tensors.columns(outputs))})
+    return json_response({"predictions": [_unwrapped(named) for named in outputs]})
+
+
+def _unwrapped(named: dict[str, Any]) -> Any:
+    """The outputs by name; a single one without its name, as TensorFlow Serving does it."""
+    return next(iter(named.values())) if len(named) == 1 else named
 
 
 def _body(data: bytes) -> dict[str, Any]:
@@ -111,16 +108,15 @@ def _rows(inputs: Any) -> Any:
 
 
 def _status(model: Model) -> dict[str, Any]:
-    ready = any(thread.ready.is_set() for thread in model.pool.threads)
     return {
         "version": model.bundle.version,
-        "state": "AVAILABLE" if ready else "END",
+        "state": "AVAILABLE" if model.running else "END",
         "status": {"error_code": "OK", "error_message": ""},
     }
 
 
 def _metadata(model: Model) -> dict[str, Any]:
-    inputs, produced = tensors.signature(torchserve.metadata(model))
+    inputs, produced = metadata.signature(model)
     definition = {
         "inputs": {t.name: _info(t) for t in inputs},
         "outputs": {t.name: _info(t) for t in produced},

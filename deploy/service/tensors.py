@@ -100,38 +100,3 @@ def _kind(flat: list[Any]) -> str:
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in flat):
         return "FP32"
     return "BYTES"
-
-
-def signature(metadata: Any) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs and outputs as the handler's own JSON Schemas tell; -1 for sizes that vary."""
-    described = metadata if isinstance(metadata, dict) else {}
-    name = next((n for n in _properties(described.get("input")) if n not in _NO_INPUTS), "data")
-    schema = described.get("output") or {}
-    one = (schema.get("oneOf") or [schema])[0] if isinstance(schema, dict) else {}
-    produced = _properties(one)
-    if list(produced) == ["predictions"]:
-        items = produced["predictions"].get("items", {})
-        outs = [_declared(key, entry, (-1, -1)) for key, entry in _properties(items).items()]
-    else:
-        outs = [_declared(key, entry, (-1,)) for key, entry in produced.items()]
-    return [Tensor(name, "BYTES", (-1,), [])], outs or [Tensor("output", "BYTES", (-1,), [])]
-
-
-def takes_text(metadata: Any) -> bool:
-    """Whether the model reads text, so that bytes sent to it are UTF-8."""
-    described = metadata if isinstance(metadata, dict) else {}
-    return bool({"text", "texts"} & set(_properties(described.get("input"))))
-
-
-_NO_INPUTS = frozenset({"b64", "instances", "parameters"})
-_KINDS = {"integer": "INT64", "number": "FP32", "boolean": "BOOL"}
-
-
-def _properties(schema: Any) -> dict[str, Any]:
-    found = schema.get("properties") if isinstance(schema, dict) else None
-    return found if isinstance(found, dict) else {}
-
-
-def _declared(name: str, schema: Any, shape: tuple[int, ...]) -> Tensor:
-    kind = schema.get("type") if isinstance(schema, dict) else None
-    return Tensor(name, _KINDS.get(kind, "BYTES") if isinstance(kind, str) else "BYTES", shape, [])

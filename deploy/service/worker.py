@@ -5,7 +5,7 @@ Not a thread yet: `Worker` loads and calls, `pool` runs it in a thread, `once` i
 
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from deploy.errors import BadInput
 from deploy.service import namespace
 from deploy.service.bundle import Bundle, content
-from deploy.service.engine import TURNS
 from deploy.service.failure import internal
 from deploy.service.metrics import HandlerMetrics, Metrics
+from deploy.service.quantized_engine import TURNS
 from deploy.service.row import Row
 
 logger = logging.getLogger(__name__)
@@ -23,11 +23,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Answer:
-    """One request's answer as the handler gave it."""
+    """One request's answer as the handler gave it, or a partial one."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
+    partial: bool = False
+
+
+Send = Callable[[Answer], None]
+"""Takes a partial answer to whoever waits for it."""
 
 
 class Worker:
@@ -35,7 +40,7 @@ class Worker:
 
     def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
         """Import the handler and load its model. Raises BadInput with the handler's reason."""
-        self._engine = _engine(bundle)
+        self._quantized_engine = _quantized_engine(bundle)
         folder = content(bundle)
         try:
             module, self._space = namespace.load(folder, bundle.entry)
@@ -53,7 +58,7 @@ class Worker:
         )
         try:
             self.handler = _handler_class(module, bundle)()
-            with TURNS.turn(self._engine):
+            with TURNS.turn(self._quantized_engine):
                 self.handler.initialize(context)
         except BadInput:
             raise
@@ -61,11 +66,19 @@ class Worker:
             raise BadInput(f"{bundle.url} does not load: {error}") from error
         self.handler.metrics = HandlerMetrics(metrics, bundle.name)
 
-    def answer(self, rows: Sequence[Row], headers: Sequence[Mapping[str, Any]]) -> list[Answer]:
-        """Answer a batch through the handler's `handle`, as TorchServe calls it; never raises."""
-        context = _Context(headers)
+    def answer(
+        self,
+        rows: Sequence[Row],
+        headers: Sequence[Mapping[str, Any]],
+        senders: Sequence[Send | None],
+    ) -> list[Answer]:
+        """Answer a batch through the handler's `handle`, as TorchServe calls it; never raises.
+
+        `senders` take partial answers; None for a request whose client cannot have them.
+        """
+        context = _Context(headers, senders)
         try:
-            with TURNS.turn(self._engine):
+            with TURNS.turn(self._quantized_engine):
                 bodies = self.handler.handle(list(rows), context)
             if len(bodies) != len(rows):
                 raise RuntimeError(f"{len(bodies)} answers for {len(rows)} requests")
@@ -94,6 +107,7 @@ class _Context:
     """The part of TorchServe's context that a handler talks to during a batch."""
 
     headers: Sequence[Mapping[str, Any]]
+    senders: Sequence[Send | None]
     replies: list[_Reply] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -108,8 +122,20 @@ class _Context:
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         self.replies[idx].status = code
 
+    def response_writer(self, idx: int) -> Callable[[bytes], None] | None:
+        """What handlers/streaming.py looks for: it takes the bytes of a partial answer."""
+        send = self.senders[idx]
+        if send is None:
+            return None
 
-def _engine(bundle: Bundle) -> str | None:
+        def write(data: bytes) -> None:
+            reply = self.replies[idx]
+            send(Answer(reply.status, data, reply.content_type, partial=True))
+
+        return write
+
+
+def _quantized_engine(bundle: Bundle) -> str | None:
     model = bundle.card.get("model")
     engine = model.get("quantized_engine") if isinstance(model, dict) else None
     return engine if isinstance(engine, str) else None

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http as triton
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 from deploy.archive import mar
-from tests.integration import quadrant
+from tests.integration import countdown, quadrant
 from tests.integration.service import Service, flask, gunicorn
 from tests.integration.torchserve import ROOT
 
@@ -129,10 +130,40 @@ def test_requests_at_the_same_time_are_batched(service: Service) -> None:
         answers = list(pool.map(lambda n: ask(service, quadrant.picture(n % 4)), range(64)))
     assert [answer["predictions"][0]["index"] for answer in answers] == [n % 4 for n in range(64)]
     text = requests.get(service.address + "/metrics", timeout=10).text
-    figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
-    labels = '{ModelName="quadrant",Level="Model"}'
-    count = float(figures[f"marpress_batch_size_count{labels}"])
-    assert float(figures[f"marpress_batch_size_sum{labels}"]) > 1.2 * count
+    values = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.labels == {"ModelName": "quadrant", "Level": "Model"}
+    }
+    assert values["marpress_batch_size_sum"] > 1.2 * values["marpress_batch_size_count"]
+
+
+def test_partial_answers_come_as_they_are_made(service: Service, store: Path) -> None:
+    """Over the socket, each line before the next one is there; several streams at a time."""
+    countdown.seal(store.parent / "countdown", store)
+    deploy(service, "register", "countdown.mar", "--workers", "3")
+    url = f"{service.address}/predictions/countdown"
+
+    def lines(number: int) -> list[tuple[float, dict]]:
+        asked = {"data": number, "stream": True}
+        with requests.post(url, json=asked, stream=True, timeout=30) as reply:
+            assert (reply.status_code, reply.headers["Transfer-Encoding"]) == (200, "chunked")
+            return [(time.monotonic(), json.loads(x)) for x in reply.iter_lines(chunk_size=1)]
+
+    with ThreadPoolExecutor(3) as pool:
+        streams = list(pool.map(lines, (3, 4, 5)))
+    for number, stream in zip((3, 4, 5), streams, strict=True):
+        times, values = zip(*stream, strict=True)
+        numbers = list(range(number, 0, -1))
+        assert list(values[:-1]) == [{"number": n} for n in numbers]
+        assert values[-1]["numbers"] == numbers
+        assert times[-1] - times[0] > 0.2 * number, "the lines came together at the end"
+    # A client that hangs up in the middle costs the worker nothing.
+    with requests.post(url, json={"data": 5, "stream": True}, stream=True, timeout=30) as reply:
+        next(reply.iter_lines(chunk_size=1))
+    assert requests.post(url, json={"data": 2}, timeout=30).json()["numbers"] == [2, 1]
+    deploy(service, "unregister", "countdown")
 
 
 def test_a_client_that_breaks_http_is_told_so_in_json(service: Service) -> None:

@@ -15,7 +15,7 @@ from deploy.archive import mar
 from deploy.errors import Refused
 from optimize.data import speech
 from optimize.evaluation import word_errors
-from tests.integration.torchserve import Running, torchserve, workplace
+from tests.integration.torchserve import ROOT, Running, torchserve, workplace
 from tests.unit.handlers import speech_artifact
 
 
@@ -51,7 +51,11 @@ def server() -> Iterator[Running]:
         artifact = speech_artifact.make(workdir / "artifacts" / "speech")
         mar.seal(artifact, workdir / "model_store", force=True)
         foreign = voice_activity(workdir / "artifacts" / "voice", artifact / "vad.jit")
-        mar.seal(foreign, workdir / "model_store", force=True)
+        # As docs/speech.md says: the handler goes into handlers/.
+        handlers = workdir / "handlers"
+        shutil.copytree(ROOT / "handlers", handlers, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "docs" / "examples" / "voice_activity.py", handlers)
+        mar.seal(foreign, workdir / "model_store", force=True, handlers=handlers)
         with torchserve(workdir) as running:
             running.management.register("speech.mar")
             running.management.register("voice.mar")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import struct
 import warnings
 from dataclasses import dataclass, field
@@ -85,6 +86,8 @@ class Answer:
     phrase: str
     content_type: str
     body: bytes
+    request_id: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         return json.loads(self.body)
@@ -116,7 +119,25 @@ class Worker:
         """Send a batch through the wire format, both ways."""
         command, batch = retrieve_msg(_Wire(_frames(requests)))
         assert command == b"I"
-        return _answers(bytes(self.service.predict(batch)))
+        return _answers(io.BytesIO(self.service.predict(batch)))
+
+    def stream(self, *requests: Sent) -> list[Answer]:
+        """Send a batch over a real socket: partial answers in their order, then the whole ones."""
+        ours, workers = socket.socketpair()
+        with ours, workers:
+            self.service.set_cl_socket(workers)
+            try:
+                _, batch = retrieve_msg(_Wire(_frames(requests)))
+                workers.sendall(self.service.predict(batch))
+            finally:
+                self.service.set_cl_socket(None)
+            workers.shutdown(socket.SHUT_WR)
+            with ours.makefile("rb") as received:
+                data = received.read()
+        stream, answers = io.BytesIO(data), []
+        while stream.tell() < len(data):
+            answers += _answers(stream)
+        return answers
 
 
 class _Wire:
@@ -147,8 +168,8 @@ def _frames(requests: tuple[Sent, ...]) -> bytes:
     return out + end
 
 
-def _answers(message: bytes) -> list[Answer]:
-    stream = io.BytesIO(message)
+def _answers(stream: io.BytesIO) -> list[Answer]:
+    """The answers of one message."""
 
     def integer() -> int:
         return int(struct.unpack("!i", stream.read(4))[0])
@@ -160,9 +181,8 @@ def _answers(message: bytes) -> list[Answer]:
     assert code == 200, f"the whole batch failed: {code} {reason!r}"
     answers = []
     while (length := integer()) != -1:
-        stream.read(length)
-        kind, status, phrase = text(), integer(), text()
-        for _ in range(integer()):
-            text(), text()
-        answers.append(Answer(status, phrase.decode("ascii"), kind.decode(), text()))
+        request_id = stream.read(length).decode()
+        kind, status, phrase = text().decode(), integer(), text().decode("ascii")
+        headers = {text().decode(): text().decode() for _ in range(integer())}
+        answers.append(Answer(status, phrase, kind, text(), request_id, headers))
     return answers

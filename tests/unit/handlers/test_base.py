@@ -24,30 +24,30 @@ class Doubler(BaseHandler):
     def setup(self):
         self.batches = []
 
-    def parse(self, request):
+    def preprocess(self, request):
         request.integer("times", 2, 1, 9)
         values = [int(entry.value) for entry in request.inputs]
         if 666 in values:
-            raise KeyError("a bug in parse")
+            raise KeyError("a bug in preprocess")
         if 400 in values:
             raise RequestError(400, "too_round", "400 is too round")
         return values
 
-    def infer(self, items):
-        self.batches.append(list(items))
-        if 500 in items:
-            raise ZeroDivisionError("a bug in infer")
-        if 507 in items:
+    def inference(self, inputs):
+        self.batches.append(list(inputs))
+        if 500 in inputs:
+            raise ZeroDivisionError("a bug in inference")
+        if 507 in inputs:
             torch.empty(1 << 50)
-        if 508 in items:
+        if 508 in inputs:
             raise MemoryError
-        if 422 in items:
+        if 422 in inputs:
             raise RequestError(422, "impossible", "cannot double 422")
-        if 1 in items and len(items) > 1:
-            return items[:-1]
-        return [2 * item for item in items]
+        if 1 in inputs and len(inputs) > 1:
+            return inputs[:-1]
+        return [2 * value for value in inputs]
 
-    def render(self, request, results):
+    def postprocess(self, request, results):
         if 1554 in results:
             return {"value": float("nan")}
         if 1556 in results:
@@ -112,7 +112,7 @@ def test_a_lost_result_is_retried_alone(doubler):
 
 def test_what_is_our_fault_is_logged_in_full(doubler, caplog):
     ask(doubler, 500)
-    assert "a bug in infer" in caplog.text
+    assert "a bug in inference" in caplog.text
     caplog.clear()
     ask(doubler, 400)
     assert not caplog.records
@@ -156,7 +156,7 @@ def test_handle_survives_a_context_without_headers(doubler):
 
 
 def test_handle_survives_even_itself(doubler, monkeypatch):
-    def fails(rows, headers):
+    def fails(rows, headers, senders):
         raise MemoryError
 
     monkeypatch.setattr(doubler, "answer", fails)

@@ -1,4 +1,4 @@
-"""What a worker says when another engine's file cannot be loaded."""
+"""What a worker says when another runtime's file cannot be loaded."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ def folder_with(colours, tmp_path, file, content=b"nothing"):
 
 
 @pytest.mark.parametrize(("file", "package"), [("m.onnx", "onnxruntime"), ("m.xml", "openvino")])
-def test_a_missing_engine_is_named(colours, tmp_path, monkeypatch, file, package):
+def test_a_missing_runtime_is_named(colours, tmp_path, monkeypatch, file, package):
     monkeypatch.setitem(sys.modules, package, None)
     folder = folder_with(colours, tmp_path, file)
     with pytest.raises(ModelError, match=f"pip install {package}"):

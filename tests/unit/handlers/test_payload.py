@@ -124,6 +124,105 @@ def test_parameters_out_of_range(value):
     assert "top_k" in caught.value.message
 
 
+def with_value(value):
+    return read({"body": {"data": "x", "p": value}}, parameters=("p",))
+
+
+@pytest.mark.parametrize("value", [0, 1, 0.25, "0.25", "1e-3"])
+def test_numbers(value):
+    number = with_value(value).number("p", 0.5, 0, 1)
+    assert (number, type(number)) == (float(value), float)
+
+
+@pytest.mark.parametrize("value", ["", "half", "nan", "1.1", -0.1, True, None, [1], {}, "9" * 5000])
+def test_what_is_no_number_in_range(value):
+    with pytest.raises(RequestError, match=r"p must be a number from 0 to 1$") as caught:
+        with_value(value).number("p", 0.5, 0, 1)
+    assert (caught.value.status, caught.value.type) == (400, "bad_parameter")
+
+
+def test_choices():
+    options = {"left": 1, "right": 2}
+    assert with_value("right").choice("p", options, "left") == "right"
+    assert read({"body": b"x"}).choice("p", options, "left") == "left"
+    assert with_value(None).choice("p", options, None) is None
+
+
+@pytest.mark.parametrize("value", ["up", "", 1, True, ["left"], {"left": 1}, None])
+def test_what_is_none_of_the_choices(value):
+    with pytest.raises(RequestError, match=r"p must be one of left, right$") as caught:
+        with_value(value).choice("p", {"left": 1, "right": 2}, "left")
+    assert (caught.value.status, caught.value.type) == (400, "bad_parameter")
+
+
+def test_of_many_choices_some_are_named():
+    with pytest.raises(RequestError) as caught:
+        with_value("x").choice("p", [f"word{n}" for n in range(1000)], None)
+    assert caught.value.message.endswith("word19")
+
+
+@pytest.mark.parametrize(
+    ("value", "meant"), [(True, True), ("TRUE", True), ("1", True), (False, False), ("0", False)]
+)
+def test_flags(value, meant):
+    assert with_value(value).flag("p", not meant) is meant
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", "", None, [True]])
+def test_what_is_no_flag(value):
+    with pytest.raises(RequestError, match=r"p must be true or false$") as caught:
+        with_value(value).flag("p", False)
+    assert (caught.value.status, caught.value.type) == (400, "bad_parameter")
+
+
+def test_parameters_that_are_absent_have_their_defaults():
+    request = read({"body": b"x"})
+    assert request.number("p", 0.5, 0, 1) == 0.5
+    assert request.flag("p", True) is True
+
+
+def test_an_explanation_is_asked_for_by_torchserves_header():
+    assert read({"body": b"x"}, {"explain": "True"}).explain
+    assert not read({"body": b"x"}).explain
+
+
+def test_only_a_client_that_asks_is_streamed_to():
+    sent = []
+
+    def read_stream(value, names=("stream",)):
+        return read_request({"body": {"data": 1, "stream": value}}, {}, names, LIMIT, sent.append)
+
+    request = read_stream("true")
+    assert request.streaming
+    request.send({"a": 1})
+    assert sent == [{"a": 1}]
+    silent = read_stream(False)
+    assert not silent.streaming
+    with pytest.raises(RuntimeError, match="not streaming"):
+        silent.send(1)
+    with pytest.raises(RequestError, match="stream must be true or false"):
+        read_stream("maybe")
+    with pytest.raises(RequestError, match="'stream' is neither"):
+        read_stream(True, names=())
+
+
+def test_an_error_of_one_of_many_says_which():
+    def load(entry):
+        if entry.value != "good":
+            raise RequestError(422, "bad", "no good")
+        return 1
+
+    assert read({"body": {"instances": ["good", "good"]}}).load_inputs(load) == [1, 1]
+    for payload, message in (
+        ({"instances": ["good", "x"]}, "instances[1]: no good"),
+        ({"data": "x"}, "no good"),
+    ):
+        with pytest.raises(RequestError) as caught:
+            read({"body": payload}).load_inputs(load)
+        assert (caught.value.status, caught.value.type) == (422, "bad")
+        assert caught.value.message == message
+
+
 @pytest.mark.parametrize(
     ("row", "status", "type"),
     [

@@ -13,6 +13,8 @@ import soundfile
 import soxr
 
 from handlers.audio import SAMPLE_RATE
+from handlers.errors import ModelError, RequestError
+from handlers.payload import Input, Request
 from handlers.speech_recognizer import SpeechRecognizer
 from optimize.data import speech
 from optimize.evaluation import word_errors
@@ -270,6 +272,47 @@ def test_parameters_that_cannot_be_are_refused(
     assert message in answer.json()["message"]
 
 
+def test_a_server_that_cannot_stream_refuses(worker: Worker) -> None:
+    answer = ask(worker, wav(np.zeros(1600, np.float32)), X_Stream="true")
+    assert (answer.status, answer.json()["type"]) == (501, "cannot_stream")
+
+
+def test_segments_are_streamed_once_even_if_their_batch_is_retried(
+    worker: Worker, prompts: list[speech.Utterance]
+) -> None:
+    lines: list[dict[str, dict[str, object]]] = []
+    request = Request([Input(prompts[0].path.read_bytes())], {}, partial_sender=lines.append)
+    transcripts = worker.handler.preprocess(request)
+    (first,) = worker.handler.inference(transcripts)
+    assert worker.handler.inference(transcripts) == [first]
+    assert [line["segment"] for line in lines] == first["segments"] != []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "tokens"),
+    [
+        ({}, None),
+        ({"language": "de"}, [1, 20, 30, 4]),
+        ({"task": "translate"}, [1, 10, 31, 4]),
+        ({"language": "de", "task": "translate"}, [1, 20, 31, 4]),
+    ],
+)
+def test_multilingual_weights_start_from_what_is_asked(
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    parameters: dict[str, str],
+    tokens: list[int] | None,
+) -> None:
+    monkeypatch.setattr(worker.handler, "languages", {"en": 10, "de": 20})
+    monkeypatch.setattr(worker.handler, "tasks", {"transcribe": 30, "translate": 31})
+    monkeypatch.setattr(worker.handler, "start", [1, 10, 30, 4])
+    data = Input(wav(np.zeros(1600, np.float32)))
+    (transcript,) = worker.handler.preprocess(Request([data], parameters))
+    assert (None if transcript.start is None else transcript.start.tolist()) == tokens
+    with pytest.raises(RequestError, match="language must be one of de, en"):
+        worker.handler.preprocess(Request([data], {"language": ["de"]}))
+
+
 def test_what_english_weights_do_may_be_said(
     worker: Worker, prompts: list[speech.Utterance]
 ) -> None:
@@ -291,8 +334,6 @@ def test_several_recordings_in_one_request(worker: Worker, prompts: list[speech.
 def test_an_archive_without_its_files_does_not_start(
     worker: Worker, tmp_path: Path, missing: str
 ) -> None:
-    from handlers.errors import ModelError
-
     for path in worker.handler.folder.iterdir():
         if path.name != missing:
             (tmp_path / path.name).symlink_to(path)
@@ -305,5 +346,5 @@ def test_the_warm_up_reaches_the_model(worker: Worker, monkeypatch: pytest.Monke
     handler, sizes = worker.handler, []
     predict = handler.predict
     monkeypatch.setattr(handler, "predict", lambda *a: (sizes.append(len(a[0])), predict(*a))[1])
-    handler.infer([handler.example()] * 2)
+    handler.inference([handler.example()] * 2)
     assert sizes == [2]

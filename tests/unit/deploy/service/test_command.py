@@ -53,7 +53,7 @@ def test_a_breakpoint_in_a_handler_works_without_a_new_archive(sealed, tmp_path)
     shutil.copytree(ROOT / "handlers", source, ignore=shutil.ignore_patterns("__pycache__"))
     file = source / "image_classifier.py"
     text = file.read_text()
-    verb = "    def render(self, request: Request, results: list[torch.Tensor]) -> Any:\n"
+    verb = "    def postprocess(self, request: Request, results: list[torch.Tensor]) -> Any:\n"
     assert verb in text
     file.write_text(text.replace(verb, verb + "        breakpoint()\n"))
     done = deploy(

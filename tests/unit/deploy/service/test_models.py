@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.archive import mar
 from deploy.errors import BadInput
@@ -118,13 +119,14 @@ def test_a_batch_of_good_and_bad_requests_through_the_real_handler(models, seale
     jobs = [model.pool.submit({"body": body}, {}) for body in bodies]
     statuses = [job.wait(30).status for job in jobs]
     assert statuses == [200, 400, 200, 400, 200] * 8
-    text = models.metrics.text()
-    assert 'marpress_errors_total{ModelName="quadrant",Level="Model",Status="400"' in text
-    (batches,) = [
-        float(line.split()[-1])
-        for line in text.splitlines()
-        if line.startswith("marpress_batch_size_count")
-    ]
+    samples = {
+        (sample.name, sample.labels.get("Status")): sample
+        for family in text_string_to_metric_families(models.metrics.text())
+        for sample in family.samples
+    }
+    errors = samples["marpress_errors_total", "400"]
+    assert (errors.labels["ModelName"], errors.labels["Level"]) == ("quadrant", "Model")
+    batches = samples["marpress_batch_size_count", None].value
     assert batches < 24, "nothing was batched"
 
 

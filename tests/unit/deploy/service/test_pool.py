@@ -16,7 +16,7 @@ class Recorder:
         self.gate = gate
         self.closed = False
 
-    def answer(self, rows, headers):
+    def answer(self, rows, headers, senders):
         if self.gate is not None:
             self.gate.wait(10)
         self.batches.append(len(rows))
@@ -128,6 +128,63 @@ def test_an_answer_that_takes_too_long_is_given_up():
     assert job.wait(0.05) is None
     gate.set()
     assert job.wait(10).body == b"1"
+    pool.close(10)
+
+
+class Talker:
+    """Gives a partial answer, waits for its gate, gives another and then the whole."""
+
+    def __init__(self, gate):
+        self.gate = gate
+
+    def answer(self, rows, headers, senders):
+        for send in senders:
+            if send is not None:
+                send(Answer(200, b"one", partial=True))
+        self.gate.wait(10)
+        for send in senders:
+            if send is not None:
+                send(Answer(200, b"two", partial=True))
+        return [Answer(200, b"whole") for _ in rows]
+
+    def close(self):
+        pass
+
+
+def test_partial_answers_come_before_the_whole_and_to_those_alone_who_take_them():
+    gate = threading.Event()
+    pool = pool_of(lambda: Talker(gate), size=2, delay=30)
+    streaming, silent = pool.submit({}, {}, streams=True), pool.submit({}, {})
+    assert streaming.partial(10).body == b"one"
+    assert streaming.answer is None
+    gate.set()
+    assert streaming.partial(10).body == b"two"
+    assert streaming.partial(10) is None
+    assert (streaming.wait(10).body, silent.wait(10).body) == (b"whole", b"whole")
+    assert silent.partial(10) is None
+    pool.close(10)
+
+
+def test_each_partial_answer_starts_the_timeout_anew():
+    gate = threading.Event()
+    pool = pool_of(lambda: Talker(gate), size=1)
+    job = pool.submit({}, {}, streams=True)
+    assert job.partial(10).body == b"one"
+    job.started -= 100
+    gate.set()
+    assert job.partial(5).body == b"two"
+    assert job.wait(5).body == b"whole"
+    pool.close(10)
+
+
+def test_a_worker_that_falls_silent_is_given_up():
+    gate = threading.Event()
+    pool = pool_of(lambda: Talker(gate), size=1)
+    job = pool.submit({}, {}, streams=True)
+    assert job.partial(10).body == b"one"
+    assert job.partial(0.05) is None
+    assert job.wait(0.05) is None
+    gate.set()
     pool.close(10)
 
 

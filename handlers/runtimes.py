@@ -1,10 +1,10 @@
 """The fastest of an archive's model files, measured on the machine that serves.
 
-An archive may carry its network a second time for other engines: `model.alternatives` of the
+An archive may carry its network a second time for other runtimes: `model.alternatives` of the
 card. Before its first worker is ready, a process of its own loads them all, compares their
 answers with those of the card's own file and times them by turns. What goes wrong there, down to
 a crash, costs that file its chance and the worker nothing; the process takes the memory of the
-engines that lost with it. The verdict stays beside the model, so that only one worker measures
+runtimes that lost with it. The verdict stays beside the model, so that only one worker measures
 and all of them serve the same file.
 """
 
@@ -38,7 +38,7 @@ LIMIT_SECONDS = 90
 ROUNDS, LEAST_ROUNDS = 30, 5
 FILE_SECONDS = 1.0  # of measuring, per file and load
 MARGIN = 0.95  # of the own file's time: a faster one has less than noise can give
-# Two int8 engines round differently, by a tenth at most; kernels that overflow, as 8-bit ones do
+# Two int8 runtimes round differently, by a tenth at most; kernels that overflow, as 8-bit ones do
 # on processors without VNNI when weights fill their range, are off by far more.
 MAX_ERROR = 0.5
 
@@ -75,13 +75,13 @@ def fastest(folder: Path, card: Card, loads: Sequence[Load]) -> Verdict:
     own = str(card.model["file"])
     try:
         with _one_at_a_time(folder):
-            kept = _kept(folder, card)
-            if kept is not None:
-                return kept
+            earlier = _earlier(folder, card)
+            if earlier is not None:
+                return earlier
             verdict = _measured_aside(folder, own, loads)
             _keep(folder, verdict)
             return verdict
-    except Exception as error:  # a second engine is a bonus
+    except Exception as error:  # a second runtime is a bonus
         logger.warning("serving from %s, the others were not measured: %s", own, error)
         return Verdict(own, skipped={file: str(error) for file in card.alternatives})
 
@@ -94,16 +94,16 @@ def measure(folder: Path, card: Card, loads: Sequence[Load]) -> Verdict:
     """
     own = str(card.model["file"])
     ready = {own: load_model(folder, card)}
-    wanted = [[_outputs(ready[own](*call)) for call in load] for load in loads]
+    expected = [[_outputs(ready[own](*call)) for call in load] for load in loads]
     skipped: dict[str, str] = {}
     for file in card.alternatives:
         try:
             predict = load_model(folder, with_file(card, file))
-            _check(predict, loads, wanted)
+            _check(predict, loads, expected)
             ready[file] = predict
-        except Exception as error:  # foreign engines: anything can come out
+        except Exception as error:  # foreign code: anything can come out
             skipped[file] = str(error)
-    times = {file: [1e3 * t for t in found] for file, found in _timed(ready, loads).items()}
+    times = {file: [1e3 * t for t in seconds] for file, seconds in _timed(ready, loads).items()}
     costs = {
         file: math.exp(
             statistics.fmean(math.log(t / o) for t, o in zip(ms, times[own], strict=True))
@@ -130,13 +130,15 @@ def recorded(predict: Predict, calls: list[tuple[torch.Tensor, ...]]) -> Predict
     return record
 
 
-def _check(predict: Predict, loads: Sequence[Load], wanted: list[list[list[torch.Tensor]]]) -> None:
-    for load, answers in zip(loads, wanted, strict=True):
-        for call, expected in zip(load, answers, strict=True):
-            found = _outputs(predict(*call))
-            if [t.shape for t in found] != [t.shape for t in expected]:
+def _check(
+    predict: Predict, loads: Sequence[Load], expected: list[list[list[torch.Tensor]]]
+) -> None:
+    for load, answers in zip(loads, expected, strict=True):
+        for call, answer in zip(load, answers, strict=True):
+            outputs = _outputs(predict(*call))
+            if [t.shape for t in outputs] != [t.shape for t in answer]:
                 raise ModelError("its answers have another shape")
-            for one, other in zip(found, expected, strict=True):
+            for one, other in zip(outputs, answer, strict=True):
                 error, norm = float((one - other).norm()), float(other.norm())
                 if not error <= MAX_ERROR * norm + 1e-4:  # NaN too
                     raise ModelError(f"its answers are off by {error:.2g} where {norm:.2g} is all")
@@ -148,7 +150,7 @@ def _outputs(value: Any) -> list[torch.Tensor]:
 
 def _timed(ready: dict[str, Predict], loads: Sequence[Load]) -> dict[str, list[float]]:
     """Median seconds of each file for each load, the files by turns."""
-    found: dict[str, list[float]] = {file: [] for file in ready}
+    medians: dict[str, list[float]] = {file: [] for file in ready}
     for load in loads:
         times: dict[str, list[float]] = {file: [] for file in ready}
         end = time.perf_counter() + FILE_SECONDS * len(ready)
@@ -161,8 +163,8 @@ def _timed(ready: dict[str, Predict], loads: Sequence[Load]) -> dict[str, list[f
             if number + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
                 break
         for file, values in times.items():
-            found[file].append(statistics.median(values))
-    return found
+            medians[file].append(statistics.median(values))
+    return medians
 
 
 def _run(predict: Predict, load: Load) -> None:
@@ -172,13 +174,13 @@ def _run(predict: Predict, load: Load) -> None:
 
 def _measured_aside(folder: Path, own: str, loads: Sequence[Load]) -> Verdict:
     """`measure` in a process of its own."""
-    with tempfile.TemporaryDirectory(prefix="marpress-engines-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="marpress-runtimes-") as scratch:
         inputs, result = Path(scratch) / "inputs.npy", Path(scratch) / VERDICT_FILE
         _write(loads, inputs)
         here = str(Path(__file__).resolve().parent.parent)
         paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
         done = subprocess.run(
-            [sys.executable, "-m", "handlers.engines", str(folder), str(inputs), str(result)],
+            [sys.executable, "-m", "handlers.runtimes", str(folder), str(inputs), str(result)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             cwd=scratch,
             stdin=subprocess.DEVNULL,
@@ -209,7 +211,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         yield
 
 
-def _kept(folder: Path, card: Card) -> Verdict | None:
+def _earlier(folder: Path, card: Card) -> Verdict | None:
     """An earlier verdict, unless it names a file that this card has not."""
     try:
         verdict = Verdict(**json.loads((folder / VERDICT_FILE).read_text()))

@@ -1,4 +1,4 @@
-"""Which of an archive's files serves: real engines, on files made for the purpose."""
+"""Which of an archive's files serves: real runtimes, on files made for the purpose."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from handlers import engines
+from handlers import runtimes
 from handlers.card import read_card
 from handlers.errors import ModelError
 from handlers.image_classifier import ImageClassifier
@@ -76,8 +76,8 @@ def name_alternatives(folder: Path, files: list[str]) -> None:
     (folder / "model.json").write_text(json.dumps(card))
 
 
-def fastest(folder: Path) -> engines.Verdict:
-    return engines.fastest(folder, read_card(folder), LOADS)
+def fastest(folder: Path) -> runtimes.Verdict:
+    return runtimes.fastest(folder, read_card(folder), LOADS)
 
 
 def test_the_faster_file_serves(tmp_path, exported):
@@ -119,7 +119,7 @@ def fake_package(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> 
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
-def test_an_engine_that_is_not_installed_is_skipped_with_its_remedy(
+def test_a_runtime_that_is_not_installed_is_skipped_with_its_remedy(
     tmp_path, exported, monkeypatch
 ):
     fake_package(tmp_path / "path", monkeypatch, "raise ImportError('not here')")
@@ -128,7 +128,7 @@ def test_an_engine_that_is_not_installed_is_skipped_with_its_remedy(
     assert "pip install onnxruntime" in verdict.skipped[ONNX]
 
 
-def test_an_engine_that_takes_its_process_down_costs_the_worker_nothing(
+def test_a_runtime_that_takes_its_process_down_costs_the_worker_nothing(
     tmp_path, exported, monkeypatch
 ):
     fake_package(tmp_path / "path", monkeypatch, "import os; os.abort()")
@@ -147,7 +147,7 @@ def test_only_the_first_worker_measures(tmp_path, exported):
 @pytest.mark.parametrize("kept", ["{", "[]", '{"file": "other.onnx"}', '{"files": []}'])
 def test_a_verdict_that_is_none_is_made_anew(tmp_path, exported, kept):
     folder = make(tmp_path, exported["slow"])
-    (folder / engines.VERDICT_FILE).write_text(kept)
+    (folder / runtimes.VERDICT_FILE).write_text(kept)
     assert set(fastest(folder).milliseconds) == {"model.pt", ONNX}
 
 
@@ -160,22 +160,22 @@ def initialized(folder: Path) -> ImageClassifier:
 
 def test_a_worker_serves_from_it_and_says_so(tmp_path, exported):
     handler = initialized(make(tmp_path, exported["right"], rounds=60))
-    engine = handler.describe_handle()["engine"]
-    assert engine["file"] == ONNX
+    runtime = handler.describe_handle()["engine"]
+    assert runtime["file"] == ONNX
     (tmp_path / ONNX).unlink()  # it is loaded already
     expected = torch.softmax(Mean()(PIXELS), 1)
-    torch.testing.assert_close(torch.stack(handler.infer(list(PIXELS))), expected)
+    torch.testing.assert_close(torch.stack(handler.inference(list(PIXELS))), expected)
 
 
 def test_a_worker_that_cannot_load_the_winner_serves_its_own_file(tmp_path):
     folder = make(tmp_path, b"no model at all")
-    (folder / engines.VERDICT_FILE).write_text(json.dumps({"file": ONNX}))
+    (folder / runtimes.VERDICT_FILE).write_text(json.dumps({"file": ONNX}))
     handler = initialized(folder)
-    engine = handler.describe_handle()["engine"]
-    assert engine["file"] == "model.pt"
-    assert "does not load in ONNX Runtime" in engine["skipped"][ONNX]
+    runtime = handler.describe_handle()["engine"]
+    assert runtime["file"] == "model.pt"
+    assert "does not load in ONNX Runtime" in runtime["skipped"][ONNX]
     expected = torch.softmax(Mean()(PIXELS), 1)
-    torch.testing.assert_close(torch.stack(handler.infer(list(PIXELS))), expected)
+    torch.testing.assert_close(torch.stack(handler.inference(list(PIXELS))), expected)
 
 
 @pytest.mark.parametrize("alternatives", ["a.onnx", [1], {}])

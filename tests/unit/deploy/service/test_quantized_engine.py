@@ -2,7 +2,7 @@ import threading
 
 import torch
 
-from deploy.service.engine import Turns
+from deploy.service.quantized_engine import Turns
 
 FIRST, SECOND = [e for e in torch.backends.quantized.supported_engines if e != "none"][:2]
 

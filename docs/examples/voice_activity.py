@@ -15,13 +15,13 @@ class VoiceActivity(BaseHandler):
 
     task = "voice_activity"
 
-    def parse(self, request: Request) -> list[Samples]:
+    def preprocess(self, request: Request) -> list[Samples]:
         return [decode(entry.value) for entry in request.inputs]
 
-    def infer(self, items: list[Samples]) -> list[Any]:
-        return [self._chances(item) for item in items]
+    def inference(self, inputs: list[Samples]) -> list[Any]:
+        return [self._chances(samples) for samples in inputs]
 
-    def render(self, request: Request, results: list[Any]) -> Any:
+    def postprocess(self, request: Request, results: list[Any]) -> Any:
         return results if request.many else results[0]
 
     def _chances(self, samples: Samples) -> dict[str, Any]:

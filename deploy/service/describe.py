@@ -1,0 +1,101 @@
+"""TorchServe's list of models and their descriptions, on both addresses."""
+
+import os
+from datetime import datetime
+from typing import Any
+
+import psutil
+from flask import Flask, Response, request
+
+from deploy.service import metadata
+from deploy.service.failure import no_resource
+from deploy.service.models import Model, Models
+from deploy.service.paths import segments
+from deploy.service.pool import QUEUE_SIZE, Thread
+from deploy.service.responses import json_response
+
+
+def add_routes(app: Flask, models: Models) -> None:
+    """GET /models and /models/NAME[/VERSION]."""
+
+    @app.get("/models")
+    @app.get("/models/<path:rest>")
+    def described(rest: str = "") -> Response:
+        return describe(models, segments(request))
+
+
+def describe(models: Models, parts: list[str]) -> Response:
+    """The list of models, or one of them. Raises Failure."""
+    if len(parts) > 2:
+        raise no_resource()
+    if not parts:
+        return json_response(listing(models, request.args))
+    name, version = parts[0], parts[1] if len(parts) > 1 else None
+    chosen = models.versions(name) if version == "all" else [models.get(name, version)]
+    customized = request.args.get("customized", "").lower() == "true"
+    return json_response([_entry(model, customized) for model in chosen])
+
+
+def listing(models: Models, query: Any) -> dict[str, Any]:
+    """A page of the list of models, as TorchServe counts pages."""
+    limit, first = _whole(query.get("limit"), 100), max(0, _whole(query.get("next_page_token"), 0))
+    limit = limit if 0 <= limit <= 100 else 100
+    names = models.names()
+    page: dict[str, Any] = {}
+    if first + limit <= len(names):
+        page["nextPageToken"] = str(first + limit)
+    page["models"] = [
+        {"modelName": name, "modelUrl": models.get(name).bundle.url}
+        for name in names[first : first + limit]
+    ]
+    return page
+
+
+def _entry(model: Model, customized: bool) -> dict[str, Any]:
+    settings = model.bundle.settings
+    memory = psutil.Process().memory_info().rss
+    entry: dict[str, Any] = {
+        "modelName": model.bundle.name,
+        "modelVersion": model.bundle.version,
+        "modelUrl": model.bundle.url,
+        "runtime": "python",
+        "minWorkers": model.wanted,
+        "maxWorkers": model.wanted,
+        "batchSize": settings.batch_size,
+        "maxBatchDelay": settings.max_batch_delay_ms,
+        "responseTimeout": settings.response_timeout_s,
+        "startupTimeout": settings.startup_timeout_s,
+        "deviceType": "cpu",
+        "loadedAtStartup": model.at_startup,
+        "workers": [_worker(thread, memory) for thread in model.pool.threads],
+        "jobQueueStatus": {
+            "remainingCapacity": QUEUE_SIZE - model.pool.pending,
+            "pendingRequests": model.pool.pending,
+        },
+    }
+    if customized:
+        entry["customizedMetadata"] = metadata.description(model)
+    return entry
+
+
+def _worker(thread: Thread, memory: int) -> dict[str, Any]:
+    return {
+        "id": str(thread.number),
+        "startTime": _instant(thread.started),
+        "status": "READY" if thread.running else "UNLOADED",
+        "memoryUsage": memory,
+        "pid": os.getpid(),
+        "gpu": False,
+        "gpuUsage": "N/A",
+    }
+
+
+def _instant(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _whole(text: str | None, default: int) -> int:
+    try:
+        return int(text) if text is not None else default
+    except ValueError:
+        return default

@@ -1,0 +1,72 @@
+"""What /metrics says, read by Prometheus's own parser."""
+
+import threading
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.service.metrics import INFERENCE, REQUESTS, HandlerMetrics, Metrics
+from handlers import metrics as names
+
+
+def samples(metrics):
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.text())
+        for sample in family.samples
+    }
+
+
+def test_an_unused_registry_says_nothing():
+    assert Metrics().text() == ""
+
+
+def test_names_and_labels_are_torchserves():
+    metrics = Metrics()
+    labels = {"model_name": "a", "model_version": "default"}
+    metrics.add(REQUESTS, **labels)
+    metrics.add(REQUESTS, **labels)
+    metrics.add(REQUESTS, **{**labels, "model_name": 'b"\\\n'})
+    metrics.add(INFERENCE, 12.5, **labels)
+    metrics.add("Requests2XX", Level="Host")
+    assert samples(metrics) == {
+        (REQUESTS, (("model_name", "a"), ("model_version", "default"))): 2,
+        (REQUESTS, (("model_name", 'b"\\\n'), ("model_version", "default"))): 1,
+        (INFERENCE, (("model_name", "a"), ("model_version", "default"))): 12.5,
+        ("Requests2XX", (("Level", "Host"),)): 1,
+    }
+
+
+def test_a_handlers_metrics_are_those_it_declares():
+    metrics = Metrics()
+    handler = HandlerMetrics(metrics, "a")
+    for name, kind, _, _ in names.DECLARATIONS:
+        if kind == "histogram":
+            handler.observe(name, 0.03)
+    handler.error(400, "bad")
+    families = {family.name: family for family in text_string_to_metric_families(metrics.text())}
+    assert len(families) == len(names.DECLARATIONS)
+    for name, kind, _, dimensions in names.DECLARATIONS:
+        family = families[name.removesuffix("_total")]
+        assert family.type == kind
+        assert all(set(sample.labels) - {"le"} == set(dimensions) for sample in family.samples)
+    found = samples(metrics)
+    labels = (("Level", "Model"), ("ModelName", "a"))
+    assert found[f"{names.INFERENCE}_sum", labels] == 0.03
+    assert found[f"{names.INFERENCE}_bucket", (*labels, ("le", "0.025"))] == 0
+    assert found[f"{names.INFERENCE}_bucket", (*labels, ("le", "0.05"))] == 1
+    assert found[names.ERRORS, (*labels, ("Status", "400"), ("Type", "bad"))] == 1
+
+
+def test_threads_lose_no_count():
+    metrics = Metrics()
+
+    def count():
+        for _ in range(500):
+            metrics.add(REQUESTS, model_name="a")
+
+    threads = [threading.Thread(target=count) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert samples(metrics)[REQUESTS, (("model_name", "a"),)] == 4000
