@@ -24,9 +24,9 @@ from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.recipe.schema import Named
 from optimize.tasks.base import Context, State
 from optimize.tasks.splits import split_of
+from optimize.tasks.training import training_arguments
 from optimize.training.distillation import DistillOptions, distill, teacher_logits
 from optimize.training.fit import TrainOptions, fit
-from optimize.training.trainer import History
 
 BuildModel = Callable[[Named, Dataset, Path], nn.Module]
 
@@ -79,21 +79,6 @@ class QuantizeStage(QuantizeOptions):
         super().__post_init__()
         if self.recover is not None and self.method != "static_int8":
             raise ValueError(f"recover trains for static_int8, not for {self.method}")
-
-
-def training_arguments(
-    options: TrainOptions, context: Context[Dataset], name: str
-) -> dict[str, Any]:
-    """What `fit` and `distill` take beside model, data and options."""
-    if options.patience:
-        split_of(context.data, "validation")
-    return {
-        "seed": context.seed,
-        "title": context.title,
-        "validation": context.data.validation,
-        "progress": context.progress(name, options.checkpoint_seconds),
-        "history": History(),
-    }
 
 
 def training_logits(state: State, flip: bool, context: Context[Dataset]) -> Tensor:

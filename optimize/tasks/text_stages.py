@@ -17,6 +17,7 @@ from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.quantization import text_int8
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
+from optimize.tasks.training import training_arguments
 from optimize.training import transfer
 from optimize.training.finetune import FineTuneOptions, against_labels, fit
 from optimize.training.temperature import fit_temperature
@@ -98,9 +99,10 @@ def encoder_of(model: nn.Module) -> BertClassifier:
 def run_train(state: State, options: FineTuneOptions, context: Context[TextDataset]) -> State:
     """Fine-tune the model itself; it becomes the original."""
     model = encoder_of(state.model)
-    split = split_of(context.data, "train")
-    fit(model, split, options, seed=context.seed, title=context.title)
-    return State.of(_calibrated(model, context.data))
+    arguments = training_arguments(options, context, "train")
+    fit(model, split_of(context.data, "train"), options, **arguments)
+    training = dataclasses.asdict(arguments["history"])
+    return State.of(_calibrated(model, context.data), training=training)
 
 
 def run_distill(state: State, options: DistillStage, context: Context[TextDataset]) -> State:
@@ -111,7 +113,7 @@ def run_distill(state: State, options: DistillStage, context: Context[TextDatase
     except ValueError as error:
         raise RecipeError(f"distill: {error}") from error
     student = transfer.cut(teacher, keep)
-    return state.then(_learn(student, teacher, options, context))
+    return _learn(student, state, options, context, "distill")
 
 
 def run_vocabulary(
@@ -147,7 +149,7 @@ def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) 
     transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
     if options.recover is None:
         return state.then(_calibrated(model, context.data))
-    return state.then(_learn(model, encoder_of(state.original), options.recover, context))
+    return _learn(model, state, options.recover, context, "recover")
 
 
 def run_quantize(state: State, options: QuantizeStage, context: Context[TextDataset]) -> State:
@@ -165,15 +167,19 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
 
 def _learn(
     student: BertClassifier,
-    teacher: BertClassifier,
+    state: State,
     options: TransferOptions,
     context: Context[TextDataset],
-) -> BertClassifier:
-    """Train `student` on what `teacher` says of the training texts."""
+    name: str,
+) -> State:
+    """Train `student` on what the original says of the training texts."""
+    teacher = encoder_of(state.original)
     view = _teacher_view(teacher, len(student.layers), options.attention > 0, context)
     loss = transfer.transfer_loss(view, options)
-    fit(student, view.split, options, loss, seed=context.seed, title=context.title)
-    return _calibrated(student, context.data)
+    arguments = training_arguments(options, context, name)
+    fit(student, view.split, options, loss, **arguments)
+    training = dataclasses.asdict(arguments["history"])
+    return state.then(_calibrated(student, context.data), training=training)
 
 
 def _teacher_view(
