@@ -1,5 +1,6 @@
 """Client of TorchServe's inference API."""
 
+import logging
 import mimetypes
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import requests
 from deploy.errors import NoServer, Refused
 from deploy.torchserve.management import to_error
 from deploy.torchserve.tokens import Tokens
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 120.0
 
@@ -72,6 +75,7 @@ class Inference:
             )
         except requests.RequestException as error:
             raise NoServer(f"no TorchServe answers at {self._address}: {error}") from error
+        logger.debug("%s %s: %d, %s", method, reply.url, reply.status_code, reply.elapsed)
         refusal = to_error(reply, self._address)
         if refusal is not None:
             raise refusal

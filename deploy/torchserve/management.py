@@ -1,5 +1,6 @@
 """Client of TorchServe's management API, with errors that say what to do."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from deploy.errors import (
 )
 from deploy.torchserve import logs
 from deploy.torchserve.tokens import INVALID_KEY, Tokens
+
+logger = logging.getLogger(__name__)
 
 # Starting a worker imports torch, loads the model and warms it up.
 TIMEOUT = 300.0
@@ -135,6 +138,7 @@ class Management:
             raise NoServer(
                 f"no TorchServe answers at {self._address}: start one with `python -m deploy start`"
             ) from error
+        logger.debug("%s %s: %d, %s", method, reply.url, reply.status_code, reply.elapsed)
         refusal = to_error(reply, self._address)
         if refusal is not None:
             raise refusal

@@ -6,6 +6,7 @@ the other two through `GET /token?type=...` on the management address.
 """
 
 import json
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ import requests
 from requests.auth import AuthBase
 
 from deploy.errors import NoServer, TokenRefused
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["management", "inference"]
 KEY_FILE = "key_file.json"
@@ -68,6 +71,7 @@ class Tokens:
                 "another TorchServe started in this folder, or this one elsewhere",
                 reply.status_code,
             )
+        logger.debug("the %s key of %s is renewed", kind, self._management)
 
     def _read(self) -> dict[str, Any]:
         assert self._key_file is not None

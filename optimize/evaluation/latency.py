@@ -5,6 +5,7 @@ allocator; the two take turns in short rounds, so that a noisy machine slows bot
 """
 
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -19,6 +20,8 @@ import torch
 from optimize.errors import ModelError
 from optimize.utils import pickles
 from optimize.utils.bars import bar
+
+logger = logging.getLogger(__name__)
 
 ROUNDS = 10
 ROUND_SECONDS = 0.12
@@ -45,10 +48,10 @@ class _Runner:
     def __init__(self, contestant: Contestant, inputs: Path, threads: int) -> None:
         self.path = contestant.path
         job = {
-            "path": str(contestant.path),
+            "path": str(contestant.path.absolute()),  # it runs in another folder
             "eager": contestant.eager,
             "engine": contestant.engine,
-            "inputs": str(inputs),
+            "inputs": str(inputs.absolute()),
             "threads": threads,
         }
         self.process = subprocess.Popen(
@@ -59,6 +62,9 @@ class _Runner:
             text=True,
             cwd=Path(__file__).resolve().parents[2],
             env={**os.environ, **MALLOC, "OMP_NUM_THREADS": str(threads)},
+        )
+        logger.debug(
+            "measures %s on %d threads in process %d", self.path, threads, self.process.pid
         )
 
     def run(self, batch: int, seconds: float) -> list[float]:

@@ -12,6 +12,8 @@ from optimize.report import report
 from optimize.tasks.registry import read_recipe
 from optimize.utils import torchscript
 
+pytestmark = pytest.mark.slow
+
 TIMM = """\
 import timm
 import torch

@@ -17,6 +17,8 @@ from optimize.export.subject import Axis, Exportable, Subject
 from optimize.models.whisper.layers import Int8Linear
 from optimize.quantization.quantize import QuantizeOptions, quantize
 
+pytestmark = pytest.mark.slow
+
 Needs = Callable[[str], None]
 Converted = Callable[..., Path]
 
