@@ -11,17 +11,24 @@ SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testd
 PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
+# pip takes torch first and alone, and again beside packages that would bring another build.
+TORCH := $(shell grep -E '^(torch|numpy)==' requirements.txt)
+# Processes that tests run in; those of one file stay together and share its models and servers.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths figures
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
 	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "     [ENGINES=onnx-int8,...]        the worker may serve these exports, if faster"
 	@echo "make stop                           stop the server that make serve started"
-	@echo "make test                           all tests, against a real TorchServe"
+	@echo "make test [JOBS=2]                  all tests, against a real TorchServe"
+	@echo "make test-fast                      those that train little and start no server"
 	@echo "make extras-FORMAT                  what python -m optimize export needs for a format:"
 	@echo "                                    $(FORMATS)"
 	@echo "make extras                         all of them (4 GB on disk)"
@@ -42,8 +49,8 @@ $(VENV)/.installed: requirements.txt requirements-data.txt requirements-dev.txt 
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing torch 2.13.0, then the other pinned packages (2 GB on disk)"
-	@$(BIN)/pip install --quiet "torch==2.13.0" "numpy==2.3.5"
+	@echo "installing $(TORCH), then the other pinned packages (2 GB on disk)"
+	@$(BIN)/pip install --quiet $(TORCH)
 	@$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
 	@$(BIN)/python -m deploy java link >/dev/null
@@ -81,7 +88,10 @@ stop:
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy stop
 
 test: setup data data-speech
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: setup data
+	$(PYTEST) -m "not slow"
 
 check: setup
 	$(BIN)/ruff check .
@@ -93,7 +103,7 @@ extras-%: setup
 	@test ! -f $(VENV)/.extras-$* -o pyproject.toml -nt $(VENV)/.extras-$* || exit 0; \
 	packages=$$($(BIN)/python -m optimize.export.extras $*) || exit 2; \
 	test -z "$$packages" || { echo "installing for $*: $$packages"; \
-	  $(BIN)/pip install --quiet "torch==2.13.0" "numpy==2.3.5" $$packages; } \
+	  $(BIN)/pip install --quiet $(TORCH) $$packages; } \
 	&& touch $(VENV)/.extras-$*
 
 extras: $(FORMATS:%=extras-%)
@@ -102,7 +112,7 @@ extras: $(FORMATS:%=extras-%)
 test-exports: setup data extras
 	@$(BIN)/pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 	@$(BIN)/pip install --quiet grpcio==1.85.1
-	EXPORTS=1 $(BIN)/python -m pytest tests/unit/optimize/export tests/integration/test_export.py
+	EXPORTS=1 $(PYTEST) tests/unit/optimize/export tests/integration/test_export.py
 
 # The table of docs/formats.md, from the reports in artifacts/.
 formats-table: setup

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -28,9 +29,11 @@ exit codes:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m deploy") -> int:
     """Run one verb and return its exit code; expected failures print one message."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
+    if args.verbose:
+        _log_to_stderr()
     try:
         args.run(args)
     except DeployError as error:
@@ -42,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has gone (`... | head`); keep the interpreter's exit from complaining too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _log_to_stderr() -> None:
+    """Show what this program logs, and other packages' warnings; for `--verbose`."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for package in ("deploy", "handlers"):
+        logging.getLogger(package).setLevel(logging.DEBUG)
 
 
 def _archive(args: argparse.Namespace) -> None:
@@ -178,9 +188,9 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m deploy",
+        prog=prog,
         description="Archive artefacts, run TorchServe and manage what it serves.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -190,6 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--config", default="config.properties", help="TorchServe's settings")
     common.add_argument("--model-store", default="model_store", help="folder of the archives")
     common.add_argument("--artifacts", default="artifacts", help="folder of the artefacts")
+    common.add_argument("--verbose", action="store_true", help="log each step to standard error")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:

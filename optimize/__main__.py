@@ -1,9 +1,10 @@
 """Command line: `python -m optimize run RECIPE`, and `export`, `report`, `compare` ARTIFACT."""
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optimize.errors import OptimizeError
@@ -15,23 +16,30 @@ failed its check and was deleted; 130 interrupted (finished stages are kept: con
 --resume)"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m optimize", epilog=EXIT_CODES)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, epilog=EXIT_CODES)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--verbose", action="store_true", help="log each step to standard error")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="run a recipe", epilog=EXIT_CODES)
+    run = commands.add_parser("run", parents=[common], help="run a recipe", epilog=EXIT_CODES)
     run.add_argument("recipe", type=Path, help="a YAML recipe, as in recipes/")
     run.add_argument("--output", type=Path, help="artefact folder (default artifacts/NAME)")
     run.add_argument("--resume", action="store_true", help="keep finished stages")
     run.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
     )
-    show = commands.add_parser("report", help="print an artefact's report")
+    show = commands.add_parser("report", parents=[common], help="print an artefact's report")
     show.add_argument("artifact", type=Path, help="an artefact's folder")
     show.add_argument("--html", action="store_true", help="write report.html anew")
-    against = commands.add_parser("compare", help="print two artefacts side by side")
+    against = commands.add_parser(
+        "compare", parents=[common], help="print two artefacts side by side"
+    )
     against.add_argument("artifacts", type=Path, nargs=2, metavar="ARTIFACT")
     export = commands.add_parser(
-        "export", help="write an artefact in other runtimes' formats", epilog=EXIT_CODES
+        "export",
+        parents=[common],
+        help="write an artefact in other runtimes' formats",
+        epilog=EXIT_CODES,
     )
     export.add_argument("artifact", type=Path, help="an artefact's folder")
     export.add_argument("--to", required=True, metavar="FORMAT,...", help="see docs/formats.md")
@@ -85,9 +93,18 @@ def _show(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
         say(line)
 
 
-def main() -> int:
+def _log_to_stderr() -> None:
+    """Show what this program logs, and other packages' warnings; for `--verbose`."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for package in ("optimize", "handlers"):
+        logging.getLogger(package).setLevel(logging.DEBUG)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "python -m optimize") -> int:
     """Run the command; returns its exit code."""
-    arguments = _parser().parse_args()
+    arguments = _parser(prog).parse_args(argv)
+    if arguments.verbose:
+        _log_to_stderr()
     try:
         _run(arguments)
     except OptimizeError as error:

@@ -1,4 +1,4 @@
-"""Fixtures that unit and integration tests share."""
+"""Fixtures that unit and integration tests share, and the order in which tests run."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from tests.integration import quadrant
+
+INTEGRATION = Path(__file__).with_name("integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of servers are slow; files with slow tests go first, so that no process ends alone."""
+    for item in items:
+        if INTEGRATION in item.path.parents:
+            item.add_marker("slow")
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import ast
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -23,6 +24,8 @@ from deploy.archive import engines as engine_files
 from deploy.archive import imports
 from deploy.archive.card import Card, check_gate, read_card, read_report
 from deploy.errors import BadInput, DeployError
+
+logger = logging.getLogger(__name__)
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG = "model-config.yaml"
@@ -64,6 +67,8 @@ def seal(
     if not force:
         check_gate(report, artifact)
     contents = _contents(card, handlers, engines, force)
+    for name, data in sorted(contents.items()):
+        logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
     if not version.strip() or "/" in version:
         raise BadInput(f"version {version!r} must be a non-empty string without '/'")

@@ -1,5 +1,6 @@
 """Client of TorchServe's inference API."""
 
+import logging
 import mimetypes
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,11 @@ from urllib.parse import quote
 
 import requests
 
-from deploy.errors import NoServer, Refused, TokenRefused
+from deploy.errors import NoServer, Refused
 from deploy.torchserve.management import to_error
 from deploy.torchserve.tokens import Tokens
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT = 120.0
 
@@ -19,7 +22,7 @@ class Inference:
 
     def __init__(self, address: str, tokens: Tokens) -> None:
         self._address = address
-        self._tokens = tokens
+        self._auth = tokens.auth("inference")
 
     def predict(
         self,
@@ -61,25 +64,22 @@ class Inference:
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> requests.Response:
-        renewed = False
-        while True:
-            try:
-                reply = requests.request(
-                    method,
-                    self._address + path,
-                    data=body,
-                    headers={**(headers or {}), **self._tokens.header("inference")},
-                    timeout=TIMEOUT,
-                )
-            except requests.RequestException as error:
-                raise NoServer(f"no TorchServe answers at {self._address}: {error}") from error
-            refusal = to_error(reply, self._address)
-            if refusal is None:
-                return reply
-            if not isinstance(refusal, TokenRefused) or renewed:
-                raise refusal
-            self._tokens.renew("inference")
-            renewed = True
+        try:
+            reply = requests.request(
+                method,
+                self._address + path,
+                data=body,
+                headers=headers,
+                auth=self._auth,
+                timeout=TIMEOUT,
+            )
+        except requests.RequestException as error:
+            raise NoServer(f"no TorchServe answers at {self._address}: {error}") from error
+        logger.debug("%s %s: %d, %s", method, reply.url, reply.status_code, reply.elapsed)
+        refusal = to_error(reply, self._address)
+        if refusal is not None:
+            raise refusal
+        return reply
 
 
 def content_type(path: Path) -> str:

@@ -1,5 +1,6 @@
 """Client of TorchServe's management API, with errors that say what to do."""
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from deploy.errors import (
     WorkerDied,
 )
 from deploy.torchserve import logs
-from deploy.torchserve.tokens import Tokens
+from deploy.torchserve.tokens import INVALID_KEY, Tokens
+
+logger = logging.getLogger(__name__)
 
 # Starting a worker imports torch, loads the model and warms it up.
 TIMEOUT = 300.0
@@ -33,7 +36,7 @@ class Management:
 
     def __init__(self, address: str, tokens: Tokens, log_dir: Path | None = None) -> None:
         self._address = address
-        self._tokens = tokens
+        self._auth = tokens.auth("management")
         self._log_dir = log_dir
 
     def register(
@@ -119,29 +122,27 @@ class Management:
             pass  # it is gone already, as it should be
 
     def _call(self, method: str, path: str, params: dict[str, Any] | None = None) -> Any:
-        renewed = False
-        while True:
-            headers = self._tokens.header("management")
-            try:
-                reply = requests.request(
-                    method, self._address + path, params=params, headers=headers, timeout=TIMEOUT
-                )
-            except requests.Timeout as error:
-                raise NoServer(
-                    f"the server at {self._address} did not answer within {TIMEOUT:.0f} s"
-                ) from error
-            except requests.RequestException as error:
-                raise NoServer(
-                    f"no TorchServe answers at {self._address}: "
-                    "start one with `python -m deploy start`"
-                ) from error
-            refusal = to_error(reply, self._address)
-            if refusal is None:
-                return reply.json()
-            if not isinstance(refusal, TokenRefused) or renewed:
-                raise refusal
-            self._tokens.renew("management")
-            renewed = True
+        try:
+            reply = requests.request(
+                method,
+                self._address + path,
+                params=params,
+                auth=self._auth,
+                timeout=TIMEOUT,
+            )
+        except requests.Timeout as error:
+            raise NoServer(
+                f"the server at {self._address} did not answer within {TIMEOUT:.0f} s"
+            ) from error
+        except requests.RequestException as error:
+            raise NoServer(
+                f"no TorchServe answers at {self._address}: start one with `python -m deploy start`"
+            ) from error
+        logger.debug("%s %s: %d, %s", method, reply.url, reply.status_code, reply.elapsed)
+        refusal = to_error(reply, self._address)
+        if refusal is not None:
+            raise refusal
+        return reply.json()
 
 
 def to_error(reply: requests.Response, address: str) -> Refused | None:
@@ -155,7 +156,7 @@ def to_error(reply: requests.Response, address: str) -> Refused | None:
         kind, detail = "", reply.text.strip()
     status = reply.status_code
     args = (status, kind, detail)
-    if kind == "InvalidKeyException":
+    if kind == INVALID_KEY:
         return TokenRefused(
             f"the server at {address} refused the token: it is wrong or expired. Use the "
             "key_file.json in the folder that TorchServe was started in",

@@ -7,7 +7,9 @@ wait until it answers, and errors that show the log. Its state lies in WORKDIR/.
 
 import fcntl
 import json
+import logging
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,8 @@ from deploy.torchserve.config import Config
 from deploy.torchserve.inference import Inference
 from deploy.torchserve.management import Management
 from deploy.torchserve.tokens import KEY_FILE, Tokens
+
+logger = logging.getLogger(__name__)
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
@@ -136,6 +140,7 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
     command += ["--model-store", str(model_store.resolve())]
     if models:
         command += ["--models", *models]
+    logger.debug("in %s: %s", workdir, shlex.join(command))
     try:
         with console.open("wb") as output:
             subprocess.run(

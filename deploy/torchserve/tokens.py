@@ -6,17 +6,23 @@ the other two through `GET /token?type=...` on the management address.
 """
 
 import json
+import logging
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import requests
+from requests.auth import AuthBase
 
 from deploy.errors import NoServer, TokenRefused
 
+logger = logging.getLogger(__name__)
+
 Kind = Literal["management", "inference"]
 KEY_FILE = "key_file.json"
+# The type of TorchServe's error reply to a key that is wrong or has expired.
+INVALID_KEY = "InvalidKeyException"
 # Renew a little early: a token must not expire between this check and its use.
 MARGIN = timedelta(seconds=30)
 
@@ -37,6 +43,10 @@ class Tokens:
             self.renew(kind)
             entry = self._read()[kind]
         return {"Authorization": f"Bearer {entry['key']}"}
+
+    def auth(self, kind: Kind) -> "TokenAuth":
+        """The key of one API, for the `auth` argument of requests."""
+        return TokenAuth(self, kind)
 
     def renew(self, kind: Kind) -> None:
         """Have TorchServe replace one key; the old one stops working at once.
@@ -61,6 +71,7 @@ class Tokens:
                 "another TorchServe started in this folder, or this one elsewhere",
                 reply.status_code,
             )
+        logger.debug("the %s key of %s is renewed", kind, self._management)
 
     def _read(self) -> dict[str, Any]:
         assert self._key_file is not None
@@ -79,6 +90,46 @@ class Tokens:
             f"{self._key_file} is missing or no key file: TorchServe writes it into the folder "
             "it was started in; start one with `python -m deploy start`"
         )
+
+
+class TokenAuth(AuthBase):
+    """Signs requests to one API; a key that the server refuses is renewed, once per request.
+
+    Another client may have renewed the key between our reading and sending it. The second send
+    follows requests' own `HTTPDigestAuth.handle_401`. Raises NoServer, TokenRefused.
+    """
+
+    def __init__(self, tokens: Tokens, kind: Kind) -> None:
+        self._tokens = tokens
+        self._kind = kind
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.update(self._tokens.header(self._kind))
+        request.register_hook("response", self._renew_and_resend)
+        return request
+
+    def _renew_and_resend(self, reply: requests.Response, **options: Any) -> requests.Response:
+        if not _refuses_key(reply):
+            return reply
+        reply.close()
+        self._tokens.renew(self._kind)
+        request = reply.request.copy()
+        request.headers.update(self._tokens.header(self._kind))
+        # The adapter runs no hooks, so that a second refusal is returned as it is.
+        again: requests.Response = reply.connection.send(request, **options)
+        again.history.append(reply)
+        again.request = request
+        return again
+
+
+def _refuses_key(reply: requests.Response) -> bool:
+    """Whether TorchServe refused the key, rather than the request."""
+    if reply.status_code < 400:
+        return False
+    try:
+        return bool(reply.json()["type"] == INVALID_KEY)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _expiry(text: str) -> datetime:

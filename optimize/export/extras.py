@@ -1,19 +1,14 @@
-"""The packages a format needs, as pyproject.toml pins them: `python -m optimize.export.extras`."""
+"""The packages a format needs, as this project pins them: `python -m optimize.export.extras`."""
 
 import sys
-import tomllib
-from pathlib import Path
 
 from optimize.export.formats.base import NAMES
-
-PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+from optimize.utils import distribution
 
 
 def packages(name: str) -> list[str]:
     """Requirements of a format's extra."""
-    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
-    found: list[str] = project["optional-dependencies"][name]
-    return found
+    return distribution.requirements(name)
 
 
 def main() -> int:

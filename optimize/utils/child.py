@@ -5,6 +5,7 @@ Questions and answers are pickled over a pipe of their own, so that what librari
 nobody. Whatever ends the process, its last words reach the parent.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600
@@ -79,6 +82,7 @@ class Child:
             env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
         )
         theirs.close()
+        logger.debug("process %d: %s %s", self._process.pid, module, " ".join(arguments))
         try:
             self._answer(seconds)
         except BaseException:

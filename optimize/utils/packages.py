@@ -1,7 +1,10 @@
 """Installed packages that ship weights and data, found without importing them."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 def package_folder(name: str) -> Path | None:
@@ -9,4 +12,6 @@ def package_folder(name: str) -> Path | None:
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None
-    return Path(spec.submodule_search_locations[0])
+    folder = Path(spec.submodule_search_locations[0])
+    logger.debug("the package %s lies in %s", name, folder)
+    return folder

@@ -33,13 +33,13 @@ class Service:
 
 
 @contextmanager
-def flask(workdir: Path, *archives: Path) -> Iterator[Service]:
+def flask(workdir: Path, *archives: Path, **environment: str) -> Iterator[Service]:
     """The service under waitress; it must end with 0 at SIGTERM."""
     inference, management = free_ports(2)
     command = [sys.executable, "-m", "deploy", "flask", *map(str, archives)]
     command += ["--workdir", str(workdir), "--model-store", str(workdir / "model_store")]
     command += ["--port", str(inference), "--management-port", str(management)]
-    with _started(command, workdir, inference, management) as service:
+    with _started(command, workdir, inference, management, environment) as service:
         yield service
 
 
@@ -50,17 +50,22 @@ def gunicorn(workdir: Path, archive: Path) -> Iterator[Service]:
     command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "8"]
     command += ["--timeout", "120"]
     command += ["--bind", f"127.0.0.1:{port}", f'deploy.service.app:create("{archive}")']
-    with _started(command, workdir, port, 0) as service:
+    with _started(command, workdir, port, 0, {}) as service:
         yield service
 
 
 @contextmanager
-def _started(command: list[str], workdir: Path, port: int, management: int) -> Iterator[Service]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+def _started(
+    command: list[str], workdir: Path, port: int, management: int, environment: dict[str, str]
+) -> Iterator[Service]:
     log = workdir / "service.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=workdir, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command,
+            cwd=workdir,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     service = Service(
         process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{management}", workdir, log

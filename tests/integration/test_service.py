@@ -181,9 +181,14 @@ def test_what_was_asked_before_sigterm_is_answered_and_the_end_is_clean(store: P
     workdir = store.parent / "sigterm"
     workdir.mkdir()
     picture = quadrant.picture(1)
-    before = set(Path("/tmp").glob("marpress-service-*"))
-    with flask(workdir, store / "slow.mar") as running, ThreadPoolExecutor(16) as pool:
+    temporary = workdir / "temporary"
+    temporary.mkdir()
+    with (
+        flask(workdir, store / "slow.mar", TMPDIR=str(temporary)) as running,
+        ThreadPoolExecutor(16) as pool,
+    ):
         assert (workdir / "key_file.json").is_file()
+        assert list(temporary.glob("marpress-service-*"))
         url = running.address + "/predictions/slow"
         asked = [pool.submit(requests.post, url, data=picture, timeout=30) for _ in range(12)]
         wait_until_queued(running, 12)
@@ -194,7 +199,7 @@ def test_what_was_asked_before_sigterm_is_answered_and_the_end_is_clean(store: P
             requests.get(running.address + "/ping", timeout=5)
         assert "stopped\n" in running.log.read_text()
     assert not (workdir / "key_file.json").exists()
-    assert set(Path("/tmp").glob("marpress-service-*")) <= before
+    assert not list(temporary.iterdir())
 
 
 def test_gunicorn_serves_the_same_in_processes(store: Path) -> None:

@@ -7,20 +7,20 @@ import requests
 
 from deploy.archive import mar
 from deploy.errors import Refused
-from tests.integration.torchserve import Running, torchserve, workplace
+from tests.integration.torchserve import Running
 from tests.unit.handlers import text_artifact
 
 PLAIN = "text/plain; charset=utf-8"
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    with workplace() as workdir:
-        artifact = text_artifact.make(workdir / "artifacts" / "texts")
-        mar.seal(artifact, workdir / "model_store")
-        with torchserve(workdir) as running:
-            running.management.register("texts.mar")
-            yield running
+def server(served: Running) -> Iterator[Running]:
+    """The session's server with `texts` beside the other models."""
+    artifact = text_artifact.make(served.workdir / "artifacts" / "texts")
+    mar.seal(artifact, served.workdir / "model_store")
+    served.management.register("texts.mar")
+    yield served
+    served.management.unregister("texts")
 
 
 def test_plain_text_and_json_are_answered_alike(server: Running) -> None:

@@ -1,5 +1,8 @@
 """A real TorchServe on free ports, in a folder of its own, with this repository's settings."""
 
+import contextlib
+import itertools
+import os
 import shutil
 import socket
 import tempfile
@@ -40,13 +43,28 @@ class Running:
         return self.tokens.header("management" if kind == "management" else "inference")
 
 
+def _candidates() -> Iterator[int]:
+    """Ports below those that kernels give to connections; each process of pytest-xdist has 500."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 12_000 + worker % 16 * 500
+    start = os.getpid() % 500  # another run beside this one begins elsewhere
+    return itertools.cycle([first + (start + step) % 500 for step in range(500)])
+
+
+CANDIDATES = _candidates()
+
+
 def free_ports(count: int) -> list[int]:
-    """Distinct ports that nothing listens on now."""
+    """Distinct ports that nothing listens on now, and that no other test process picks."""
+    found: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
+        while len(found) < count:
+            probe = stack.enter_context(socket.socket())
+            port = next(CANDIDATES)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 @contextmanager

@@ -180,6 +180,7 @@ def test_clips_of_any_length_give_their_words_once(
         assert rate <= 0.2, found
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(
     worker: Worker, prompts: list[speech.Utterance]
 ) -> None:

@@ -103,6 +103,7 @@ def test_a_folder_that_is_no_artefact_ends_with_2(tmp_path: Path, kind: str) -> 
     assert ran.stderr.startswith(f"error: {tmp_path} has no report.json")
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk: writing beyond it fails as a full one."""
     path, folder = project(tmp_path), tmp_path / "out"
@@ -125,6 +126,7 @@ def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_stage_keeps_the_finished_ones(tmp_path: Path) -> None:
     path, folder = project(tmp_path, epochs=100_000), tmp_path / "out"
     command = [sys.executable, "-m", "optimize", "run", str(path), "--output", str(folder)]

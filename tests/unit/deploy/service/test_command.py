@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -78,15 +79,20 @@ def test_a_breakpoint_in_a_handler_works_without_a_new_archive(sealed, tmp_path)
         (["{}", "{}"], "already registered"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_left(sealed, tmp_path, capsys, arguments, words):
+def test_what_is_wrong_is_said_and_nothing_is_left(
+    sealed, tmp_path, capsys, monkeypatch, arguments, words
+):
     filled = [argument.format(sealed) for argument in arguments]
-    before = set(Path("/tmp").glob("marpress-service-*"))
-    assert main(["flask", *filled, "--workdir", str(tmp_path), "--port", "0"]) == 2
+    workdir, temporary = tmp_path / "work", tmp_path / "temporary"
+    workdir.mkdir()
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert main(["flask", *filled, "--workdir", str(workdir), "--port", "0"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("deploy flask: ")
     assert words in error
-    assert not list(tmp_path.iterdir())
-    assert set(Path("/tmp").glob("marpress-service-*")) <= before
+    assert not list(workdir.iterdir())
+    assert not list(temporary.iterdir())
 
 
 def test_the_key_file_is_one_that_our_client_reads(tmp_path):

@@ -21,6 +21,8 @@ from optimize.tasks.registry import read_recipe
 from optimize.utils import pickles, torchscript
 from tests.unit.optimize.conftest import SMALL
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -256,6 +256,7 @@ def test_layers_go_back_to_float_until_the_budget_holds() -> None:
     assert found(0.0)[0] == ["d", "b", "c", "a"]
 
 
+@pytest.mark.slow
 def test_the_budget_holds_on_a_real_model(trained: nn.Module, dataset: Dataset) -> None:
     assert dataset.validation is not None
     model = wild(wild(trained))

@@ -30,6 +30,7 @@ def read(folder: Path, stages: str, head: str = HEAD) -> schema.Recipe:
     return read_recipe(folder / "options.yaml")
 
 
+@pytest.mark.slow
 def test_every_option_does_its_work_and_is_reported(tmp_path: Path) -> None:
     stages = """\
   - prune:
@@ -62,6 +63,7 @@ def test_every_option_does_its_work_and_is_reported(tmp_path: Path) -> None:
     assert "details" not in found["final"]
 
 
+@pytest.mark.slow
 def test_single_weights_are_said_to_buy_no_speed(tmp_path: Path) -> None:
     stages = """\
   - prune:

@@ -123,6 +123,7 @@ def recipe_file(tmp_path: Path, listing: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_recipe_becomes_a_whole_artefact(recipe_file: Path, tmp_path: Path) -> None:
     folder, lines = tmp_path / "artifact", []
     checked = read_recipe(recipe_file)

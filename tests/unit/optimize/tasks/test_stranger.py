@@ -12,6 +12,8 @@ from optimize.run import run as run_recipe
 from optimize.tasks.registry import read_recipe
 from optimize.utils import torchscript
 
+pytestmark = pytest.mark.slow
+
 TIMM = """\
 import timm
 import torch

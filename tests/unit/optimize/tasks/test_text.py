@@ -56,6 +56,7 @@ def written(tmp_path: Path) -> Path:
     return tmp_path / "docs.yaml"
 
 
+@pytest.mark.slow
 def test_a_users_csv_is_learned_and_compressed(written: Path) -> None:
     kept = torch.backends.quantized.engine
     found = read_recipe(written)

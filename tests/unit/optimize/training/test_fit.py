@@ -84,6 +84,7 @@ def test_the_loss_is_hintons() -> None:
     assert value.item() == pytest.approx((0.75 * kl + 0.25 * hard).item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_student_comes_to_agree_with_its_teacher(trained: nn.Module, dataset: Dataset) -> None:
     assert dataset.train is not None
     student = fresh()

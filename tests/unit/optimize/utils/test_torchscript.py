@@ -10,6 +10,8 @@ from optimize.errors import ModelError, ParityError
 from optimize.quantization.quantize import ENGINE, quantize
 from optimize.utils import torchscript
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def saved(trained: nn.Module, dataset: Dataset, tmp_path: Path) -> Path:

@@ -10,6 +10,8 @@ from optimize.export.formats import base
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Subject
 
+pytestmark = pytest.mark.slow
+
 Needs = Callable[[str], None]
 Converted = Callable[..., Path]
 INT8 = [

@@ -17,6 +17,8 @@ from optimize.export.subject import Axis, Exportable, Subject
 from optimize.lowering.kernels.quantized import DynamicLinear
 from optimize.quantization.quantize import QuantizeOptions, quantize
 
+pytestmark = pytest.mark.slow
+
 Needs = Callable[[str], None]
 Converted = Callable[..., Path]
 

@@ -20,6 +20,8 @@ from optimize.models.whisper.frontend import LogMel
 from optimize.models.whisper.transcriber import batch
 from tests.unit.optimize.models.whisper.reference import SPEC, random_weights
 
+pytestmark = pytest.mark.slow
+
 FOUND = Checkpoint(SPEC, random_weights(), Path("tokenizer.json"), "random")
 
 

@@ -83,6 +83,7 @@ def executions(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hot_batch", [None, 8])
 @pytest.mark.parametrize("build", [network, encoder])
 def test_no_weight_is_packed_again_for_any_batch_or_threads(

@@ -227,6 +227,7 @@ def test_screened_head_picks_the_token_of_the_full_one() -> None:
     assert (plain.embed(ids) - table[ids]).abs().max() < 0.03
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["real", "padded"])
 def test_a_saved_file_gives_the_same_tokens_in_a_fresh_process(
     context: str, tmp_path: Path
@@ -274,6 +275,7 @@ def test_options_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
         CompressOptions(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_file_needs_no_package_of_ours(tmp_path: Path) -> None:
     """Loading takes torch alone: a worker has nothing else of `optimize`."""
     path = tmp_path / "model.pt"
