@@ -7,24 +7,27 @@ from pathlib import Path
 from deploy.errors import BadInput
 
 
-def closure(package: Path, module: str) -> list[Path]:
-    """The package's files that a module imports, directly or through others.
+def closure(package: Path, source: Path) -> list[Path]:
+    """The package's files that a file imports, directly or through others, and itself if it is
+    one of them.
 
     Imports inside functions count; those by a computed name (`importlib.import_module`) cannot be
     seen.
 
     Args:
         package: the package's folder, named as it is imported.
-        module: a module in it, such as `image_classifier`.
+        source: a module in it, or a file elsewhere that imports from it.
 
     Returns:
-        Sorted paths, the module's own and those of the packages around it among them.
+        Sorted paths, those of the packages around the modules among them.
 
     Raises:
         BadInput: a file is not valid Python.
     """
     files: set[Path] = set()
-    names = [f"{package.name}.{module}"]
+    names = list(_imports(source, package))
+    if source.is_relative_to(package):
+        names.append(".".join(source.relative_to(package.parent).with_suffix("").parts))
     while names:
         for path in _files(package, names.pop()):
             if path not in files:
@@ -62,6 +65,11 @@ def _imports(path: Path, package: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             parts = [node.module] if node.module else []
             if node.level:
+                if not path.is_relative_to(package):
+                    raise BadInput(
+                        f"{path} imports a module beside it: in an archive only "
+                        f"`from {package.name} import ...` reaches one"
+                    )
                 relative = path.relative_to(package.parent).parts
                 parts = [*relative[: len(relative) - node.level], *parts]
             yield from (".".join([*parts, alias.name]) for alias in node.names)

@@ -163,13 +163,14 @@ def _contents(
     card: Card, handlers: Path, engines: tuple[str, ...], force: bool
 ) -> dict[str, bytes]:
     """Everything that goes into the archive but the manifest: entry name -> bytes."""
-    contents = {
-        f"{card.handler}.py": _entry_point(card.handler, handlers),
-        CONFIG: _model_config(card),
-    }
-    for source in imports.closure(handlers, card.handler):
-        contents[f"handlers/{source.relative_to(handlers).as_posix()}"] = source.read_bytes()
-    for name in {card.model_file, "model.json", "report.json", *card.files}:
+    module = f"{card.handler}.py"
+    # A task of a user's own brings its handler among the artifact's files.
+    source = (card.folder if module in card.files else handlers) / module
+    contents = {module: _entry_point(source, handlers), CONFIG: _model_config(card)}
+    for path in imports.closure(handlers, source):
+        contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
+    contents[f"handlers/{module}"] = source.read_bytes()
+    for name in {card.model_file, "model.json", "report.json", *card.files} - {module}:
         if name in contents or name == MANIFEST:
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
@@ -178,13 +179,13 @@ def _contents(
     return contents
 
 
-def _entry_point(handler: str, handlers: Path) -> bytes:
+def _entry_point(source: Path, handlers: Path) -> bytes:
     """Write the module that TorchServe loads: it subclasses the handler and adds only a path.
 
     A worker's PYTHONPATH is the shell's followed by the archive, so a `handlers` folder on the
     shell's path (a checkout of this repository, say) would win over the archive's own.
     """
-    source = handlers / f"{handler}.py"
+    handler = source.stem
     if not source.is_file():
         known = sorted(p.stem for p in handlers.glob("*.py") if p.stem not in {"__init__", "base"})
         raise BadInput(f"no handler {source}: the card's handler may be one of {', '.join(known)}")

@@ -36,16 +36,18 @@ def package(tmp_path: Path) -> Path:
 
 
 def test_what_is_imported_is_found_and_nothing_else(package: Path) -> None:
-    found = {path.relative_to(package).as_posix() for path in closure(package, "handler")}
+    found = {
+        path.relative_to(package).as_posix() for path in closure(package, package / "handler.py")
+    }
     assert set(FILES) - found == {"unused.py", "also_unused.py", "inner/unused.py"}
     assert found <= set(FILES)
 
 
 def test_a_module_without_imports_needs_its_package_only(package: Path) -> None:
-    assert closure(package, "outer") == [package / "__init__.py", package / "outer.py"]
+    assert closure(package, package / "outer.py") == [package / "__init__.py", package / "outer.py"]
 
 
 def test_a_file_that_is_not_python_is_named(package: Path) -> None:
     (package / "lazy.py").write_text("def (:\n")
     with pytest.raises(BadInput, match=r"lazy\.py is not valid Python: .*line 1"):
-        closure(package, "handler")
+        closure(package, package / "handler.py")
