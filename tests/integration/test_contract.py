@@ -55,7 +55,7 @@ from handlers.errors import RequestError
 
 
 class TabularRegressor(BaseHandler):
-    """{"measurements": [9 numbers], "sex": 0 or 1} to a forecast and its deviation."""
+    """Nine measurements and the sex, 0 or 1, to a forecast and its deviation."""
 
     task = "tabular_regression"
 
@@ -63,15 +63,14 @@ class TabularRegressor(BaseHandler):
         return request.load_inputs(self.load)
 
     def load(self, entry):
-        row = entry.value
-        width = self.card.input["width"]
-        if not isinstance(row, dict) or len(row.get("measurements", [])) != width:
-            raise RequestError(400, "bad_input", f"send {width} measurements and sex")
+        row, width = entry.value, self.card.input["width"]
+        if not isinstance(row, list) or len(row) != width + 1:
+            raise RequestError(400, "bad_input", f"send {width} measurements and the sex")
         return row
 
     def inference(self, inputs):
-        measurements = torch.tensor([row["measurements"] for row in inputs])
-        sex = torch.tensor([row["sex"] for row in inputs])
+        measurements = torch.tensor([row[:-1] for row in inputs])
+        sex = torch.tensor([int(row[-1]) for row in inputs])
         mean, deviation = self.predict(measurements, sex)
         return list(zip(mean.tolist(), deviation.tolist()))
 
@@ -80,7 +79,7 @@ class TabularRegressor(BaseHandler):
         return answers if request.many else answers[0]
 
     def example(self):
-        return {"measurements": [0.0] * self.card.input["width"], "sex": 0}
+        return [0.0] * self.card.input["width"] + [1]
 '''
 
 
@@ -147,7 +146,7 @@ def train(state: State, options: TrainStage, context: Context[Table]) -> State:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return State.of(state.model.eval(), loss=float(loss))
+    return State.of(state.model.eval(), loss=loss.item())
 
 
 class Half(nn.Module):
@@ -231,7 +230,7 @@ class TabularRegression(Task[Table, Tensor]):
 
     def samples(self, data: Table, answers: Tensor) -> list[Sample]:
         rows = data.splits["test"]
-        row = {"measurements": rows.measurements[0].tolist(), "sex": int(rows.sex[0])}
+        row = [*rows.measurements[0].tolist(), int(rows.sex[0])]
         return [Sample("0.json", json.dumps({"instances": [row]}).encode(), "")]
 
 
@@ -275,13 +274,13 @@ def test_a_task_of_ones_own_goes_from_recipe_to_a_served_answer(
         reply = served.inference.predict("diabetes", body, "application/json")
         row = json.loads(body)["instances"][0]
         model = torch.jit.load(folder / "model.pt")
-        mean, deviation = model(torch.tensor([row["measurements"]]), torch.tensor([row["sex"]]))
+        mean, deviation = model(torch.tensor([row[:-1]]), torch.tensor([row[-1]]))
         answer = reply["predictions"][0] if isinstance(reply, dict) else reply[0]
         assert answer["mean"] == pytest.approx(float(mean), abs=1e-3)
         assert answer["deviation"] == pytest.approx(float(deviation), abs=1e-3)
         wrong = requests.post(
             f"{served.settings.inference}/predictions/diabetes",
-            json={"instances": [{"measurements": [1.0], "sex": 0}]},
+            json={"instances": [[1.0, 0]]},
             headers=served.header(),
             timeout=30,
         )
