@@ -273,6 +273,15 @@ def test_explanations_of_long_texts_are_bounded(raw: Worker) -> None:
         assert found["words"][-1]["end"] == len(LONG)
 
 
+def test_a_handler_keeps_nothing_of_a_request(raw: Worker) -> None:
+    before = dict(vars(raw.handler))
+    explained(raw, sent({"text": "a film", "target": "positive"}))
+    raw.predict(plain("a film", X_Top_K="1"), plain(""))
+    after = vars(raw.handler)
+    assert set(after) == set(before)
+    assert all(after[name] is before[name] for name in before)
+
+
 def test_predictions_are_not_explained(worker: Worker) -> None:
     assert "explanation" not in worker.predict(plain("a film"))[0].json()
 
