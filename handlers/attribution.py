@@ -26,8 +26,8 @@ def groups(features: int, limit: int) -> list[tuple[int, int]]:
 def ablation(score: Score, features: int) -> tuple[Array, int]:
     """What the score loses without each feature, `[features]`, and the evaluations it took."""
     masks = ~np.eye(features + 1, features, -1, dtype=bool)
-    found = score(masks)
-    return found[0] - found[1:], len(masks)
+    scores = score(masks)
+    return scores[0] - scores[1:], len(masks)
 
 
 def shap(score: Score, features: int, evaluations: int, seed: int = 0) -> tuple[Array, int]:

@@ -119,7 +119,7 @@ def load_openvino(path: Path, card: Card) -> Predict:
     """An OpenVINO IR (.xml, its .bin beside it) on the card's threads.
 
     OpenVINO would run float models in bfloat16 where the processor can, and give other answers
-    than the report's: it is told float32, or what the card says under `model.precision`.
+    than the report's: so it is set to float32, or to the card's `model.precision`.
     """
     openvino = _extra("openvino", path)
     torch.set_num_threads(card.threads)

@@ -1,7 +1,7 @@
 """Token ids to text, for byte-level BPE as Whisper's.
 
-Text is made of ids here and never the other way round: what `tokenizers` keeps for that is
-eleven megabytes more of a worker's memory, for one table lookup.
+Ids become text here and never the other way round, so that a table is enough: the `tokenizers`
+library would take eleven megabytes more of a worker's memory.
 """
 
 import json
@@ -32,13 +32,16 @@ class Detokenizer:
             ModelError: it is not there, damaged, or of another kind.
         """
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            kind = found["decoder"]["type"]
-            pieces: dict[str, int] = found["model"]["vocab"]
-            added = {entry["id"]: entry for entry in found["added_tokens"]}
+            tokenizer = json.loads(path.read_text(encoding="utf-8"))
+            kind = tokenizer["decoder"]["type"]
+            pieces: dict[str, int] = tokenizer["model"]["vocab"]
+            added = {entry["id"]: entry for entry in tokenizer["added_tokens"]}
             alphabet = _bytes_of_characters()
-            said = {i: piece for piece, i in pieces.items() if i not in added}
-            spelled = {i: bytes(alphabet[c] for c in piece) for i, piece in said.items()}
+            spelled = {
+                i: bytes(alphabet[c] for c in piece)
+                for piece, i in pieces.items()
+                if i not in added
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(
                 f"{path} cannot be read: rebuild the archive with tokenizer.json among the "

@@ -267,24 +267,24 @@ class _Reader:
             self._add(value, "", where)
 
     def _object(self, value: dict[str, Any], where: str, depth: int) -> None:
-        found = False
+        has_input = False
         for key, item in value.items():
             if key in self.names:
                 self.parameters[key] = item
             elif key == "parameters" and isinstance(item, dict):
                 self._parameters(item)
             elif key == "b64":
-                found = True
+                has_input = True
                 self._base64(item, f"{where}.b64")
             elif key == "instances":
-                found = True
+                has_input = True
                 self._instances(item, depth)
             elif key in INPUT_NAMES:
-                found = True
+                has_input = True
                 self.value(item, key if depth == 0 else f"{where}.{key}", depth + 1)
             else:
                 raise _unknown_name(key, self.names, {})
-        if not found:
+        if not has_input:
             raise RequestError(
                 400,
                 "empty_input",
@@ -343,11 +343,11 @@ def _is_form(headers: Mapping[str, Any]) -> bool:
 
 
 def _header_parameters(headers: Mapping[str, Any], parameters: Collection[str]) -> dict[str, Any]:
-    wanted = {f"x-{name.replace('_', '-')}": name for name in parameters}
+    names = {f"x-{name.replace('_', '-')}": name for name in parameters}
     return {
-        wanted[key.lower()]: value
+        names[key.lower()]: value
         for key, value in headers.items()
-        if key.lower() in wanted and isinstance(value, str)
+        if key.lower() in names and isinstance(value, str)
     }
 
 

@@ -1,4 +1,4 @@
-"""JSON Schema of what classifiers answer."""
+"""JSON Schemas of what handlers answer."""
 
 from typing import Any
 

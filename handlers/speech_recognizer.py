@@ -15,6 +15,7 @@ from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request, decode_base64
+from handlers.predictions import DRAFT, one_or_many
 from handlers.streaming import Send
 from handlers.vad import Segment, has_speech, segments
 
@@ -175,7 +176,7 @@ class SpeechRecognizer(BaseHandler):
             "type": "string",
         }
         request = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$schema": DRAFT,
             "type": "object",
             "properties": {
                 "data": audio,
@@ -207,11 +208,7 @@ class SpeechRecognizer(BaseHandler):
                 "duration": number,
             },
         }
-        answer = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "oneOf": [one, {"type": "array", "items": one}],
-        }
-        return request, answer
+        return request, one_or_many(one)
 
     # Parameters.
 

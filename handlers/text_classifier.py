@@ -120,38 +120,38 @@ class TextClassifier(BaseHandler):
 
     # Explanations.
 
-    def _explain(self, item: Text, probabilities: torch.Tensor) -> dict[str, Any]:
+    def _explain(self, text: Text, probabilities: torch.Tensor) -> dict[str, Any]:
         """Attributions of the text's words to the log-odds of one label."""
-        target = int(probabilities.argmax()) if item.target is None else item.target
-        limit = MAX_WORDS if item.method == "ablation" else MAX_SHAP_WORDS
-        runs = attribution.groups(len(item.words), limit)
+        target = int(probabilities.argmax()) if text.target is None else text.target
+        limit = MAX_WORDS if text.method == "ablation" else MAX_SHAP_WORDS
+        runs = attribution.groups(len(text.words), limit)
 
         def score(masks: np.ndarray[Any, np.dtype[np.bool_]]) -> Array:
-            return self._log_odds(item, runs, masks, target)
+            return self._log_odds(text, runs, masks, target)
 
-        if item.method == "ablation":
+        if text.method == "ablation":
             values, evaluations = attribution.ablation(score, len(runs))
         else:
             values, evaluations = attribution.shap(score, len(runs), SHAP_EVALUATIONS)
         words = [
             {
-                "text": item.text[item.words[a][0] : item.words[b - 1][1]],
-                "start": item.words[a][0],
-                "end": item.words[b - 1][1],
+                "text": text.text[text.words[a][0] : text.words[b - 1][1]],
+                "start": text.words[a][0],
+                "end": text.words[b - 1][1],
                 "attribution": float(value),
             }
             for (a, b), value in zip(runs, values, strict=True)
         ]
         return {
             "label": self.card.labels[target],
-            "method": item.method,
+            "method": text.method,
             "evaluations": evaluations,
             "words": words,
         }
 
     def _log_odds(
         self,
-        item: Text,
+        text: Text,
         runs: list[tuple[int, int]],
         masks: np.ndarray[Any, np.dtype[np.bool_]],
         target: int,
@@ -164,10 +164,10 @@ class TextClassifier(BaseHandler):
         rows: dict[tuple[int, ...], int] = {}
         used: list[list[int]] = []
         for mask in masks:
-            windows = [list(window) for window in item.windows]
+            windows = [list(window) for window in text.windows]
             for keep, (a, b) in zip(mask, runs, strict=True):
                 if not keep:
-                    for window, start, stop in _pieces(item, a, b):
+                    for window, start, stop in _pieces(text, a, b):
                         windows[window][start:stop] = [0] * (stop - start)
             used.append([rows.setdefault(tuple(window), len(rows)) for window in windows])
         logits = self._logits([list(window) for window in rows])
@@ -221,5 +221,5 @@ class TextClassifier(BaseHandler):
         return request, one_or_many(one)
 
 
-def _pieces(item: Text, first: int, stop: int) -> Iterable[tuple[int, int, int]]:
-    return (piece for word in range(first, stop) for piece in item.places[word])
+def _pieces(text: Text, first: int, stop: int) -> Iterable[tuple[int, int, int]]:
+    return (piece for word in range(first, stop) for piece in text.places[word])

@@ -15,10 +15,15 @@ BUCKET = 8
 
 @dataclass
 class Text:
-    """A text on its way.
+    """A text as the model takes it, and what its request asks about it.
 
-    `windows` are token ids with the special ones, none longer than the model takes; `words`
-    are (start, stop) positions in `text`, and `places` each word's (window, first column, end).
+    Attributes:
+        windows: token ids with the special ones, none longer than the model takes.
+        words: (start, stop) of each word in `text`; only for an explanation, as `places`.
+        places: of each word, its (window, first column, end).
+        explain: attributions are asked for.
+        target: index of the label to explain; None for the most probable one.
+        method: of attribution.
     """
 
     text: str
@@ -97,8 +102,8 @@ class Encoder:
         Raises:
             RequestError: 422 without a single token, 413 over `max_windows` windows.
         """
-        found = self.tokenizer.encode(text, add_special_tokens=False)
-        ids = found.ids
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        ids = encoding.ids
         if not ids:
             raise RequestError(422, "empty_text", f"{where} holds no text to classify")
         if len(ids) > self.max_windows * self.body:
@@ -109,27 +114,29 @@ class Encoder:
                 "send it in parts",
             )
         cuts = spans(len(ids), self.body)
-        made = Text(text, [[self.first, *ids[a:b], self.last] for a, b in cuts])
+        encoded = Text(text, [[self.first, *ids[a:b], self.last] for a, b in cuts])
         if words:
-            _locate(made, found, cuts)
-        return made
+            _locate(encoded, encoding, cuts)
+        return encoded
 
 
-def _locate(made: Text, found: Any, cuts: list[tuple[int, int]]) -> None:
+def _locate(encoded: Text, encoding: Any, cuts: list[tuple[int, int]]) -> None:
     """Fill in words and their places: a word's tokens may lie in two windows."""
     window = 0
     current: int | None = -1
-    for token, (word, (start, stop)) in enumerate(zip(found.word_ids, found.offsets, strict=True)):
+    for token, (word, (start, stop)) in enumerate(
+        zip(encoding.word_ids, encoding.offsets, strict=True)
+    ):
         while token >= cuts[window][1]:
             window += 1
         column = token - cuts[window][0] + 1  # after [CLS]
         if word is None or word != current:
-            made.words.append((start, stop))
-            made.places.append([])
+            encoded.words.append((start, stop))
+            encoded.places.append([])
             current = word
         else:
-            made.words[-1] = (made.words[-1][0], stop)
-        pieces = made.places[-1]
+            encoded.words[-1] = (encoded.words[-1][0], stop)
+        pieces = encoded.places[-1]
         if pieces and pieces[-1][0] == window:
             pieces[-1] = (window, pieces[-1][1], column + 1)
         else:

@@ -151,9 +151,9 @@ def segments(
     """
     cutter = _Cutter(rules or Rules())
     for window in windows(blocks):
-        found = cutter.add(window, detect(torch.from_numpy(window)))
-        if found is not None:
-            yield found
-    found = cutter.end() if cutter.spoken else None
-    if found is not None:
-        yield found
+        segment = cutter.add(window, detect(torch.from_numpy(window)))
+        if segment is not None:
+            yield segment
+    segment = cutter.end() if cutter.spoken else None
+    if segment is not None:
+        yield segment

@@ -1,4 +1,4 @@
-"""What TorchServe's own worker process needs told: its log level.
+"""The log level of TorchServe's own worker process.
 
 It does nothing in any other process, so that a handler can live in a test or in
 a web service without rearranging it.

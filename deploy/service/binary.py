@@ -88,9 +88,9 @@ def _from_json(name: str, kind: str, data: Any) -> list[Any]:
     if not isinstance(data, list):
         raise bad_request(f"input {name!r} has neither data nor binary_data_size")
     _, flat = shape_of(data)
-    wanted: Any = {"BYTES": str, "BOOL": bool}.get(kind, int | float if "F" in kind else int)
+    types: Any = {"BYTES": str, "BOOL": bool}.get(kind, int | float if "F" in kind else int)
     for value in flat:
-        if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "BOOL"):
+        if not isinstance(value, types) or (isinstance(value, bool) and kind != "BOOL"):
             raise bad_request(f"input {name!r}: its data must be {kind} throughout")
     return flat
 
@@ -107,7 +107,7 @@ def _numbers(name: str, kind: str, raw: memoryview, count: int) -> npt.NDArray[A
 
 
 def _bytes_elements(name: str, raw: memoryview) -> list[bytes]:
-    found, at = [], 0
+    elements, at = [], 0
     while at < len(raw):
         if at + 4 > len(raw):
             raise bad_request(f"input {name!r}: its binary data end within a length")
@@ -115,6 +115,6 @@ def _bytes_elements(name: str, raw: memoryview) -> list[bytes]:
         at += 4
         if at + length > len(raw):
             raise bad_request(f"input {name!r}: its binary data end within an element")
-        found.append(bytes(raw[at : at + length]))
+        elements.append(bytes(raw[at : at + length]))
         at += length
-    return found
+    return elements

@@ -66,11 +66,11 @@ def _once(args: argparse.Namespace, source: Path | None) -> None:
         if not separator:
             raise BadInput(f"--param {pair!r} must be KEY=VALUE")
         headers[f"X-{key.replace('_', '-')}"] = value
-    given = once.ask(Path(args.archives[0]), Path(args.once), headers, source)
-    text = given.body.decode("utf-8", "replace")
-    print(f"{given.status} {given.content_type}\n{text}")
-    if given.status >= 400:
-        raise Refused("the handler refused the request", given.status)
+    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, source)
+    text = answer.body.decode("utf-8", "replace")
+    print(f"{answer.status} {answer.content_type}\n{text}")
+    if answer.status >= 400:
+        raise Refused("the handler refused the request", answer.status)
 
 
 def _serve(args: argparse.Namespace, source: Path | None) -> None:
@@ -122,5 +122,5 @@ def _load(models: "Models", path: Path, workers: int | None) -> None:
 def _threads(models: "Models") -> int:
     """Connections that may wait for an answer: enough to fill every worker's batch twice."""
     loaded = [m for name in models.names() for m in models.versions(name)]
-    wanted = sum(2 * m.bundle.settings.batch_size * m.wanted for m in loaded)
-    return max(16, min(64, wanted))
+    requests = sum(2 * m.bundle.settings.batch_size * m.wanted for m in loaded)
+    return max(16, min(64, requests))

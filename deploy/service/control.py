@@ -32,8 +32,8 @@ def build(models: Models, store: Path, key: str) -> Flask:
 
     @app.before_request
     def authorize() -> None:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), key.encode()):
+        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(sent.encode(), key.encode()):
             raise bad_token()
 
     @app.post("/models")

@@ -28,8 +28,8 @@ def boundary(content_type: str) -> bytes | None:
     """
     if not content_type.startswith(MULTIPART):
         return None
-    found = _parameters(content_type).get("boundary")
-    return found.encode("latin-1", "replace") if found else None
+    mark = _parameters(content_type).get("boundary")
+    return mark.encode("latin-1", "replace") if mark else None
 
 
 def multipart(body: bytes, mark: bytes) -> Iterator[Part]:
@@ -65,8 +65,8 @@ def urlencoded(body: bytes) -> Iterator[Part]:
 
 def _line_end(body: bytes, at: int) -> int:
     """The start of the next line, -1 if there is none."""
-    found = body.find(b"\n", at)
-    return found + 1 if found >= 0 else -1
+    newline = body.find(b"\n", at)
+    return newline + 1 if newline >= 0 else -1
 
 
 def _part_headers(body: bytes, at: int) -> tuple[dict[str, str], int]:
@@ -87,11 +87,11 @@ def _content_end(body: bytes, start: int, delimiter: bytes) -> tuple[int, int]:
     """Where the content ends and the next delimiter starts; (-1, -1) if it is cut short."""
     if body.startswith(delimiter, start):
         return start, start
-    found = body.find(b"\n" + delimiter, start)
-    if found < 0:
+    newline = body.find(b"\n" + delimiter, start)
+    if newline < 0:
         return -1, -1
-    end = found - 1 if found > start and body[found - 1 : found] == b"\r" else found
-    return end, found + 1
+    crlf = newline > start and body[newline - 1 : newline] == b"\r"
+    return newline - 1 if crlf else newline, newline + 1
 
 
 def _part(headers: dict[str, str], content: bytes) -> Part:
@@ -114,13 +114,13 @@ def _part(headers: dict[str, str], content: bytes) -> Part:
 
 def _parameters(header: str) -> dict[str, str]:
     """The `; key=value` parameters of a header, keys in lower case, values unquoted."""
-    found = {}
+    parameters = {}
     for key, value in _PARAMETER.findall(header):
         value = value.strip()
         if len(value) >= 2 and value[0] == value[-1] == '"':
             value = re.sub(r"\\(.)", r"\1", value[1:-1])
-        found[key.lower()] = value
-    return found
+        parameters[key.lower()] = value
+    return parameters
 
 
 def _check_charset(name: str | None) -> None:

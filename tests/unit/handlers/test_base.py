@@ -1,6 +1,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import torch
 
 from handlers.base import BaseHandler
 from handlers.errors import ModelError, RequestError
+from handlers.image_classifier import ImageClassifier
+from handlers.speech_recognizer import SpeechRecognizer
+from handlers.text_classifier import TextClassifier
 from tests.unit.handlers import archive
 
 
@@ -130,6 +134,13 @@ def test_one_bad_item_fails_its_request_alone(doubler):
     first, second = ask(doubler, bad, 5)
     assert (first[0], first[1]["type"]) == (422, "impossible")
     assert second == (200, {"value": 10})
+
+
+@pytest.mark.parametrize("handler", [ImageClassifier, TextClassifier, SpeechRecognizer])
+def test_a_task_overrides_nothing_private(handler):
+    private = {name for name in vars(BaseHandler) if re.fullmatch(r"_[a-z]\w*", name)}
+    assert private
+    assert not private & set(vars(handler))
 
 
 def test_describe(doubler):

@@ -314,6 +314,18 @@ def test_multilingual_weights_start_from_what_is_asked(
         worker.handler.preprocess(Request([data], {"language": ["de"]}))
 
 
+def test_a_handler_keeps_nothing_of_a_request(
+    worker: Worker, prompts: list[speech.Utterance]
+) -> None:
+    before = dict(vars(worker.handler))
+    streamed = body(prompts[0].path.read_bytes(), "audio/wav", X_Stream="true")
+    partial, whole = worker.stream(streamed)
+    assert partial.json()["segment"] == whole.json()["segments"][0]
+    after = vars(worker.handler)
+    assert set(after) == set(before)
+    assert all(after[name] is before[name] for name in before)
+
+
 def test_what_english_weights_do_may_be_said(
     worker: Worker, prompts: list[speech.Utterance]
 ) -> None:

@@ -1,0 +1,60 @@
+"""What models say about themselves, asked of real archives."""
+
+import pytest
+import torch
+
+from deploy.archive import mar
+from deploy.service import metadata
+from deploy.service.failure import Failure
+from deploy.service.models import Models
+from deploy.service.tensors import Tensor
+from tests.integration import countdown, quadrant
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    threads = torch.get_num_threads()
+    folder = tmp_path_factory.mktemp("metadata")
+    loaded = Models()
+    loaded.register(mar.seal(quadrant.make(folder / "artifacts"), folder / "store").path)
+    loaded.register(countdown.seal(folder / "artifacts", folder / "store"))
+    yield loaded
+    loaded.close()
+    torch.set_num_threads(threads)
+
+
+def test_tensors_are_those_of_the_handlers_schemas(models):
+    inputs, outputs = metadata.signature(models.get("quadrant"))
+    assert inputs == [Tensor("data", "BYTES", (-1,), [])]
+    assert outputs == [
+        Tensor("label", "BYTES", (-1, -1), []),
+        Tensor("index", "INT64", (-1, -1), []),
+        Tensor("probability", "FP32", (-1, -1), []),
+    ]
+    assert not metadata.takes_text(models.get("quadrant"))
+
+
+def test_a_handler_without_schemas_has_one_input_and_one_output(models):
+    model = models.get("countdown")
+    assert metadata.description(model)["input"] == {}
+    assert metadata.signature(model) == (
+        [Tensor("data", "BYTES", (-1,), [])],
+        [Tensor("output", "BYTES", (-1,), [])],
+    )
+
+
+def test_a_model_is_asked_once_and_answers_without_workers_from_then_on(models):
+    model = models.get("quadrant")
+    models.scale(model, 0)
+    try:
+        model.described = None
+        with pytest.raises(Failure, match="no worker of quadrant described it") as caught:
+            metadata.description(model)
+        assert caught.value.status == 500
+        models.scale(model, 1)
+        first = metadata.description(model)
+        assert first["name"] == "quadrant"
+        models.scale(model, 0)
+        assert metadata.description(model) is first
+    finally:
+        models.scale(model, 1)
