@@ -1,11 +1,26 @@
-"""Charts of the report page: inline SVG and CSS bars, no script, nothing fetched."""
+"""Geometry of the report page's charts; `templates/charts.html` draws them without a script."""
 
 import math
 from dataclasses import dataclass
-from html import escape
 
-_WIDTH, _HEIGHT = 400, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 14, 44
+_LETTER = 6.6  # how wide a letter is on average, in units of the viewBox
+_ORDER = ("trial", "best", "stage", "original", "final")  # later kinds are drawn over earlier ones
+_UNNAMED = ("trial", "best")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A plot's viewBox and the edges of what lies within its axes, in the same units."""
+
+    width: int = 400
+    height: int = 300
+    left: int = 50
+    right: int = 386
+    top: int = 14
+    bottom: int = 256
+
+
+FRAME = Frame()
 
 
 @dataclass(frozen=True)
@@ -20,14 +35,97 @@ class Point:
     y_text: str
 
 
+@dataclass(frozen=True)
+class Tick:
+    """A line of the grid: its x or y in the viewBox, and the number beside it."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Label:
+    """Words in a plot.
+
+    Attributes:
+        text: the words.
+        x: in the viewBox, of the edge that `anchor` names.
+        base: y of the base line.
+        anchor: `start` or `end`, as SVG's text-anchor.
+    """
+
+    text: str
+    x: float
+    base: float
+    anchor: str = "start"
+
+    @property
+    def left(self) -> float:
+        return self.x - (self.width if self.anchor == "end" else 0.0)
+
+    @property
+    def right(self) -> float:
+        return self.left + self.width
+
+    @property
+    def width(self) -> float:
+        """Roughly: fonts differ."""
+        return _LETTER * len(self.text)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The circle of a point in the viewBox; `title` is shown when the pointer rests on it."""
+
+    kind: str
+    x: float
+    y: float
+    radius: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The line that the gate draws: its y in the viewBox, and its label."""
+
+    at: float
+    label: Label
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """A plot of quality (linear) over cost (logarithmic), laid out.
+
+    Attributes:
+        title: read out by screen readers.
+        x_label: of the x axis.
+        frame: the viewBox.
+        x_ticks, y_ticks: of the axes.
+        front: x and y, in the viewBox, of the points that no other beats in both ways.
+        marks: the points, the most important last.
+        names: of the points that are not trials.
+        budget: None where there is no line to draw.
+    """
+
+    title: str
+    x_label: str
+    frame: Frame
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    front: list[tuple[float, float]]
+    marks: list[Mark]
+    names: list[Label]
+    budget: Budget | None
+
+
 def front(points: list[Point], higher_is_better: bool) -> list[Point]:
     """Points that no other beats in both ways (smaller x, better y), by rising x."""
     sign = 1 if higher_is_better else -1
-    kept: list[Point] = []
+    best: list[Point] = []
     for point in sorted(points, key=lambda p: (p.x, -sign * p.y)):
-        if not kept or sign * point.y > sign * kept[-1].y:
-            kept.append(point)
-    return kept
+        if not best or sign * point.y > sign * best[-1].y:
+            best.append(point)
+    return best
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -43,10 +141,10 @@ def _log_ticks(low: float, high: float) -> list[float]:
     """1, 2 and 5 times powers of ten between low and high, thinned to seven at most."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1, 2, 5), (1, 3), (1,)):
-        found = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
-        if len(found) <= 6:
+        ticks = [d * 10.0**p for p in powers for d in digits if low <= d * 10.0**p <= high]
+        if len(ticks) <= 6:
             break
-    return found
+    return ticks
 
 
 def plain(value: float) -> str:
@@ -63,8 +161,8 @@ def scatter(
     y_unit: str = "%",
     higher_is_better: bool = True,
     budget: float | None = None,
-) -> str:
-    """An SVG of quality (linear) over cost (logarithmic), its front as a line.
+) -> Scatter:
+    """Lay out quality (linear) over cost (logarithmic), its front as a line.
 
     Args:
         points: cost x above 0, quality y as it is printed.
@@ -82,90 +180,90 @@ def scatter(
 
     def px(x: float) -> float:
         share = (math.log10(x) - left) / (right - left)
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(FRAME.left + share * (FRAME.right - FRAME.left), 1)
 
     def py(y: float) -> float:
         share = (y - low) / (high - low)
-        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+        return round(FRAME.bottom - share * (FRAME.bottom - FRAME.top), 1)
 
-    bottom, end = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    parts = []
-    for tick in _ticks(low, high):
-        y = py(tick)
-        parts.append(f'<line class="axis" x1="{_LEFT}" y1="{y}" x2="{end}" y2="{y}"/>')
-        label = f"{plain(tick)}{escape(y_unit)}"
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>')
-    for tick in _log_ticks(10**left, 10**right):
-        x = px(tick)
-        parts.append(f'<line class="axis" x1="{x}" y1="{_TOP}" x2="{x}" y2="{bottom}"/>')
-        parts.append(f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{plain(tick)}</text>')
-    parts.append(
-        f'<text x="{(_LEFT + end) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-    )
+    places = [(point, px(point.x), py(point.y)) for point in points]
+    marks = [
+        Mark(
+            point.kind,
+            x,
+            y,
+            4 if point.kind in _UNNAMED else 5.5,
+            f"{point.name}: {y_label} {point.y_text}, {point.x_text}",
+        )
+        for point, x, y in sorted(places, key=lambda place: _ORDER.index(place[0].kind))
+    ]
+    line, labels = None, []
     if budget is not None:
-        y = py(budget)
-        above = y - 5 if higher_is_better else y + 14
-        parts.append(f'<line class="budget" x1="{_LEFT}" y1="{y}" x2="{end}" y2="{y}"/>')
-        parts.append(
-            f'<text class="limit" x="{end - 2}" y="{above}" text-anchor="end">budget</text>'
-        )
-    line = front(points, higher_is_better)
-    if len(line) > 1:
-        path = " ".join(f"{px(p.x)},{py(p.y)}" for p in line)
-        parts.append(f'<polyline class="front" points="{path}"/>')
-    order = ("trial", "best", "stage", "original", "final")
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda p: order.index(p.kind)):
-        x, y = px(point.x), py(point.y)
-        radius = 4 if point.kind in ("trial", "best") else 5.5
-        told = escape(f"{point.name}: {y_label} {point.y_text}, {point.x_text}")
-        parts.append(
-            f'<circle class="{point.kind}" cx="{x}" cy="{y}" r="{radius}">'
-            f"<title>{told}</title></circle>"
-        )
-    for point in sorted(points, key=lambda p: -order.index(p.kind)):
-        if point.kind not in ("trial", "best"):
-            obstacles = [(px(p.x), py(p.y)) for p in points if p is not point]
-            parts.append(_label(point, px(point.x), py(point.y), obstacles, taken))
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-        + "".join(parts)
-        + "</svg>"
+        label = _budget_label(py(budget), marks, higher_is_better)
+        line, labels = Budget(py(budget), label), [label]
+    names: list[Label] = []
+    for point, x, y in sorted(places, key=lambda place: -_ORDER.index(place[0].kind)):
+        if point.kind not in _UNNAMED:
+            others = [(ox, oy) for other, ox, oy in places if other is not point]
+            names.append(_name(point.name, x, y, others, [*labels, *names], line))
+    return Scatter(
+        title,
+        x_label,
+        FRAME,
+        [Tick(px(tick), plain(tick)) for tick in _log_ticks(10**left, 10**right)],
+        [Tick(py(tick), f"{plain(tick)}{y_unit}") for tick in _ticks(low, high)],
+        [(px(p.x), py(p.y)) for p in front(points, higher_is_better)],
+        marks,
+        names,
+        line,
     )
 
 
-def _label(
-    point: Point,
+def _budget_label(at: float, marks: list[Mark], higher_is_better: bool) -> Label:
+    """The budget line's label at an end and on a side of it, where it hides the fewest points."""
+    above, below = round(at - 5, 1), round(at + 14, 1)
+    sides = (above, below) if higher_is_better else (below, above)
+    ends = ((FRAME.right - 2.0, "end"), (FRAME.left + 2.0, "start"))
+    labels = [Label("budget", x, base, anchor) for x, anchor in ends for base in sides]
+    return min(labels, key=lambda label: _hidden(label, [(mark.x, mark.y) for mark in marks]))
+
+
+def _name(
+    name: str,
     x: float,
     y: float,
-    obstacles: list[tuple[float, float]],
-    taken: list[tuple[float, float, float]],
-) -> str:
-    """The point's name beside it, where it covers neither another point nor a label."""
-    name = point.name if len(point.name) <= 18 else point.name[:17] + "…"
-    width = 6.6 * len(name)
+    points: list[tuple[float, float]],
+    labels: list[Label],
+    budget: Budget | None,
+) -> Label:
+    """The name beside its point, where it covers no other point, no label and no budget line."""
+    name = name if len(name) <= 18 else name[:17] + "…"
+    width = Label(name, 0.0, 0.0).width
     places = [
-        (x - width / 2 + dx * (width / 2 + 10), y + 4 + dy)
+        Label(name, round(x - width / 2 + dx * (width / 2 + 10), 1), round(y + 4 + dy, 1))
         for dx, dy in ((1, 0), (-1, 0), (0, -12), (0, 14), (1, -12), (-1, -12), (1, 14), (-1, 14))
     ]
 
-    def cost(place: tuple[float, float]) -> float:
-        left, base = place
-        outside = max(0, _LEFT - left) + max(0, left + width - _WIDTH + _RIGHT)
-        outside += max(0, _TOP + 8 - base) + max(0, base - _HEIGHT + _BOTTOM)
-        hidden = sum(
-            left - 7 < ox < left + width + 7 and abs(oy - base + 4) < 11 for ox, oy in obstacles
-        )
+    def cost(label: Label) -> float:
+        outside = max(0, FRAME.left - label.left) + max(0, label.right - FRAME.right)
+        outside += max(0, FRAME.top + 8 - label.base) + max(0, label.base - FRAME.bottom)
         crossed = sum(
-            left < other + w and other < left + width and abs(b - base) < 13
-            for other, w, b in taken
+            label.left < other.right
+            and other.left < label.right
+            and abs(other.base - label.base) < 13
+            for other in labels
         )
-        return 10 * outside + 40 * hidden + 100 * crossed
+        struck = budget is not None and abs(budget.at - label.base + 4) < 8
+        return 10 * outside + 40 * _hidden(label, points) + 40 * struck + 100 * crossed
 
-    left, base = min(places, key=cost)
-    taken.append((left, width, base))
-    return f'<text class="name" x="{left:.1f}" y="{base:.1f}">{escape(name)}</text>'
+    return min(places, key=cost)
+
+
+def _hidden(label: Label, points: list[tuple[float, float]]) -> int:
+    """How many points the label covers."""
+    return sum(
+        label.left - 7 < x < label.right + 7 and abs(y - label.base + 4) < 11 for x, y in points
+    )
 
 
 @dataclass(frozen=True)
@@ -177,10 +275,38 @@ class Step:
     text: str
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A row with a bar.
+
+    Attributes:
+        name: of the row.
+        left, width: of the bar, in per cent of the row's track.
+        text: the value for people.
+        tone: `good`, `bad`, `total`, or empty for none of them.
+        note: smaller, before the value.
+    """
+
+    name: str
+    left: float
+    width: float
+    text: str
+    tone: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Waterfall:
+    """Bars under a title: the first and the last whole, those between only what they changed."""
+
+    title: str
+    bars: list[Bar]
+
+
 def waterfall(
     title: str, steps: list[Step], *, higher_is_better: bool, from_zero: bool = True
-) -> str:
-    """Rows of bars: the first and the last whole, those between only what they changed.
+) -> Waterfall:
+    """Lay out the bars of what every step changed.
 
     Args:
         title: above the rows.
@@ -193,24 +319,20 @@ def waterfall(
     start = 0.0 if from_zero else min(values) - 0.35 * (span or 1.0)
     end = max(values) + (0.0 if from_zero else 0.05 * (span or 1.0))
     scale = 100 / ((end - start) or 1.0)
-    rows = []
+    bars = []
     for number, step in enumerate(steps):
         before = steps[number - 1].value if number else start
         whole = number in (0, len(steps) - 1)
         low, high = (start, step.value) if whole else sorted((before, step.value))
         change, tone = "", "total" if number else ""
-        if 0 < number < len(steps) - 1:
+        if not whole:
             delta = step.value - before
             better = (delta > 0) == higher_is_better
             tone = "" if delta == 0 else "good" if better else "bad"
-            change = f'<small class="{tone}">{_change(before, step.value, from_zero)}</small> '
-        rows.append(
-            f'<div class="row"><span>{escape(step.name)}</span><span class="track">'
-            f'<i class="{tone}" style="left:{(low - start) * scale:.2f}%;'
-            f'width:{(high - low) * scale:.2f}%"></i></span>'
-            f"<span>{change}{escape(step.text)}</span></div>"
-        )
-    return f"<div><h3>{escape(title)}</h3>{''.join(rows)}</div>"
+            change = _change(before, step.value, from_zero)
+        left, width = round((low - start) * scale, 2), round((high - low) * scale, 2)
+        bars.append(Bar(step.name, left, width, step.text, tone, change))
+    return Waterfall(title, bars)
 
 
 def _change(before: float, after: float, relative: bool) -> str:
@@ -220,24 +342,15 @@ def _change(before: float, after: float, relative: bool) -> str:
     return f"{after - before:+.2f}"
 
 
-def diverging(name: str, delta: float, largest: float, text: str, note: str = "") -> str:
-    """A row whose bar leaves the middle to the right (better) or left (worse)."""
+def diverging(name: str, delta: float, largest: float, text: str, note: str) -> Bar:
+    """A bar that leaves the middle to the right (better) or left (worse); none for no change."""
     width = abs(delta) / (largest or 1.0) * 50
     left = 50.0 if delta >= 0 else 50 - width
     tone = "good" if delta > 0 else "bad" if delta < 0 else ""
-    bar = f'<i class="{tone}" style="left:{left:.2f}%;width:{width:.2f}%"></i>' if delta else ""
-    return (
-        f'<div class="row class"><span>{escape(name)}</span><span class="track">'
-        f'<u style="left:50%"></u>{bar}</span>'
-        f"<span><small>{escape(note)}</small> "
-        f'<span class="{tone}">{escape(text)}</span></span></div>'
-    )
+    return Bar(name, round(left, 2), round(width, 2), text, tone, note)
 
 
-def bar(name: str, value: float, largest: float, text: str) -> str:
-    """A row with a bar from zero."""
+def bar(name: str, value: float, largest: float, text: str) -> Bar:
+    """A bar from zero."""
     width = max(0.0, value) / (largest or 1.0) * 100
-    return (
-        f'<div class="row"><span>{escape(name)}</span><span class="track">'
-        f'<i style="left:0;width:{width:.2f}%"></i></span><span>{escape(text)}</span></div>'
-    )
+    return Bar(name, 0.0, round(width, 2), text)

@@ -1,33 +1,44 @@
 """The report page's plots: cost against quality, stage by stage, by layer, by class."""
 
-from html import escape
+from dataclasses import dataclass
 from typing import Any
 
 from optimize.evaluation.metrics import Metric
 from optimize.report import charts
-from optimize.report.charts import Point, Step
-from optimize.report.markup import (
-    cell,
-    milliseconds,
-    section,
-    table,
-)
+from optimize.report.charts import Bar, Point, Scatter, Step, Waterfall
+from optimize.report.formatting import cell, milliseconds
 from optimize.report.report import size
 
-MANY = 24
+MANY = 24  # rows that are shown at once; more are folded
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Quality against latency and against size.
+
+    Attributes:
+        plots: both.
+        key: the kinds of points in them, each with its name for people.
+        searched: whether trials of a search are among the points.
+    """
+
+    plots: list[Scatter]
+    key: list[tuple[str, str]]
+    searched: bool
 
 
 def _entries(report: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
     """(name, metrics, kind) of the original, the stages and the final model.
 
-    The last stage is the final model: it is drawn once, under the stage's name.
+    The last stage is the final model: it is drawn once, under the final model's name.
     """
-    found = [("original", report["original"], "original")]
-    found += [(stage["name"], stage, "stage") for stage in report["stages"][:-1]]
-    return [*found, ("final", report["final"], "final")]
+    entries = [("original", report["original"], "original")]
+    entries += [(stage["name"], stage, "stage") for stage in report["stages"][:-1]]
+    return [*entries, ("final", report["final"], "final")]
 
 
-def pareto(report: dict[str, Any]) -> str:
+def costs(report: dict[str, Any]) -> Costs:
+    """Every stage and search trial by latency and by size."""
     metric = Metric.of(report)
     before, scale = report["original"][metric.name], metric.scale
     limit = metric.after_losing(before, report["gate"]["max_drop"]) * scale
@@ -40,8 +51,8 @@ def pareto(report: dict[str, Any]) -> str:
         )
         timed = metrics.get("latency_ms", {}).get("batch1_threads1")
         if timed:
-            told = milliseconds(timed["p50"])
-            latency.append(Point(label, timed["p50"], value, kind, told, text))
+            p50 = timed["p50"]
+            latency.append(Point(label, p50, value, kind, milliseconds(p50), text))
     trials = [t for t in report.get("search", {}).get("points", []) if t.get("bytes")]
     for trial in trials:
         worth = metric.after_losing(before, trial["drop"])
@@ -49,57 +60,43 @@ def pareto(report: dict[str, Any]) -> str:
         kind = "best" if trial.get("front") else "trial"
         label = f"trial {trial['number']}"
         if trial.get("latency_ratio"):
-            took = trial["latency_ratio"] * base
-            latency.append(Point(label, took, value, kind, milliseconds(took), text))
-        told = size(trial["bytes"])
-        sizes.append(Point(label, trial["bytes"] / 1e6, value, kind, told, text))
+            p50 = trial["latency_ratio"] * base
+            latency.append(Point(label, p50, value, kind, milliseconds(p50), text))
+        sizes.append(Point(label, trial["bytes"] / 1e6, value, kind, size(trial["bytes"]), text))
     shown = [p.y for p in [*latency, *sizes]]
     # A budget far from every model would squeeze them into a corner.
     near = limit >= min(shown) - 3 * (max(shown) - min(shown) + 0.2)
-    plots = "".join(
-        f"<figure>{drawn}</figure>"
-        for drawn in (
-            charts.scatter(
-                points,
-                title=f"{metric.title} against {cost}",
-                x_label=axis,
-                y_label=metric.name,
-                y_unit=metric.unit,
-                higher_is_better=metric.higher_is_better,
-                budget=limit if near else None,
-            )
-            for points, cost, axis in (
-                (latency, "latency", "ms for one input, one thread (log scale)"),
-                (sizes, "file size", "file size, MB (log scale)"),
-            )
+    plots = [
+        charts.scatter(
+            points,
+            title=f"{metric.title} against {cost}",
+            x_label=axis,
+            y_label=metric.name,
+            y_unit=metric.unit,
+            higher_is_better=metric.higher_is_better,
+            budget=limit if near else None,
         )
-    )
-    kinds = [("original", "original"), ("stage", "after a stage"), ("final", "final")]
+        for points, cost, axis in (
+            (latency, "latency", "ms for one input, one thread (log scale)"),
+            (sizes, "file size", "file size, MB (log scale)"),
+        )
+    ]
+    key = [("original", "original"), ("stage", "after a stage"), ("final", "final")]
     if not report["stages"][:-1]:
-        del kinds[1]
+        del key[1]
     if trials:
-        kinds += [("best", "search trial on the front"), ("trial", "other search trial")]
-    key = "".join(f'<span class="{kind}">{text}</span>' for kind, text in kinds)
-    way = "Up" if metric.higher_is_better else "Down"
-    unit = " in per cent" if metric.unit == "%" else ""
-    lead = f"{metric.title}{unit}. {way} and to the left is better; the line joins the models "
-    lead += "that no other beats in both ways."
-    if trials:
-        lead += " Search trials were judged on the validation split."
-    return section(
-        f"{metric.title} against cost",
-        lead,
-        f'<div class="pair">{plots}</div><div class="key soft">{key}</div>',
-    )
+        key += [("best", "search trial on the front"), ("trial", "other search trial")]
+    return Costs(plots, key, bool(trials))
 
 
-def waterfalls(report: dict[str, Any]) -> str:
+def waterfalls(report: dict[str, Any]) -> list[Waterfall]:
+    """What each stage changed in quality, size and, where it was measured, latency."""
     metric = Metric.of(report)
     stages = [(s["name"], s) for s in report["stages"]]
     if not stages:
-        return ""
+        return []
     entries = [("original", report["original"]), *stages, ("final", report["final"])]
-    parts = [
+    drawn = [
         charts.waterfall(
             metric.title,
             [
@@ -121,41 +118,44 @@ def waterfalls(report: dict[str, Any]) -> str:
         if "batch1_threads1" in m.get("latency_ms", {})
     ]
     if len(timed) > 2:
-        parts.append(
+        drawn.append(
             charts.waterfall(
                 "Latency, one input, one thread",
                 [Step(n, value, milliseconds(value)) for n, value in timed],
                 higher_is_better=False,
             )
         )
-    lead = (
-        "Each bar is what a stage changed, measured on the same held-out samples; the first and "
-        f"last bars are the totals. The {metric.title.lower()} axis does not start at zero."
-    )
-    return section("Stage by stage", lead, f'<div class="falls">{"".join(parts)}</div>')
+    return drawn
 
 
-def sensitivity(report: dict[str, Any]) -> str:
-    """A table per stage that measured layers one by one: rows of a name and numbers."""
-    parts = []
+@dataclass(frozen=True)
+class Sensitivity:
+    """What compressing single layers cost in one stage: bars of the worst, a table of all."""
+
+    name: str
+    bars: list[Bar]
+    head: list[str]
+    rows: list[list[str]]
+
+
+def sensitivity(report: dict[str, Any]) -> list[Sensitivity]:
+    """One for each stage that measured layers one by one: rows of a name and numbers."""
+    stages = []
     for stage in report["stages"]:
         rows = stage.get("details", {}).get("sensitivity")
         if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
             continue
         keys = list(rows[0])
+        head = [key.replace("_", " ") for key in keys]
         cells = [[cell(row.get(key)) for key in keys] for row in rows]
-        listed = table([escape(key.replace("_", " ")) for key in keys], cells)
-        listed = f"<details><summary>all {len(rows)} figures</summary>{listed}</details>"
-        parts.append(f"<div><h3>{escape(stage['name'])}</h3>{_drops(rows)}{listed}</div>")
-    lead = "What the metric loses when one layer alone is compressed, the costliest first."
-    body = f'<div class="falls">{"".join(parts)}</div>'
-    return section("Sensitivity by layer", lead, body) if parts else ""
+        stages.append(Sensitivity(stage["name"], _drops(rows), head, cells))
+    return stages
 
 
-def _drops(rows: list[dict[str, Any]]) -> str:
+def _drops(rows: list[dict[str, Any]]) -> list[Bar]:
     """Bars of the rows that have a number named `drop`, the dozen largest."""
     if not all(isinstance(row.get("drop"), int | float) for row in rows):
-        return ""
+        return []
     worst = sorted(rows, key=lambda row: -row["drop"])[:12]
     largest = max(abs(row["drop"]) for row in worst)
     names = [
@@ -163,38 +163,41 @@ def _drops(rows: list[dict[str, Any]]) -> str:
         + (f" at {row['ratio']}" if "ratio" in row else "")
         for row in worst
     ]
-    return "".join(
+    return [
         charts.bar(name, row["drop"], largest, f"{row['drop'] * 100:+.2f} points")
         for name, row in zip(names, worst, strict=True)
-    )
+    ]
 
 
-def per_class(report: dict[str, Any]) -> str:
+@dataclass(frozen=True)
+class Classes:
+    """Accuracy by class: the largest changes, the changes after them, and classes without one."""
+
+    changed: list[Bar]
+    more: list[Bar]
+    same: list[Bar]
+
+
+def per_class(report: dict[str, Any]) -> Classes | None:
+    """Accuracy within each class before and after; None where it was not measured."""
     labels = report["data"]["labels"]
     before, after = (report[k].get("per_class") for k in ("original", "final"))
     if not before or not after or len(before) != len(after):
-        return ""
+        return None
     rows = []
     for number, (then, now) in enumerate(zip(before, after, strict=True)):
         if then is not None and now is not None:
             label = labels[number] if number < len(labels) else str(number)
             rows.append((now - then, str(label), then, now))
     if not rows:
-        return ""
+        return None
     rows.sort(key=lambda row: row[0])
     largest = max(abs(row[0]) for row in rows)
-    drawn = [
+    bars = [
         charts.diverging(
             label, delta, largest, f"{delta * 100:+.1f}", f"{then * 100:.1f} → {now * 100:.1f}%"
         )
         for delta, label, then, now in rows
     ]
-    changed = [row for row, (delta, *_) in zip(drawn, rows, strict=True) if delta]
-    same = [row for row, (delta, *_) in zip(drawn, rows, strict=True) if not delta]
-    body = "".join(changed[:MANY])
-    for folded, what in ((changed[MANY:], "more classes"), (same, "classes as before")):
-        if folded:
-            rest = "".join(folded)
-            body += f"<details><summary>{len(folded)} {what}</summary>{rest}</details>"
-    lead = "Accuracy within each class before and after, in points, the largest loss first."
-    return section("Class by class", lead, body)
+    changed = [bar for bar in bars if bar.tone]
+    return Classes(changed[:MANY], changed[MANY:], [bar for bar in bars if not bar.tone])

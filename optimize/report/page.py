@@ -1,29 +1,29 @@
 """`report.html`: the report as one self-contained page, for people.
 
 Everything on it comes from `report.json`; nothing is fetched and nothing runs: one file of HTML,
-CSS and SVG, in light and dark, for screens from a phone's width up.
+CSS and SVG, in light and dark, for screens from a phone's width up. This module gathers the
+values; `templates/page.html` says where they stand.
 """
 
-import string
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from optimize.evaluation.metrics import Metric
 from optimize.report import figures
-from optimize.report.markup import (
-    cell,
-    count,
-    milliseconds,
-    percent,
-    section,
-    table,
-    times,
-)
+from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
 
-TEMPLATE = Path(__file__).with_name("page.html")
+_TEMPLATES = Environment(
+    loader=PackageLoader("optimize.report"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 
 
 def write(folder: Path, report: dict[str, Any]) -> Path:
@@ -39,31 +39,92 @@ def write(folder: Path, report: dict[str, Any]) -> Path:
 
 def render(report: dict[str, Any]) -> str:
     """The page of a report that fits `report.schema.json`."""
-    sections = (
-        _head,
-        _tiles,
-        _before_after,
-        figures.pareto,
-        figures.waterfalls,
-        figures.sensitivity,
-        figures.per_class,
-        _controls,
-        _exports,
-        _trials,
-        _evidence,
-    )
-    template = string.Template(TEMPLATE.read_text(encoding="utf-8"))
-    body = "\n".join(part for part in (draw(report) for draw in sections) if part)
-    return template.substitute(title=escape(f"{report['recipe']}: report"), body=body)
-
-
-def _points(report: dict[str, Any]) -> str:
-    """The metric's change, coloured: -0.66 points."""
     metric = Metric.of(report)
+    return _TEMPLATES.get_template("page.html").render(
+        report=report,
+        metric=metric,
+        created=report["created"].replace("T", " ")[:16],
+        gate=_gate(report, metric),
+        tiles=_tiles(report, metric),
+        before_after=_before_after(report, metric),
+        costs=figures.costs(report),
+        waterfalls=figures.waterfalls(report),
+        sensitivity=figures.sensitivity(report),
+        classes=figures.per_class(report),
+        controls=_controls(report, metric),
+        exports=_exports(report, metric),
+        search=report.get("search"),
+        trials=_trials(report),
+        many=figures.MANY,
+        evidence=_evidence(report),
+        command=report.get("command"),
+    )
+
+
+def _amount(metric: Metric, difference: float) -> str:
+    """A difference without its sign: `0.66 points`."""
+    return metric.change(abs(difference)).lstrip("+")
+
+
+def _gate(report: dict[str, Any], metric: Metric) -> dict[str, str]:
+    """The budget, and what was lost of it."""
+    gate = report["gate"]
+    budget = f"at most {_amount(metric, gate['max_drop'])} of {metric.name} may be lost"
+    if gate["min_agreement"]:
+        budget += f", agreement at least {percent(gate['min_agreement'])}"
+    drop = round(gate["drop"] * metric.scale, metric.digits)
+    lost = f"{_amount(metric, gate['drop'])} {'lost' if drop > 0 else 'gained'}"
+    return {
+        "budget": budget,
+        "lost": lost if drop else "nothing lost",
+        "samples": f"{report['final']['samples']:,}",
+    }
+
+
+def _change(report: dict[str, Any], metric: Metric) -> Text:
+    """The metric's change: -0.66 points."""
     before, after = (report[entry][metric.name] for entry in ("original", "final"))
     lost = round(metric.lost(before, after) * metric.scale, metric.digits)
     tone = "" if lost == 0 else "bad" if lost > 0 else "good"
-    return f'<span class="{tone}">{metric.change(after - before)}</span>'
+    return Text(metric.change(after - before), tone)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A figure of the final model, and how it compares with the original's."""
+
+    label: str
+    value: str
+    note: str
+    change: Text | None = None
+
+
+def _tiles(report: dict[str, Any], metric: Metric) -> list[Tile]:
+    original, final = report["original"], report["final"]
+    before, after = original[metric.name], final[metric.name]
+    then = original["latency_ms"]["batch1_threads1"]["p50"]
+    now = final["latency_ms"]["batch1_threads1"]["p50"]
+    return [
+        Tile(
+            metric.title,
+            metric.text(after),
+            f"from {metric.text(before)}",
+            _change(report, metric),
+        ),
+        Tile(
+            "File",
+            size(final["bytes"]),
+            f"from {size(original['bytes'])}",
+            times(original["bytes"], final["bytes"], "smaller", "larger"),
+        ),
+        Tile(
+            "Latency, one request",
+            milliseconds(now),
+            f"from {milliseconds(then)}",
+            times(then, now, "faster", "slower"),
+        ),
+        Tile("Agreement", percent(final["agreement"]), "same answer as the original"),
+    ]
 
 
 def _configuration(key: str) -> tuple[str, str]:
@@ -72,81 +133,23 @@ def _configuration(key: str) -> tuple[str, str]:
     return batch, threads
 
 
-def _head(report: dict[str, Any]) -> str:
-    gate, metric = report["gate"], Metric.of(report)
-    word = "passed" if gate["passed"] else "failed"
-    mark = "✓" if gate["passed"] else "✗"
-    budget = f"at most {metric.change(gate['max_drop']).lstrip('+')} of {metric.name} may be lost"
-    if gate["min_agreement"]:
-        budget += f", agreement at least {percent(gate['min_agreement'])}"
-    task = report["task"].replace("_", " ")
-    return (
-        f"<header><h1>{escape(report['recipe'])}</h1>"
-        f'<p class="soft">{escape(task)} · {escape(report["data"]["name"])} · '
-        f"{escape(report['created'].replace('T', ' ')[:16])} UTC</p></header>"
-        f'<section class="verdict {word}"><span class="mark" aria-hidden="true">{mark}</span>'
-        f"<div><b>Gate {word}</b><p>{escape(gate['reason'])}</p>"
-        f'<p class="soft">Budget: {budget}. Measured: {metric.change(gate["drop"])} lost on '
-        f"{report['final']['samples']:,} held-out samples.</p></div></section>"
-    )
+def _timing(latency: dict[str, float]) -> Text:
+    return Text(milliseconds(latency["p50"]), note=f"p95 {milliseconds(latency['p95'])[:-3]}")
 
 
-def _tiles(report: dict[str, Any]) -> str:
+def _before_after(report: dict[str, Any], metric: Metric) -> list[list[str | Text]]:
     original, final = report["original"], report["final"]
-    metric = Metric.of(report)
-    before, after = original[metric.name], final[metric.name]
-    then = original["latency_ms"]["batch1_threads1"]["p50"]
-    now = final["latency_ms"]["batch1_threads1"]["p50"]
-    tiles = [
-        (metric.title, metric.text(after), f"from {metric.text(before)}, {_points(report)}"),
-        (
-            "File",
-            size(final["bytes"]),
-            f"from {size(original['bytes'])}, "
-            f"{times(original['bytes'], final['bytes'], 'smaller', 'larger')}",
-        ),
-        (
-            "Latency, one request",
-            milliseconds(now),
-            f"from {milliseconds(then)}, {times(then, now, 'faster', 'slower')}",
-        ),
-        ("Agreement", percent(final["agreement"]), "same answer as the original"),
-    ]
-    return (
-        '<div class="tiles">'
-        + "".join(
-            f'<div class="tile"><span class="soft">{label}</span><b>{value}</b>'
-            f'<span class="soft">{note}</span></div>'
-            for label, value, note in tiles
-        )
-        + "</div>"
-    )
 
-
-def _timing(found: dict[str, float]) -> str:
-    return f"{milliseconds(found['p50'])}<small>p95 {milliseconds(found['p95'])[:-3]}</small>"
-
-
-def _before_after(report: dict[str, Any]) -> str:
-    original, final = report["original"], report["final"]
-    metric = Metric.of(report)
-
-    def score(row: dict[str, Any]) -> str:
+    def score(row: dict[str, Any]) -> Text:
         low, high = (f"{end * metric.scale:.{metric.digits}f}" for end in row["ci95"])
-        return f"{metric.text(row[metric.name])}<small>{low}&ndash;{high}</small>"
+        return Text(metric.text(row[metric.name]), note=f"{low}–{high}")  # noqa: RUF001
 
-    rows = [
-        [f"{metric.title}, 95% interval", score(original), score(final), _points(report)],
+    rows: list[list[str | Text]] = [
+        [f"{metric.title}, 95% interval", score(original), score(final), _change(report, metric)],
     ]
     for key, label in (("parameters", "Parameters"), ("macs", "Multiply-adds")):
-        rows.append(
-            [
-                label,
-                count(original[key]),
-                count(final[key]),
-                times(original[key], final[key], "fewer", "more") if original[key] else "",
-            ]
-        )
+        change = times(original[key], final[key], "fewer", "more") if original[key] else ""
+        rows.append([label, count(original[key]), count(final[key]), change])
     rows.append(
         [
             "File",
@@ -155,99 +158,74 @@ def _before_after(report: dict[str, Any]) -> str:
             times(original["bytes"], final["bytes"], "smaller", "larger"),
         ]
     )
-    for key, found in final["latency_ms"].items():
+    for key, now in final["latency_ms"].items():
         if key not in original["latency_ms"]:
             continue
         batch, threads = _configuration(key)
         then = original["latency_ms"][key]
         label = f"Latency, batch {batch}, {threads} thread{'s' * (threads != '1')}"
-        rows.append(
-            [
-                label,
-                _timing(then),
-                _timing(found),
-                times(then["p50"], found["p50"], "faster", "slower"),
-            ]
-        )
-    lead = (
-        "The original runs as eager float32; both models took turns in one run, each in a "
-        "process of its own. Latencies are medians of one call with the whole batch; p95: nineteen "
-        "of twenty calls were faster."
-    )
-    return section(
-        "Before and after", lead, table(["", "Original", "Final", "Change"], rows, "change")
-    )
+        change = times(then["p50"], now["p50"], "faster", "slower")
+        rows.append([label, _timing(then), _timing(now), change])
+    return rows
 
 
-def _controls(report: dict[str, Any]) -> str:
+_CONTROLS = {
+    "undistilled": "the student trained without a teacher",
+    "scratch": "the final shape trained from scratch",
+}
+
+
+def _controls(report: dict[str, Any], metric: Metric) -> list[list[str]]:
     if not report["controls"]:
-        return ""
-    told = {
-        "undistilled": "the student trained without a teacher",
-        "scratch": "the final shape trained from scratch",
-    }
-    metric = Metric.of(report)
+        return []
     rows = [["final model", metric.text(report["final"][metric.name])]]
     for control in report["controls"]:
-        name = told.get(control["name"], control["name"])
-        rows.append([escape(name), metric.text(control[metric.name])])
-    lead = "Models trained on the labels alone, with as many epochs."
-    head = ["", metric.title]
-    return section("What the chain is worth", lead, table(head, rows))
+        name = _CONTROLS.get(control["name"], control["name"])
+        rows.append([name, metric.text(control[metric.name])])
+    return rows
 
 
-def _exports(report: dict[str, Any]) -> str:
+def _exports(report: dict[str, Any], metric: Metric) -> list[list[str]]:
     rows = []
-    metric = Metric.of(report)
-    for name, found in report["exports"].items():
-        parity, score, ratio = (found.get(k) for k in ("parity", metric.name, "latency_ratio"))
+    for name, export in report["exports"].items():
+        parity, score, ratio = (export.get(k) for k in ("parity", metric.name, "latency_ratio"))
         rows.append(
             [
-                escape(name),
-                escape(str(found.get("file", ""))),
-                size(found["bytes"]) if "bytes" in found else "",
+                name,
+                str(export.get("file", "")),
+                size(export["bytes"]) if "bytes" in export else "",
                 f"{parity:.2g}" if isinstance(parity, float) else cell(parity),
                 metric.text(score) if isinstance(score, float) else cell(score),
                 f"{ratio:.2f}x" if isinstance(ratio, float) else cell(ratio),
             ]
         )
-    head = ["Format", "File", "Size", "Parity error", metric.title, "Latency to model.pt"]
-    return section("Exports", "", table(head, rows)) if rows else ""
+    return rows
 
 
-def _trials(report: dict[str, Any]) -> str:
+def _trials(report: dict[str, Any]) -> list[list[str]]:
+    """The trials of a search, those on the front first."""
     search = report.get("search")
     if not search:
-        return ""
+        return []
     rows = []
     for trial in sorted(search["points"], key=lambda t: (not t.get("front"), t["number"])):
         measured = bool(trial.get("bytes"))
         marks = ["front"] * bool(trial.get("front"))
         marks += ["chosen"] * (trial["number"] == search.get("chosen"))
-        state = ", ".join(marks) or trial["state"]
         rows.append(
             [
                 f"{trial['number']}",
                 f"{-trial['drop'] * 100:+.2f}" if measured else "",
                 size(trial["bytes"]) if measured else "",
                 f"{1 / trial['latency_ratio']:.1f}x" if trial.get("latency_ratio") else "",
-                escape(state),
-                escape(trial["stages"]),
+                ", ".join(marks) or trial["state"],
+                trial["stages"],
             ]
         )
-    drawn = table(["Trial", "Points", "File", "Speed", "", "Stages"], rows, "last-text")
-    if len(rows) > figures.MANY:
-        drawn = f"<details><summary>{len(rows)} trials</summary>{drawn}</details>"
-    ended = "finished" if search["finished"] else "was cut short"
-    lead = (
-        f"The search for the best {escape(search['objective'])} {ended} after "
-        f"{len(search['points'])} trials. Points and speed are against the original, "
-        "on the validation split."
-    )
-    return section("Search", lead, drawn)
+    return rows
 
 
-def _evidence(report: dict[str, Any]) -> str:
+def _evidence(report: dict[str, Any]) -> list[tuple[str, str]]:
     data, machine = report["data"], report["machine"]
     sizes = ", ".join(f"{data[k]:,} {k}" for k in ("train", "validation", "test") if data[k])
     features = ", ".join(machine["features"])
@@ -263,13 +241,8 @@ def _evidence(report: dict[str, Any]) -> str:
     for stage in report["stages"]:
         left = stage.get("details", {}).get("left_in_float")
         if left:
-            told = (
-                ", ".join(f"{k} ({v})" for k, v in left.items()) if isinstance(left, dict) else left
-            )
-            rows.append((f"Left in float by {stage['name']}", str(told)))
-    listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in rows)
-    command = report.get("command")
-    again = ""
-    if command:
-        again = f'<h3 style="margin-top:1rem">Reproduce</h3><pre>{escape(command)}</pre>'
-    return section("Evidence", "", f"<dl>{listed}</dl>{again}")
+            layers = left
+            if isinstance(left, dict):
+                layers = ", ".join(f"{layer} ({reason})" for layer, reason in left.items())
+            rows.append((f"Left in float by {stage['name']}", str(layers)))
+    return rows

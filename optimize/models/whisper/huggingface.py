@@ -6,25 +6,16 @@ older folders, from `config.json`.
 """
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from optimize.errors import DataError
 from optimize.models.whisper.checkpoint import Checkpoint, Spec
-
-_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-}
-_MAX_HEADER = 100_000_000
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -34,47 +25,23 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         DataError: missing, cut short, or not safetensors.
     """
     try:
-        with path.open("rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            if size > _MAX_HEADER:
-                raise ValueError("header too long")
-            header = json.loads(stream.read(size))
-            body = bytearray(stream.read())
-        header.pop("__metadata__", None)
-        found = {}
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            dtype, count = _TYPES[entry["dtype"]], 1
-            for length in entry["shape"]:
-                count *= length
-            if not 0 <= begin <= end <= len(body) or end - begin != count * dtype.itemsize:
-                raise ValueError(f"{name} lies outside the file")
-            if count == 0:
-                tensor = torch.empty(entry["shape"], dtype=dtype)
-            else:
-                tensor = torch.frombuffer(body, dtype=dtype, count=count, offset=begin)
-            tensor = tensor.reshape(entry["shape"])
-            found[name] = tensor.float() if tensor.is_floating_point() else tensor
-        return found
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        struct.error,
-    ) as error:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is not a safetensors file that can be read: {error}") from error
+    return {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in weights.items()
+    }
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        merged: dict[str, Tensor] = {}
+        shards = sorted(set(_json(index)["weight_map"].values()))
+        weights: dict[str, Tensor] = {}
         for shard in shards:
-            merged.update(read_safetensors(folder / shard))
-        return merged
+            weights.update(read_safetensors(folder / shard))
+        return weights
     if (folder / "model.safetensors").is_file():
         return read_safetensors(folder / "model.safetensors")
     pickled = folder / "pytorch_model.bin"

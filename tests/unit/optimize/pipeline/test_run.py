@@ -13,7 +13,7 @@ from optimize.evaluation import accuracy
 from optimize.evaluation.cost import parameters
 from optimize.pruning.prune import widths
 from optimize.recipe import schema
-from optimize.report import markup, page, report
+from optimize.report import formatting, page, report
 from optimize.run import run
 from optimize.tasks import registry
 from optimize.tasks.base import Stage, State
@@ -69,7 +69,7 @@ def test_the_page_says_what_the_report_says(artifact: Path) -> None:
     for entry in (found["original"], *found["stages"], found["final"]):
         assert f"{entry['accuracy'] * 100:.2f}%" in text
         assert report.size(entry["bytes"]) in text
-        assert markup.milliseconds(entry["latency_ms"]["batch1_threads1"]["p50"]) in text
+        assert formatting.milliseconds(entry["latency_ms"]["batch1_threads1"]["p50"]) in text
     assert found["command"] in text and found["command"].endswith("small.yaml")
 
 

@@ -10,9 +10,9 @@ from optimize.tasks.speech import WORD_ERROR_RATE
 from tests.unit.optimize.report.reports import metrics, report
 
 
-def saved(folder: Path, found: Any) -> Path:
+def saved(folder: Path, evidence: Any) -> Path:
     folder.mkdir()
-    (folder / "report.json").write_text(json.dumps(found), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(evidence), encoding="utf-8")
     return folder
 
 

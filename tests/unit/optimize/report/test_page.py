@@ -60,8 +60,8 @@ class Outline(HTMLParser):
             self.words += data + " "
 
 
-def outline(found: dict[str, Any]) -> Outline:
-    read = Outline(page.render(found))
+def outline(evidence: dict[str, Any]) -> Outline:
+    read = Outline(page.render(evidence))
     assert read.open == []
     return read
 
@@ -87,32 +87,50 @@ def test_it_asks_nothing_of_the_network() -> None:
     assert ("content", policy) in read.attributes
 
 
-EVIL = '<script>alert("1")</script>&\'$body'
+EVIL = '<script>alert("1")</script>&\'{{ report }}{% raw %}'
 
 
 def test_whatever_a_report_says_is_text() -> None:
-    found = report()
-    found["recipe"] = found["command"] = EVIL
-    found["data"].update(name=EVIL, source=EVIL, labels=[EVIL] * 3, notes=[EVIL])
-    found["stages"][0]["name"] = found["controls"][0]["name"] = EVIL
-    found["stages"][0]["details"] = {"left_in_float": {EVIL: EVIL}, "sensitivity": [{EVIL: EVIL}]}
-    found["machine"].update(processor=EVIL, features=[EVIL])
-    found["versions"]["torch"] = found["gate"]["reason"] = EVIL
-    found["exports"] = {EVIL: {"file": EVIL, "bytes": 3, "parity": EVIL}}
-    found["search"] = copy.deepcopy(SEARCH)
-    found["search"]["objective"] = found["search"]["points"][0]["stages"] = EVIL
-    read = outline(found)
+    evidence = report()
+    evidence["recipe"] = evidence["command"] = EVIL
+    evidence["data"].update(name=EVIL, source=EVIL, labels=[EVIL] * 3, notes=[EVIL])
+    evidence["stages"][0]["name"] = evidence["controls"][0]["name"] = EVIL
+    evidence["stages"][0]["details"] = {
+        "left_in_float": {EVIL: EVIL},
+        "sensitivity": [{EVIL: EVIL}],
+    }
+    evidence["machine"].update(processor=EVIL, features=[EVIL])
+    evidence["versions"]["torch"] = evidence["gate"]["reason"] = EVIL
+    evidence["exports"] = {EVIL: {"file": EVIL, "bytes": 3, "parity": EVIL}}
+    evidence["search"] = copy.deepcopy(SEARCH)
+    evidence["search"]["objective"] = evidence["search"]["points"][0]["stages"] = EVIL
+    read = outline(evidence)
     assert "script" not in read.seen
     assert read.words.count(EVIL) >= 15
-    assert 'alert("1")' not in page.render(found)
+    assert 'alert("1")' not in page.render(evidence)
 
 
 def test_a_failed_gate_is_said_first() -> None:
-    found = report()
-    found["gate"].update(passed=False, drop=0.05, reason="accuracy lost 0.0500")
-    words = outline(found).words
+    evidence = report()
+    evidence["gate"].update(passed=False, drop=0.05, reason="accuracy lost 0.0500")
+    words = outline(evidence).words
     assert words.index("Gate failed") < words.index("accuracy lost 0.0500") < words.index("92.57%")
     assert "Gate passed" not in words
+
+
+@pytest.mark.parametrize(
+    ("drop", "words"),
+    [
+        (0.0059, "0.59 points lost"),
+        (-0.0059, "0.59 points gained"),
+        (0.00004, "nothing lost"),
+        (-0.00004, "nothing lost"),
+    ],
+)
+def test_a_loss_reads_as_a_loss(drop: float, words: str) -> None:
+    evidence = report()
+    evidence["gate"]["drop"] = drop
+    assert f"Measured: {words} on 1,234 held-out samples." in outline(evidence).words
 
 
 def test_trials_are_drawn_and_listed() -> None:
@@ -125,29 +143,34 @@ def test_trials_are_drawn_and_listed() -> None:
 
 
 def test_sensitivity_exports_and_what_stayed_in_float_are_shown() -> None:
-    found = report()
-    found["stages"][2]["details"] = {
+    evidence = report()
+    evidence["stages"][2]["details"] = {
         "sensitivity": [{"layer": "conv1", "drop": 0.0123}, {"layer": "head", "drop": -0.001}],
         "left_in_float": {"attention": "no int8 kernel"},
     }
-    found["exports"] = {
+    evidence["exports"] = {
         "onnx": {"file": "exports/model.onnx", "bytes": 52_123, "parity": 0.0001, "samples": 10,
                  "accuracy": 0.9246, "latency_ratio": 1.5, "versions": {}}
     }  # fmt: skip
-    words = outline(found).words
+    words = outline(evidence).words
     for word in ("conv1", "+1.23 points", "attention", "no int8 kernel", "exports/model.onnx",
                  "52.1 KB", "92.46%", "1.50x"):  # fmt: skip
         assert word in words, word
 
 
 def test_word_errors_have_no_classes_and_less_is_better() -> None:
-    found = report()
-    for entry in (found["original"], found["final"], *found["stages"], *found["controls"]):
+    evidence = report()
+    for entry in (
+        evidence["original"],
+        evidence["final"],
+        *evidence["stages"],
+        *evidence["controls"],
+    ):
         entry["wer"] = 1 - entry.pop("accuracy")
         entry.pop("per_class", None)
-    found["gate"]["metric"], found["metric"] = "wer", WORD_ERROR_RATE.to_json()
-    found["exports"] = {"onnx": {"file": "exports/onnx/encoder.onnx", "wer": 0.0417}}
-    text = page.render(found)
+    evidence["gate"]["metric"], evidence["metric"] = "wer", WORD_ERROR_RATE.to_json()
+    evidence["exports"] = {"onnx": {"file": "exports/onnx/encoder.onnx", "wer": 0.0417}}
+    text = page.render(evidence)
     assert "<th>Word error rate</th>" in text.replace(' scope="col"', "") and "4.17%" in text
     assert "Word error rate" in text and "Class by class" not in text
     assert '<span class="bad">+0.59 points</span>' in text
@@ -156,29 +179,29 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
 
 @pytest.mark.parametrize(("metric", "title"), [("macro_f1", "Macro F1"), ("auroc", "AUROC")])
 def test_the_gates_own_metric_is_shown_and_more_is_better(metric: str, title: str) -> None:
-    found = report()
-    shown = [found["original"], found["final"], *found["stages"], *found["controls"]]
+    evidence = report()
+    shown = [evidence["original"], evidence["final"], *evidence["stages"], *evidence["controls"]]
     for number, part in enumerate(shown):
         part |= {metric: 0.7 + number / 100}
-    found["gate"]["metric"], found["metric"] = metric, METRICS[metric].to_json()
-    outline = Outline(page.render(found))
+    evidence["gate"]["metric"], evidence["metric"] = metric, METRICS[metric].to_json()
+    outline = Outline(page.render(evidence))
     assert title in outline.words and "70.00" in outline.words
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_few_stages_and_equal_figures_still_draw(count: int) -> None:
     same = metrics(0.5, 1000, 1.0)
-    found = report(original=same, final=same, controls=[])
-    found["stages"] = [{"name": "only", **same}] * count
-    assert "50.00%" in outline(found).words
+    evidence = report(original=same, final=same, controls=[])
+    evidence["stages"] = [{"name": "only", **same}] * count
+    assert "50.00%" in outline(evidence).words
 
 
 def test_a_thousand_classes_are_folded() -> None:
-    found = report()
-    found["data"]["labels"] = [f"class {n}" for n in range(1000)]
-    found["original"]["per_class"] = [0.5] * 1000
-    found["final"]["per_class"] = [0.5 + (n % 7 - 3) / 100 for n in range(1000)]
-    read = outline(found)
+    evidence = report()
+    evidence["data"]["labels"] = [f"class {n}" for n in range(1000)]
+    evidence["original"]["per_class"] = [0.5] * 1000
+    evidence["final"]["per_class"] = [0.5 + (n % 7 - 3) / 100 for n in range(1000)]
+    read = outline(evidence)
     assert read.seen.count("details") == 2
     assert "class 999" in read.words
 

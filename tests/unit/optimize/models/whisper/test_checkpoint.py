@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from optimize.errors import DataError
 from optimize.models.whisper import find
@@ -21,13 +22,13 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_both_formats_give_the_weights_and_the_spec(folder: Path) -> None:
-    found = find.find(str(folder))
-    assert found.spec == reference.SPEC
-    assert found.tokenizer == folder / "tokenizer.json"
-    assert set(found.weights) == set(WEIGHTS)
+    checkpoint = find.find(str(folder))
+    assert checkpoint.spec == reference.SPEC
+    assert checkpoint.tokenizer == folder / "tokenizer.json"
+    assert set(checkpoint.weights) == set(WEIGHTS)
     for name, tensor in WEIGHTS.items():
-        assert found.weights[name].dtype == torch.float32
-        assert torch.equal(found.weights[name], tensor.half().float()), name
+        assert checkpoint.weights[name].dtype == torch.float32
+        assert torch.equal(checkpoint.weights[name], tensor.half().float()), name
 
 
 def test_a_file_cut_anywhere_is_refused(folder: Path) -> None:
@@ -37,6 +38,44 @@ def test_a_file_cut_anywhere_is_refused(folder: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(DataError, match="model"):
             find.find(str(folder))
+
+
+def shards(folder: Path) -> list[Path]:
+    """Split a folder's weights over two files and an index, as `save_pretrained` does."""
+    whole = folder / "model.safetensors"
+    weights = load_file(whole)
+    names = sorted(weights)
+    parts = {
+        "model-00001-of-00002.safetensors": names[::2],
+        "model-00002-of-00002.safetensors": names[1::2],
+    }
+    for file, part in parts.items():
+        save_file({name: weights[name] for name in part}, folder / file)
+    weight_map = {name: file for file, part in parts.items() for name in part}
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    whole.unlink()
+    return [folder / file for file in parts]
+
+
+def test_shards_are_read_as_one(tmp_path: Path) -> None:
+    reference.write_huggingface(tmp_path / "model", WEIGHTS)
+    whole = find.find(str(tmp_path / "model")).weights
+    shards(tmp_path / "model")
+    weights = find.find(str(tmp_path / "model")).weights
+    assert weights.keys() == whole.keys()
+    assert all(torch.equal(weights[name], whole[name]) for name in whole)
+
+
+def test_a_shard_that_is_missing_or_cut_is_named(tmp_path: Path) -> None:
+    reference.write_huggingface(tmp_path / "model", WEIGHTS)
+    _, second = shards(tmp_path / "model")
+    second.write_bytes(second.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"{second.name} is not a safetensors file"):
+        find.find(str(tmp_path / "model"))
+    second.unlink()
+    with pytest.raises(DataError, match=f"{second.name} is not a safetensors file"):
+        find.find(str(tmp_path / "model"))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
