@@ -219,7 +219,10 @@ def controls(recipe: Recipe, dataset: Dataset, final: nn.Module) -> dict[str, nn
         return found
     options: DistillStage = stage.options
     plain = TrainOptions(
-        options.epochs, options.batch_size, options.learning_rate, options.weight_decay
+        options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
     )
     torch.manual_seed(recipe.seed)
     student = build_model(options.student, dataset, recipe.folder)

@@ -6,7 +6,7 @@ The same code runs alone, in several processes under `torchrun`, and on GPUs.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,7 @@ class FineTuneOptions(TrainerOptions):
     """
 
     epochs: float = 1.0
+    _: KW_ONLY
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.1

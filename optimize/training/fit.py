@@ -4,7 +4,7 @@ The same code runs alone, in several processes under `torchrun`, and on GPUs.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ class TrainOptions(TrainerOptions):
     """
 
     epochs: float = 5.0
+    _: KW_ONLY
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
