@@ -23,7 +23,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TrainOptions(TrainerOptions):
-    """How to train on images: the one-cycle schedule (Smith 2018), and what all training takes.
+    """How to train on images: one-cycle schedule (Smith 2018), beside what all training takes.
 
     Attributes:
         batch_size: images per step, over all processes together.
