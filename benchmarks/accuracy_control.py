@@ -6,8 +6,8 @@ validation split; the drop that is reported is on the test split, which none has
 """
 
 import argparse
+import functools
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import accuracy_control_inc
+from optimize.evaluation import timer
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "accuracy_control.json"
@@ -188,13 +189,7 @@ def serve(folder: Path, name: str, engine: str) -> None:
             answer: Any = right / len(y)
         else:
             batch, seconds = job
-            piece, times = inputs[:batch], []
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end or len(times) < 5:
-                start = time.perf_counter()
-                call(piece)
-                times.append(time.perf_counter() - start)
-            answer = statistics.median(times)
+            answer = timer.burst([functools.partial(call, inputs[:batch])], seconds)
         print("answer", json.dumps(answer), flush=True)
 
 
@@ -208,14 +203,19 @@ class _Contestant:
             cwd=ROOT,
         )
 
-    def ask(self, job: Any) -> float:
+    def ask(self, job: Any) -> Any:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         for line in self.process.stdout:
             if line.startswith("answer "):
-                return float(json.loads(line[7:]))
+                return json.loads(line[7:])
         raise RuntimeError("a contestant stopped")
+
+    def turn(self, batch: int, seconds: float) -> list[float]:
+        """Seconds of each call of a turn."""
+        times: list[float] = self.ask([batch, seconds])
+        return times
 
     def close(self) -> None:
         self.process.communicate(timeout=20)
@@ -253,13 +253,9 @@ def compare(artifact: Path, max_drop: float, peers_python: str) -> dict[str, Any
             for name, racer in racers.items():
                 rows[name]["accuracy"] = racer.ask("accuracy")
             for batch in (1, 8):
-                times: dict[str, list[float]] = {name: [] for name in racers}
-                for number in range(ROUNDS + 1):
-                    for name, racer in racers.items():
-                        median = racer.ask([batch, SECONDS])
-                        times[name] += [median] if number else []  # the first round warms up
-                for name, values in times.items():
-                    rows[name][f"ms_batch{batch}"] = round(1e3 * statistics.median(values), 4)
+                turns = {n: functools.partial(r.turn, batch) for n, r in racers.items()}
+                for name, times in timer.by_turns(turns, ROUNDS, SECONDS).items():
+                    rows[name][f"ms_batch{batch}"] = timer.percentiles(times)["p50"]
         finally:
             for racer in racers.values():
                 racer.close()

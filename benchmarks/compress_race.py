@@ -4,12 +4,12 @@
 functions here start such processes and race them.
 """
 
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ def serve(model: str, contestant: str, batch: int, threads: int, work: Path) -> 
     import compress_zoo
     import torch
 
+    from optimize.evaluation import timer
+
     torch.set_num_threads(threads)
     entry = compress_zoo.ZOO[model]
     suffix, _, load = compress_contestants.CONTESTANTS[contestant]
@@ -40,18 +42,17 @@ def serve(model: str, contestant: str, batch: int, threads: int, work: Path) -> 
         given = compress_zoo.load(model, work)
     with torch.inference_mode():
         call = load(given, work / f"{model}{suffix}", threads, timed[0], entry.varied)
-        for _ in range(4):
+
+        def run() -> None:
             for x in timed:
                 call(x)
+
+        for _ in range(4):
+            run()
         print("ready", flush=True)
         for line in sys.stdin:
-            until, times = time.perf_counter() + float(line), []
-            while len(times) < 2 or time.perf_counter() < until:
-                start = time.perf_counter()
-                for x in timed:
-                    call(x)
-                times.append((time.perf_counter() - start) * 1e3 / len(timed))
-            print(json.dumps(times), flush=True)
+            times = timer.burst([run], float(line))
+            print(json.dumps([1e3 * seconds / len(timed) for seconds in times]), flush=True)
 
 
 def spawn(
@@ -152,6 +153,8 @@ def walk(model: str, threads: int, work: Path) -> None:
     import compress_zoo
     import torch
 
+    from optimize.evaluation import timer
+
     torch.set_num_threads(threads)
     entry = compress_zoo.ZOO[model]
     suffix, _, load = compress_contestants.CONTESTANTS["ours"]
@@ -161,15 +164,11 @@ def walk(model: str, threads: int, work: Path) -> None:
     with torch.inference_mode():
         call = load(torch.nn.Identity(), work / f"{model}{suffix}", threads, inputs, False)
         for batch in GRID:
-            x, times = inputs[:batch], []
+            x = inputs[:batch]
             for _ in range(3):
                 call(x)
-            until = time.perf_counter() + BURST
-            while len(times) < 3 or time.perf_counter() < until:
-                start = time.perf_counter()
-                call(x)
-                times.append((time.perf_counter() - start) * 1e3)
-            found[batch] = statistics.median(sorted(times)[: (len(times) + 1) // 2]) / batch
+            times = timer.burst([functools.partial(call, x)], BURST)
+            found[batch] = 1e3 * statistics.median(sorted(times)[: (len(times) + 1) // 2]) / batch
     print(json.dumps(found), flush=True)
 
 

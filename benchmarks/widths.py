@@ -4,15 +4,15 @@
 turns at one thread; 1.00 is the best width of 64 and less.
 """
 
+import functools
 import json
 import statistics
-import time
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from optimize.evaluation import environment
+from optimize.evaluation import environment, timer
 from optimize.lowering import lower_int8
 
 RESULT = Path(__file__).resolve().parent / "results" / "widths.json"
@@ -38,17 +38,17 @@ def measure(engine: str) -> dict[int, float]:
         with torch.no_grad():
             traced = torch.jit.freeze(torch.jit.trace(lowered, x, check_trace=False))
         built[width] = (traced, x)
-    times: dict[int, list[float]] = {width: [] for width in WIDTHS}
     with torch.inference_mode():
-        for _ in range(ROUNDS):
-            for width, (model, x) in built.items():
-                model(x), model(x)
-                start = time.perf_counter()
-                for _ in range(10):
-                    model(x)
-                times[width].append((time.perf_counter() - start) / 10)
+        times = timer.by_turns(
+            {
+                str(width): functools.partial(timer.burst, [functools.partial(model, x)])
+                for width, (model, x) in built.items()
+            },
+            ROUNDS,
+            seconds=0.03,
+        )
     work = {width: 3 * BATCH * SIDE * SIDE * width * width * 9 for width in WIDTHS}
-    return {w: 1e12 * statistics.median(times[w]) / work[w] for w in WIDTHS}
+    return {w: 1e12 * statistics.median(times[str(w)]) / work[w] for w in WIDTHS}
 
 
 def main() -> None:

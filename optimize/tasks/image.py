@@ -199,7 +199,10 @@ class ImageClassification(Task[Dataset, Tensor]):
             return {}
         options: image_stages.DistillStage = stage.options
         plain = TrainOptions(
-            options.epochs, options.batch_size, options.learning_rate, options.weight_decay
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
         )
         torch.manual_seed(recipe.seed)
         student = build_model(options.student, data, recipe.folder)

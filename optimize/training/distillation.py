@@ -14,7 +14,7 @@ from optimize.training.fit import Loss, TrainOptions, fit
 from optimize.training.trainer import History
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DistillOptions(TrainOptions):
     """How to distil.
 
@@ -86,7 +86,7 @@ def distill(
         options: see `DistillOptions`.
         seed: of shuffling and augmentation.
         title: shown on the progress bar.
-        validation, progress, history, freeze_norm: as `optimize.train.fit` takes them.
+        validation, progress, history, freeze_norm: as `optimize.training.fit.fit` takes them.
 
     Raises:
         DataError: `patience` without a validation split.

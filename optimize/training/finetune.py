@@ -6,7 +6,7 @@ The same code runs alone, in several processes under `torchrun`, and on GPUs.
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,9 @@ StepLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class FineTuneOptions(TrainerOptions):
-    """How to fine-tune (Devlin et al. 2019, Mosbach et al. 2021): what all training takes, and
+    """How to fine-tune (Devlin et al. 2019, Mosbach et al. 2021), beside what all training takes.
+
+    A pass sees one window of every text, drawn anew.
 
     Attributes:
         warmup: share of the steps in which the learning rate rises linearly to its peak, before
@@ -44,11 +46,10 @@ class FineTuneOptions(TrainerOptions):
         batch_texts: most texts of a batch.
         balance: repeat the texts of smaller sources, so that every source counts about as much
             as the largest.
-
-    A pass sees one window of every text, drawn anew.
     """
 
     epochs: float = 1.0
+    _: KW_ONLY
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.1

@@ -4,7 +4,7 @@ The same code runs alone, in several processes under `torchrun`, and on GPUs.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TrainOptions(TrainerOptions):
-    """How to train on images: the one-cycle schedule (Smith 2018), and what all training takes.
+    """How to train on images: one-cycle schedule (Smith 2018), beside what all training takes.
 
     Attributes:
         batch_size: images per step, over all processes together.
@@ -31,6 +31,7 @@ class TrainOptions(TrainerOptions):
     """
 
     epochs: float = 5.0
+    _: KW_ONLY
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05

@@ -6,7 +6,7 @@ loss: `optimize.training.fit` and `optimize.training.finetune` bring these.
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -43,6 +43,7 @@ class TrainerOptions:
     """
 
     epochs: float = 1.0
+    _: KW_ONLY
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     label_smoothing: float = 0.0

@@ -24,7 +24,7 @@ from optimize.training.trainer import autocast
 from optimize.utils.bars import bar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TransferOptions(FineTuneOptions):
     """How to distil.
 

@@ -43,7 +43,7 @@ class Ended(ChildError):
 
 
 class TimedOut(ChildError):
-    """There is no answer yet: `gave no answer within 600 s`."""
+    """It took too long and was ended: `gave no answer within 600 s`."""
 
 
 class Child:
@@ -95,7 +95,7 @@ class Child:
         Raises:
             Failed: answering it raised; the child can be asked again.
             Ended: the process ended.
-            TimedOut: it took longer than `seconds`.
+            TimedOut: it took longer than `seconds`; the process is ended.
         """
         try:
             self._pipe.send(question)
@@ -110,6 +110,9 @@ class Child:
             good, value = self._pipe.recv()
         except (EOFError, ConnectionResetError) as error:
             raise Ended(self._end()) from error
+        except (KeyboardInterrupt, TimedOut):
+            self._process.kill()  # busy as it is, it would not see that its pipe is closed
+            raise
         if not good:
             raise Failed(value)
         return value

@@ -1,18 +1,21 @@
 """The check itself: what it lets through and what it refuses, and why."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optimize.errors import ExportRefused
 from optimize.evaluation.metrics import ACCURACY
 from optimize.export import check
 from optimize.export.formats.base import FLOAT32, INT8
+from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Subject
 from optimize.tasks.speech import WORD_ERROR_RATE
+from optimize.utils import pickles
 
 
 def test_the_error_is_in_units_of_the_usual_answer() -> None:
@@ -126,3 +129,32 @@ def test_accuracy_is_of_the_run_that_is_given(pictures: Exportable) -> None:
     wrong = pictures.evaluate({"model": shifted})
     assert wrong["accuracy"] < 0.2
     assert wrong["agreement"] == 0
+
+
+def test_latency_ratios_are_of_files_in_processes_by_turns(
+    pictures: Exportable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No time is asserted but that sixty times the arithmetic is no faster."""
+
+    class Slow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = pictures.subjects[0].module
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            for _ in range(60):
+                answer = self.model(pixels)
+            return answer
+
+    monkeypatch.setattr(check, "ROUNDS", 2)
+    subject = pictures.subjects[0]
+    pickles.save(subject.module, tmp_path / "fast.pt")
+    pickles.save(Slow(), tmp_path / "slow.pt")
+    with (
+        Runner("eager", tmp_path / "fast.pt") as fast,
+        Runner("eager", tmp_path / "slow.pt") as slow,
+    ):
+        others = {"slow": {subject.name: slow}}
+        ratios = check.latency_ratios(pictures, {subject.name: fast}, others)
+    assert set(ratios) == {"slow"} and set(ratios["slow"]) == {"batch 1", "batch 8"}
+    assert all(0 < ratio < 1 for ratio in ratios["slow"].values())

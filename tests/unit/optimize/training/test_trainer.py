@@ -22,6 +22,13 @@ def test_images_and_texts_take_the_same_options(kind: type[TrainerOptions]) -> N
         assert getattr(kind(), name) == getattr(TrainerOptions(), name)
 
 
+@pytest.mark.parametrize("kind", [TrainOptions, FineTuneOptions, TransferOptions])
+def test_only_epochs_go_without_a_name(kind: type[TrainerOptions]) -> None:
+    assert kind(7).epochs == 7
+    with pytest.raises(TypeError, match="positional"):
+        kind(7, 64)  # type: ignore[misc]
+
+
 def test_precision_is_what_was_asked_for() -> None:
     layer, x = nn.Linear(8, 8), torch.ones(2, 8)
     with autocast("bf16"):

@@ -82,11 +82,15 @@ def test_one_that_has_ended_is_told_when_it_is_asked() -> None:
             running.ask(1)
 
 
-def test_no_answer_in_time_is_told() -> None:
-    with Child(MODULE, "one") as running:
-        with pytest.raises(TimedOut, match=r"^gave no answer within 0 s$"):
-            running.ask("sleep", seconds=0.1)
-        running._process.kill()
+def test_one_that_takes_too_long_is_ended_at_once() -> None:
+    start = time.monotonic()
+    with (
+        pytest.raises(TimedOut, match=r"^gave no answer within 0 s$"),
+        Child(MODULE, "one") as running,
+    ):
+        running.ask("sleep", seconds=0.1)
+    assert running._process.returncode == -signal.SIGKILL
+    assert time.monotonic() - start < 30  # of 60 that it would sleep
 
 
 if __name__ == "__main__":
