@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from optimize.errors import ModelError, OptionError
-from optimize.models import models
+from optimize.evaluation.cost import macs, parameters
 from optimize.models.architectures import resnet
+from optimize.models.check import check
 from optimize.models.sources import huggingface, timm
 from optimize.models.sources import torchscript as foreign
+from optimize.models.sources.names import resolve
 from optimize.recipe.reader import Named
 from optimize.utils import pickles, torchscript, torchvision_shim
 
@@ -36,7 +38,7 @@ PIXELS = torch.randint(0, 255, (2, 1, 28, 28), generator=torch.Generator().manua
     ],
 )
 def test_what_a_bare_name_means(name: str, kind: str, option: str | None) -> None:
-    found = models.resolve(Named(name, {}, ("recipe.yaml", 3)))
+    found = resolve(Named(name, {}, ("recipe.yaml", 3)))
     assert found.name == kind and found.where == ("recipe.yaml", 3)
     assert found.options == ({} if option is None else {"name": option})
 
@@ -49,7 +51,7 @@ def test_a_timm_model_brings_its_normalisation() -> None:
     with torch.no_grad():
         expected = model.body((pixels.float() - model.mean) / model.std)
         assert torch.equal(model(pixels), expected)
-    models.check(model, "timm", pixels, 7)
+    check(model, "timm", pixels, 7)
 
 
 def test_what_timm_does_not_know_is_explained() -> None:
@@ -90,8 +92,8 @@ def test_a_torchscript_file_is_a_model(saved: tuple[nn.Module, Path], tmp_path: 
     with torch.no_grad():
         torch.testing.assert_close(model(PIXELS), source(PIXELS))
     # Freezing folds batch norm into convolutions: a little less than in the source.
-    assert 0.9 < models.parameters(model) / models.parameters(source) < 1
-    assert models.macs(model, PIXELS[:1]) == models.macs(source, PIXELS[:1])
+    assert 0.9 < parameters(model) / parameters(source) < 1
+    assert macs(model, PIXELS[:1]) == macs(source, PIXELS[:1])
     pickles.save(model, tmp_path / "again.pt")
     again = pickles.load(tmp_path / "again.pt")
     with torch.no_grad():
@@ -105,7 +107,7 @@ def test_a_file_of_floats_takes_its_normalisation(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(built(PIXELS), model((PIXELS.float() - 100) / 50))
     with pytest.raises(ModelError, match="takes uint8"):
-        models.check(foreign.build("model.pt", folder=tmp_path), "model.pt", PIXELS, 3)
+        check(foreign.build("model.pt", folder=tmp_path), "model.pt", PIXELS, 3)
 
 
 def test_without_source_only_a_student_can_be_made(saved: tuple[nn.Module, Path]) -> None:
@@ -158,9 +160,9 @@ class Pixels(nn.Module):
 )
 def test_a_model_of_another_shape_is_refused(model: nn.Module, word: str) -> None:
     with pytest.raises(ModelError, match=f"(?s){word}") as caught:
-        models.check(model, "mine.py:build", PIXELS, 3)
+        check(model, "mine.py:build", PIXELS, 3)
     assert "forward(pixels)" in str(caught.value)
-    models.check(Pixels((3,)), "mine.py:build", PIXELS, 3)
+    check(Pixels((3,)), "mine.py:build", PIXELS, 3)
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
@@ -203,8 +205,8 @@ def test_a_hugging_face_folder_answers_as_transformers_does(hub_folder: Path) ->
 
 def test_other_classes_get_a_new_head_and_one_channel_is_repeated(hub_folder: Path) -> None:
     model = huggingface.build(str(hub_folder), classes=3, channels=1)
-    models.check(model, "small", PIXELS, 3)
+    check(model, "small", PIXELS, 3)
     bare = hub_folder.parent / "bare"
     bare.mkdir()
     (bare / "config.json").write_text((hub_folder / "config.json").read_text())
-    models.check(huggingface.build(str(bare), classes=4), "bare", PIXELS, 4)
+    check(huggingface.build(str(bare), classes=4), "bare", PIXELS, 4)

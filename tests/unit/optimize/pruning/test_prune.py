@@ -8,8 +8,9 @@ from torch import nn
 from optimize.data.dataset import Dataset
 from optimize.errors import ModelError, OptionError
 from optimize.evaluation import accuracy
-from optimize.models import models
+from optimize.evaluation.cost import macs, parameters
 from optimize.models.architectures import convnet, resnet
+from optimize.models.normalized import Normalized
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
@@ -33,8 +34,8 @@ def test_tensors_really_shrink(importance: str, scope: str) -> None:
     before, after = widths(model), widths(pruned)
     assert all(after[name] <= before[name] for name in before)
     assert all(after[name] % 16 == 0 for name in list(after)[:-1])
-    assert models.parameters(pruned) < models.parameters(model)
-    assert models.macs(pruned, EXAMPLE) < models.macs(model, EXAMPLE)
+    assert parameters(pruned) < parameters(model)
+    assert macs(pruned, EXAMPLE) < macs(model, EXAMPLE)
     assert list(after.values())[-1] == 10
     assert pruned(EXAMPLE.repeat(3, 1, 1, 1)).shape == (3, 10)
 
@@ -48,7 +49,7 @@ def test_shortcuts_keep_fitting() -> None:
     model = resnet.build(10, width=32, blocks=1)
     pruned = prune(model, EXAMPLE, PruneOptions(0.5, round_to=8))
     assert pruned(EXAMPLE).shape == (1, 10)
-    assert models.parameters(pruned) < 0.5 * models.parameters(model)
+    assert parameters(pruned) < 0.5 * parameters(model)
 
 
 def test_the_given_model_is_left_alone(trained: nn.Module, dataset: Dataset) -> None:
@@ -201,7 +202,7 @@ def test_kept_layers_keep_their_width(trained: nn.Module) -> None:
 )
 @pytest.mark.filterwarnings("ignore:structure. weights")
 def test_options_that_do_not_fit_are_refused(options: PruneOptions, word: str) -> None:
-    plain = models.Normalized(
+    plain = Normalized(
         nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 676, 10)), 0, 1
     )
     with pytest.raises(OptionError, match=word) as caught:
