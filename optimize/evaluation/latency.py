@@ -5,7 +5,6 @@ allocator; the two take turns in short rounds, so that a noisy machine slows bot
 """
 
 import json
-import logging
 import os
 import statistics
 import subprocess
@@ -20,8 +19,6 @@ import torch
 from optimize.errors import ModelError
 from optimize.utils import pickles
 from optimize.utils.bars import bar
-
-logger = logging.getLogger(__name__)
 
 ROUNDS = 10
 ROUND_SECONDS = 0.12
@@ -62,9 +59,6 @@ class _Runner:
             text=True,
             cwd=Path(__file__).resolve().parents[2],
             env={**os.environ, **MALLOC, "OMP_NUM_THREADS": str(threads)},
-        )
-        logger.debug(
-            "measures %s on %d threads in process %d", self.path, threads, self.process.pid
         )
 
     def run(self, batch: int, seconds: float) -> list[float]:

@@ -4,7 +4,6 @@ These libraries change torch and each other when they are imported (torchax alon
 ExecuTorch fail), write to the screen, and some can end the process.
 """
 
-import logging
 import os
 import subprocess
 import sys
@@ -14,8 +13,6 @@ from pathlib import Path
 from optimize.errors import ExportRefused
 from optimize.export.subject import Subject
 from optimize.utils import pickles
-
-logger = logging.getLogger(__name__)
 
 SECONDS = 1800
 
@@ -32,7 +29,6 @@ def convert(name: str, subject: Subject, path: Path, precision: str) -> None:
         sent, told = Path(scratch) / "subject.pt", Path(scratch) / "error.txt"
         pickles.save(subject, sent)
         command = [sys.executable, "-W", "ignore", "-m", "optimize.export.convert"]
-        logger.debug("converts %s to %s, %s, in a process", subject.name, name, precision)
         try:
             ran = subprocess.run(
                 [*command, name, precision, str(sent), str(path.absolute()), str(told)],

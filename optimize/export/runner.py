@@ -4,7 +4,6 @@ The parent sends arrays over a pipe and gets arrays, or seconds, back. The proce
 one core, so that every runtime has one thread's worth of time.
 """
 
-import logging
 import os
 import signal
 import subprocess
@@ -21,8 +20,6 @@ from torch import Tensor, from_numpy
 
 from optimize.errors import ExportRefused
 from optimize.evaluation.latency import MALLOC
-
-logger = logging.getLogger(__name__)
 
 START_SECONDS = 600
 CALL_SECONDS = 600
@@ -47,7 +44,6 @@ class Runner:
             env={**os.environ, **MALLOC, **QUIET, "OMP_NUM_THREADS": "1"},
         )
         child.close()
-        logger.debug("runs %s as %s in process %d", path, kind, self._process.pid)
         try:
             self._answer(START_SECONDS)
         except ExportRefused:
