@@ -58,7 +58,9 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as ended:
         main(["squeeze"])
     assert ended.value.code == 2
-    assert "invalid choice: 'squeeze'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "invalid choice: 'squeeze' (choose from" in error
+    assert "'run'" in error and "'serve'" in error
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +109,11 @@ def test_what_is_there_already_stays(tmp_path: Path) -> None:
     workplace.write(tmp_path)
     assert (tmp_path / "config.properties").read_text() == "mine"
     assert workplace.write(tmp_path) == []
+
+
+def test_init_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'config.properties'}\n")
 
 
 @pytest.mark.parametrize("verbose", [True, False])
