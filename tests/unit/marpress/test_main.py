@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,23 @@ def test_verbose_logs_to_standard_error(tmp_path: Path, verbose: bool) -> None:
     assert done.stdout.startswith("path ")
     assert ("DEBUG deploy.archive.mar: packs model.pt, " in done.stderr) is verbose
     assert bool(done.stderr) is verbose
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_verbose_shows_the_recipe_as_it_was_read(tmp_path: Path, verbose: bool) -> None:
+    recipe = (ROOT / "recipes" / "fashion.yaml").read_text()
+    (tmp_path / "fashion.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "marpress", "run", str(tmp_path / "fashion.yaml")]
+    command += ["--set", f"data.fashion_mnist.path={tmp_path}", "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, *(["--verbose"] if verbose else [])],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    assert ("DEBUG optimize: Recipe(name='fashion'" in done.stderr) is verbose
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert (len(done.stderr.splitlines()) == 1) is not verbose
