@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m deploy") -> i
 def _log_to_stderr() -> None:
     """Show what this program logs, and other packages' warnings; for `--verbose`."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(True)
     for package in ("deploy", "handlers"):
         logging.getLogger(package).setLevel(logging.DEBUG)
 

@@ -1,6 +1,5 @@
 """Errors a person can cause or meet while deploying, each with the exit code that says so."""
 
-DONE = 0
 REFUSED = 1
 BAD_INPUT = 2
 GATE_FAILED = 3

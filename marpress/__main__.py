@@ -32,20 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     command = words[0] if words else ""
+    if command == "init":
+        return _init(words[1:])
     if command in OPTIMIZE:
-        return _main("optimize", words)
+        return _hand_over("optimize", words)
     if command in DEPLOY:
-        return _main("deploy", words)
-    return _own(words)
-
-
-def _main(package: str, words: list[str]) -> int:
-    """Hand over to a package's own command line."""
-    code: int = importlib.import_module(f"{package}.__main__").main(words, prog="marpress")
-    return code
-
-
-def _own(words: list[str]) -> int:
+        return _hand_over("deploy", words)
     parser = argparse.ArgumentParser(
         prog="marpress",
         usage="marpress [-h] [--version] COMMAND ...",
@@ -53,13 +45,24 @@ def _own(words: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"marpress {marpress.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    init = commands.add_parser("init", help=argparse.SUPPRESS)
-    init.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: this one")
-    arguments = parser.parse_args(words)
-    for path in workplace.write(arguments.folder):
+    parser.add_argument("command", choices=("init", *OPTIMIZE, *DEPLOY), help=argparse.SUPPRESS)
+    parser.parse_args(words)  # ends here: with help, the version, or what is wrong
+    return 2
+
+
+def _init(words: list[str]) -> int:
+    text = "Write config.properties, recipes/ and model_store/; what is there already stays."
+    parser = argparse.ArgumentParser(prog="marpress init", description=text)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: this one")
+    for path in workplace.write(parser.parse_args(words).folder):
         print(path)
     return 0
+
+
+def _hand_over(package: str, words: list[str]) -> int:
+    """Run a package's own command line."""
+    code: int = importlib.import_module(f"{package}.__main__").main(words, prog="marpress")
+    return code
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from optimize.errors import OptimizeError
 
+logger = logging.getLogger("optimize")
+
 EXIT_CODES = """exit codes: 0 the gate passed; 2 a bad recipe or command; 3 the accuracy budget was
 missed (the artefact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
 6 the saved file does not answer as the module; 7 no space or permission; 8 an exported file
@@ -75,6 +77,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
         return
     checked = read_recipe(arguments.recipe, arguments.set)
+    logger.debug("%r", checked)
     with distributed.joined():
         run(checked, arguments.output, resume=arguments.resume, say=say)
 
@@ -96,6 +99,7 @@ def _show(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
 def _log_to_stderr() -> None:
     """Show what this program logs, and other packages' warnings; for `--verbose`."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(True)
     for package in ("optimize", "handlers"):
         logging.getLogger(package).setLevel(logging.DEBUG)
 

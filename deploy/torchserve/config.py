@@ -19,7 +19,6 @@ class Config:
     management: str
     metrics: str
     ports: dict[str, int]
-    model_api: bool
     tokens: bool
 
 
@@ -48,7 +47,6 @@ def read(path: Path) -> Config:
     return Config(
         path=path,
         ports=ports,
-        model_api=values.get("enable_model_api", "false").lower() == "true",
         tokens=values.get("disable_token_authorization", "false").lower() != "true",
         **addresses,
     )

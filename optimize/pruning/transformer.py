@@ -1,4 +1,4 @@
-"""Structured pruning of transformers: heads, feed-forward neurons, whole layers.
+"""Structured pruning of transformers: heads and feed-forward neurons.
 
 Works on plain modules: a `Block` says which linear layers belong together, whatever model they
 come from. A head is a run of columns of the output projection, a neuron a column of the second
@@ -9,7 +9,6 @@ backward pass over real data (Michel et al. 2019 for heads, Molchanov et al. 201
 """
 
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -169,25 +168,3 @@ def prune(blocks: Sequence[Block], importance: Importance, *, heads: int, neuron
         kept = best(of_neurons, neurons)
         keep_rows(block.fc1, kept)
         keep_columns(block.fc2, kept)
-
-
-def layer_influence(states: Sequence[Tensor]) -> Tensor:
-    """How far each layer turns its input: 1 - mean cosine (Men et al. 2024), float `[layers]`.
-
-    Args:
-        states: hidden states before the first layer and after each, each `[..., width]`.
-    """
-    turned = [
-        1 - torch.cosine_similarity(a.float(), b.float(), dim=-1).mean()
-        for a, b in itertools.pairwise(states)
-    ]
-    return torch.stack(turned)
-
-
-def drop_layers(layers: nn.ModuleList, influence: Tensor, keep: int) -> nn.ModuleList:
-    """The `keep` layers of the greatest influence, in their order; the last always stays."""
-    if not 1 <= keep <= len(layers):
-        raise ValueError(f"keep from 1 to {len(layers)} layers, not {keep}")
-    ranked = influence.clone()
-    ranked[-1] = float("inf")
-    return nn.ModuleList(layers[int(i)] for i in best(ranked, keep))

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from optimize.errors import StorageError
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -29,6 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
         if aside.is_dir() and path.exists():
             shutil.rmtree(path)
         aside.replace(path)
+        logger.debug("wrote %s", path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(f"no space left to write {path}; free some and run again") from error

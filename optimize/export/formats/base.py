@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -107,8 +106,3 @@ def arrays(predict: Callable[..., Any]) -> Run:
 def versions(form: Format) -> dict[str, str]:
     """Versions of torch and of the packages that made and ran a file."""
     return {name: importlib.metadata.version(name) for name in ("torch", *form.PACKAGES)}
-
-
-def as_float(array: Array) -> Array:
-    """Half precision to float32, the rest as it is."""
-    return array.astype(np.float32) if array.dtype == np.float16 else array

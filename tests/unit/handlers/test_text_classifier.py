@@ -61,7 +61,7 @@ def chances(answer: Answer | dict[str, Any]) -> dict[str, float]:
 
 def test_plain_text_and_json_mean_the_same(worker: Worker) -> None:
     text = "a warm , funny and honest film ."
-    requests = (
+    asked = (
         plain(text),
         sent({"text": text}),
         sent({"data": text}),
@@ -69,8 +69,8 @@ def test_plain_text_and_json_mean_the_same(worker: Worker) -> None:
         sent([text]),
         body(text.encode(), "application/octet-stream"),
     )
-    # One at a time: with some instruction sets a row's last bit depends on its place in a batch.
-    answers = [worker.predict(request)[0] for request in requests]
+    # One by one: a kernel may round the last digit otherwise for another batch size.
+    answers = [worker.predict(request)[0] for request in asked]
     assert [a.status for a in answers] == [200] * 6
     first = chances(answers[0])
     assert sum(first.values()) == pytest.approx(1)

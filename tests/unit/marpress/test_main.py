@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,7 +59,9 @@ def test_an_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit) as ended:
         main(["squeeze"])
     assert ended.value.code == 2
-    assert "invalid choice: 'squeeze'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "invalid choice: 'squeeze' (choose from" in error
+    assert "'run'" in error and "'serve'" in error
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +112,11 @@ def test_what_is_there_already_stays(tmp_path: Path) -> None:
     assert workplace.write(tmp_path) == []
 
 
+def test_init_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'config.properties'}\n")
+
+
 @pytest.mark.parametrize("verbose", [True, False])
 def test_verbose_logs_to_standard_error(tmp_path: Path, verbose: bool) -> None:
     """The quiet command prints the same, and nothing beside it."""
@@ -126,3 +134,23 @@ def test_verbose_logs_to_standard_error(tmp_path: Path, verbose: bool) -> None:
     assert done.stdout.startswith("path ")
     assert ("DEBUG deploy.archive.mar: packs model.pt, " in done.stderr) is verbose
     assert bool(done.stderr) is verbose
+
+
+@pytest.mark.parametrize("verbose", [True, False])
+def test_verbose_shows_the_recipe_as_it_was_read(tmp_path: Path, verbose: bool) -> None:
+    recipe = (ROOT / "recipes" / "fashion.yaml").read_text()
+    (tmp_path / "fashion.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "marpress", "run", str(tmp_path / "fashion.yaml")]
+    command += ["--set", f"data.fashion_mnist.path={tmp_path}", "--output", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, *(["--verbose"] if verbose else [])],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+    assert ("DEBUG optimize: Recipe(name='fashion'" in done.stderr) is verbose
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert (len(done.stderr.splitlines()) == 1) is not verbose

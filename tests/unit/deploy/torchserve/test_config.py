@@ -22,7 +22,7 @@ def test_the_repositorys_settings(root: Path) -> None:
         "grpc_inference": 7070,
         "grpc_management": 7071,
     }
-    assert settings.model_api and settings.tokens
+    assert settings.tokens
 
 
 def test_every_setting_says_why(root: Path) -> None:
@@ -57,7 +57,7 @@ def test_defaults_are_torchserves(tmp_path: Path) -> None:
     path.write_text("! a comment\n# inference_address=http://x:1\n\nmodel_store = store \n")
     settings = config.read(path)
     assert settings.inference == "http://127.0.0.1:8080"
-    assert settings.tokens and not settings.model_api
+    assert settings.tokens
     assert config.properties(path) == {"model_store": "store"}
 
 

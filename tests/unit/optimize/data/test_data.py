@@ -55,7 +55,11 @@ def test_samples_are_the_test_images(folder: Path) -> None:
     assert np.array_equal(pixels, found.test.inputs[3, 0].numpy())
 
 
-@pytest.mark.parametrize("damage", [b"not gzip", b"", gzip.compress(b"\0\0\x0d\x01aaaa")])
+@pytest.mark.parametrize(
+    "damage",
+    [b"not gzip", b"", gzip.compress(b"\0\0\x0d\x01aaaa")],
+    ids=["not gzip", "empty", "not IDX"],  # gzip writes the time
+)
 def test_a_damaged_file_is_named(folder: Path, damage: bytes) -> None:
     path = folder / fashion_mnist.FILES["train"][0]
     path.write_bytes(damage)

@@ -184,16 +184,3 @@ def test_what_does_nothing_is_pruned_for_free() -> None:
     assert model.layers[0].attention.qkv.weight.shape == (3 * 16, 32)
     assert model.layers[1].fc1.weight.shape == (24, 32)
     torch.testing.assert_close(model(batch), before, atol=1e-5, rtol=1e-4)
-
-
-def test_layers_that_turn_least_are_dropped() -> None:
-    states = [torch.randn(4, 8)]
-    states.append(states[0].clone())  # layer 0 does nothing
-    states.append(-states[1])  # layer 1 turns round
-    states.append(states[2] + 0.01 * torch.randn(4, 8))
-    influence = transformer.layer_influence(states)
-    layers = torch.nn.ModuleList(torch.nn.Linear(1, 1) for _ in range(3))
-    kept = transformer.drop_layers(layers, influence, 2)
-    assert list(kept) == [layers[1], layers[2]]
-    with pytest.raises(ValueError, match="keep from 1 to 3"):
-        transformer.drop_layers(layers, influence, 4)
