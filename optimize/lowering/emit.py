@@ -15,7 +15,12 @@ from optimize.lowering.graphs import (
     layer_name,
 )
 from optimize.lowering.kernels import onednn, quantized, shape_cached, weights
-from optimize.lowering.passes.attention import MaskedAttention, TokenAttention, UniformAttention
+from optimize.lowering.kernels.attention import (
+    Attention,
+    MaskedAttention,
+    TokenAttention,
+    UniformAttention,
+)
 from optimize.lowering.passes.zero_points import fold_offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
 from optimize.lowering.qparams import QParams, quantize_channels
@@ -24,7 +29,7 @@ from optimize.lowering.values import FLOAT, HALF, PLAIN, UINT8, Forms
 # A float32 classifier this small costs less than quantizing its input.
 _SMALL_HEAD = 1 << 16
 # Below this a table of embeddings is not worth rounding.
-_LARGE_TABLE = 1 << 20
+_LARGE_TABLE = 1 << 18
 
 # By whether there are copies for batch sizes, and whether an addition is fused.
 _CONVOLUTIONS: dict[tuple[bool, bool], Callable[..., nn.Module]] = {
@@ -52,7 +57,7 @@ class Emitter:
         self.offsets = fold_offsets(plan, qparams)
         self.lane: fx.Node | None = None
         self.root, self.graph = nn.Module(), fx.Graph()
-        self.forms = Forms(source, self.graph, self.call, qparams, plan.packing)
+        self.forms = Forms(source, self.graph, self.call, qparams, plan.packing, plan.onednn)
         self.lowered: list[str] = []
 
     def emit(self) -> nn.Module:
@@ -125,8 +130,11 @@ class Emitter:
             return
         else:
             self.lowered += group.node.meta.get("names", [name])
-            if group.kind == "linear" and self.plan.raw and not self._chained(group):
-                self._raw_linear(name, group, packed)
+            if group.kind == "linear" and self.plan.transformer and not self._chained(group):
+                if self.plan.onednn:
+                    self._pointwise_linear(name, group, packed)
+                else:
+                    self._static_linear(name, group, packed)
             else:
                 made_at = self._weighted(name, group, packed)
                 self.forms.put(group.last, UINT8, made_at, packed)
@@ -148,7 +156,7 @@ class Emitter:
         scale = float(width**-0.5 if given is None else given)
         reads = [self.forms.float_or_half(n) for n in group.inputs]
         if mask is None:
-            made = self.call("attention", onednn.Attention(scale), *reads)
+            made = self.call("attention", Attention(scale), *reads)
         else:
             reads.append(self.forms.get(mask, FLOAT))
             made = self.call("attention", MaskedAttention(scale), *reads)
@@ -164,7 +172,7 @@ class Emitter:
             user in quantized and node in quantized[user].reads() for user in node.users
         )
 
-    def _raw_linear(self, name: str, group: Group, packed: bool) -> None:
+    def _pointwise_linear(self, name: str, group: Group, packed: bool) -> None:
         weight, bias = self._weights(group.node)
         output, to = None, onednn.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
@@ -179,9 +187,20 @@ class Emitter:
         source = group.inputs[0]
         read = self.forms.get(source, PLAIN, packed)
         stored = quantize_channels(weight)
-        kernel = onednn.RawLinear(stored, bias, self.qparams[source], post, algorithm, to, output)
+        kernel = onednn.PointwiseLinear(
+            stored, bias, self.qparams[source], post, algorithm, to, output
+        )
         form = {onednn.FLOAT32: FLOAT, onednn.BFLOAT16: HALF, onednn.UINT8: PLAIN}[to]
         self.forms.put(group.last, form, self.call(name, kernel, read), packed)
+
+    def _static_linear(self, name: str, group: Group, packed: bool) -> None:
+        weight, bias = self._weights(group.node)
+        source = group.inputs[0]
+        read = self.forms.get(source, FLOAT, packed)
+        kernel = quantized.StaticLinear(
+            quantize_channels(weight), bias, self.qparams[source], group.relu
+        )
+        self.forms.put(group.last, FLOAT, self.call(name, kernel, read), packed)
 
     def _weighted(self, name: str, group: Group, packed: bool) -> fx.Node:
         """A convolution or linear layer, in copies when there is a hot batch size."""
@@ -272,7 +291,9 @@ class Emitter:
         """A large table of embeddings is stored in int8, a scale per row."""
         weight = constant(self.source, node.args[0])
         name = layer_name(node)
-        if weight is None or weight.numel() < _LARGE_TABLE or is_named(name, self.keep_float):
+        if weight is None or weight.numel() < _LARGE_TABLE or not weight.is_floating_point():
+            return False
+        if is_named(name, self.keep_float):
             return False
         self.lowered.append(name)
         read = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]

@@ -58,18 +58,27 @@ class Group:
 
 @dataclass
 class Plan:
-    """Groups by their last node, nodes that vanish into one, and what stays float and why.
+    """What becomes of a captured graph.
 
-    `fuse_adds` and `raw` say which kernels may be used: additions inside convolutions, and
-    those over plain tensors.
+    Attributes:
+        groups: by the node whose value the kernel returns.
+        inner: nodes that vanish into a kernel.
+        refused: layers that stay float, with the reason.
+        onednn: whether oneDNN's kernels may be used, with additions inside convolutions and
+            GELU inside linear layers; FBGEMM's otherwise.
+        transformer: whether linear layers return float32 or bfloat16 and attention has kernels.
+        packing: where padding is left out, None for nowhere.
     """
 
     groups: dict[fx.Node, Group] = field(default_factory=dict)
     inner: set[fx.Node] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
-    fuse_adds: bool = True
-    raw: bool = False
+    onednn: bool = True
+    transformer: bool = False
     packing: Packing | None = None
+
+    def fuses_gelu(self) -> bool:
+        return self.transformer and self.onednn
 
     def observed(self) -> list[fx.Node]:
         """Every tensor that a quantized kernel reads or writes."""
@@ -113,14 +122,14 @@ def _same_shape(add: fx.Node) -> bool:
 def make_plan(
     module: fx.GraphModule,
     *,
-    fuse_adds: bool = True,
-    raw: bool = False,
+    onednn: bool = True,
+    transformer: bool = False,
     packing: Packing | None = None,
     keep_float: Collection[str] = (),
 ) -> Plan:
     """Group the graph's operators into quantized kernels, all but those of the layers named in
     `keep_float`; see `Plan` for the choices."""
-    plan = Plan(fuse_adds=fuse_adds, raw=raw, packing=packing)
+    plan = Plan(onednn=onednn, transformer=transformer, packing=packing)
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if node in plan.inner or node in plan.groups:
@@ -133,7 +142,7 @@ def make_plan(
             _finish(Group("add", node, node, list(node.args[:2])), plan)
         elif node.target is aten.cat.default and _worth_joining(node, plan):
             _finish(Group("cat", node, node, list(node.args[0])), plan)
-        elif raw and node.target is aten.scaled_dot_product_attention.default:
+        elif transformer and node.target is aten.scaled_dot_product_attention.default:
             _plan_attention(module, node, plan)
         elif str(node.target).startswith("aten.conv"):
             plan.refused[layer_name(node)] = f"{node.target} has no quantized kernel"
@@ -174,7 +183,7 @@ def _plan_weighted(
         return
     kind: Kind = "conv" if node.target is aten.conv2d.default else "linear"
     group = Group(kind, node, node, node.all_input_nodes[:1])
-    if kind == "conv" and plan.fuse_adds:
+    if kind == "conv" and plan.onednn:
         _fuse_add(group, plan, order)
     _finish(group, plan)
 
@@ -209,7 +218,7 @@ def _emitted_at(node: fx.Node, plan: Plan) -> fx.Node:
 def _finish(group: Group, plan: Plan) -> None:
     follower = _sole_user(group.last)
     gelu = follower is not None and follower.target is aten.gelu.default
-    if follower is not None and gelu and group.kind == "linear" and plan.raw:
+    if follower is not None and gelu and group.kind == "linear" and plan.fuses_gelu():
         tanh = arguments(follower)[1] == "tanh"
         group.last, group.post = follower, "gelu_tanh" if tanh else "gelu"
         group.fused.append(follower)

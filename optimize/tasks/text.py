@@ -19,7 +19,7 @@ from optimize.evaluation import accuracy, text_inference, text_metrics
 from optimize.models.architectures import bert
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
-from optimize.quantization import text_int8
+from optimize.quantization.text import quantize
 from optimize.recipe.schema import Named, Recipe, explored
 from optimize.tasks.base import Context, Stage, State
 from optimize.training import transfer
@@ -214,11 +214,16 @@ class QuantizeStage:
             raise ValueError("calibration must be 2 windows or more")
 
 
-def _calibrated(model: bert.BertClassifier, dataset: TextDataset) -> bert.BertClassifier:
-    """Fit the temperature on the validation split and put it into the head."""
+def _temperature(model: nn.Module, dataset: TextDataset) -> float:
+    """What the logits are to be divided by, fitted on the validation split."""
     split = _split(dataset, "validation")
     logits = text_inference.predict(model, split, "calibrating")
-    temperature = fit_temperature(logits, split.targets)
+    return fit_temperature(logits, split.targets)
+
+
+def _calibrated(model: bert.BertClassifier, dataset: TextDataset) -> bert.BertClassifier:
+    """Fit the temperature on the validation split and put it into the head."""
+    temperature = _temperature(model, dataset)
     with torch.no_grad():
         model.head.weight.div_(temperature)
         model.head.bias.div_(temperature)
@@ -323,10 +328,10 @@ def _quantize(state: State, options: QuantizeStage, context: Context) -> State:
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
     model: Any = state.model
-    quantized: Any = text_int8.quantize(model, batches, dataset.max_length)
-    torch.backends.quantized.engine = text_int8.ENGINE
-    quantized = _calibrated(quantized, dataset)
-    return dataclasses.replace(state, model=quantized, engine=text_int8.ENGINE)
+    quantized = quantize(model, batches, dataset.max_length)
+    temperature = _temperature(quantized, dataset)
+    quantized = quantize(model, batches, dataset.max_length, temperature)
+    return dataclasses.replace(state, model=quantized, engine=quantized.engine)
 
 
 STAGES: dict[str, Stage] = {
