@@ -15,6 +15,7 @@ from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
 from optimize.lowering.observers import Ranges, calibrate
 from optimize.lowering.passes.unpad import find_packing
+from optimize.lowering.passes.zero_points import fold_offsets
 from optimize.lowering.plan import make_plan
 from optimize.lowering.qparams import QParams
 from optimize.utils.torchscript import silenced
@@ -143,15 +144,15 @@ def lower_int8(
         keep_float=keep_float,
     )
     qparams = calibrate(graph, plan.observed(), batches, ranges, packing)
+    offsets = fold_offsets(plan, qparams)
     # Both packing and the fused adds look at the engine, the latter whenever they run.
     torch.backends.quantized.engine = engine
     with silenced(), torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        emitter = Emitter(graph, plan, qparams, pixels, ready, keep_float)
-        body = emitter.emit()
+        body = Emitter(graph, plan, qparams, pixels, offsets, ready).emit()
     return Lowered(
-        body, engine, tuple(emitter.lowered), dict(plan.refused), not transformer and ready is None
+        body, engine, tuple(plan.lowered()), plan.refused, not transformer and ready is None
     ).eval()
 
 

@@ -10,9 +10,14 @@ from optimize.lowering.graphs import arguments, aten, constant, is_named, layer_
 from optimize.lowering.passes.attention import find_self_attention, fold_scale
 from optimize.lowering.passes.unpad import Packing
 
-Kind = Literal["conv", "linear", "add", "cat", "attention", "self_attention"]
+Kind = Literal["conv", "linear", "head", "add", "cat", "attention", "self_attention"]
 
 WEIGHTED = (aten.conv2d.default, aten.linear.default)
+
+# A float32 classifier this small costs less than quantizing its input.
+_SMALL_HEAD = 1 << 16
+# Below this a table of embeddings is not worth rounding.
+_LARGE_TABLE = 1 << 18
 
 # One uint8 tensor in, one out, scale and zero point unchanged.
 TRANSPARENT = (
@@ -31,7 +36,7 @@ class Group:
     """One quantized kernel: the operator it is named for and what is fused into it.
 
     Attributes:
-        kind: the kernel.
+        kind: the kernel; "head" is a small last linear layer, in float32.
         node: the convolution, linear, add or cat.
         last: the node whose value the kernel returns.
         inputs: the activations it reads, at most one for conv and linear.
@@ -62,6 +67,7 @@ class Plan:
 
     Attributes:
         groups: by the node whose value the kernel returns.
+        tables: embedding lookups whose table is stored in int8.
         inner: nodes that vanish into a kernel.
         refused: layers that stay float, with the reason.
         onednn: whether oneDNN's kernels may be used, with additions inside convolutions and
@@ -71,11 +77,22 @@ class Plan:
     """
 
     groups: dict[fx.Node, Group] = field(default_factory=dict)
+    tables: set[fx.Node] = field(default_factory=set)
     inner: set[fx.Node] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     onednn: bool = True
     transformer: bool = False
     packing: Packing | None = None
+
+    def lowered(self) -> list[str]:
+        """Names of the layers that run or are stored in int8, in the order of the graph."""
+        weighted = {last: g.node for last, g in self.groups.items() if g.kind in ("conv", "linear")}
+        layers = weighted | {node: node for node in self.tables}
+        names: list[str] = []
+        for node in next(iter(layers)).graph.nodes if layers else ():
+            if node in layers:
+                names += layers[node].meta.get("names", [layer_name(layers[node])])
+        return names
 
     def fuses_gelu(self) -> bool:
         return self.transformer and self.onednn
@@ -138,6 +155,9 @@ def make_plan(
             plan.refused[layer_name(node)] = "kept in float on request"
         elif node.target in WEIGHTED:
             _plan_weighted(module, node, plan, order)
+        elif node.target is aten.embedding.default:
+            if _is_large_table(module, node) and not is_named(layer_name(node), keep_float):
+                plan.tables.add(node)
         elif node.target is aten.add.Tensor and _same_shape(node) and _worth_adding(node, plan):
             _finish(Group("add", node, node, list(node.args[:2])), plan)
         elif node.target is aten.cat.default and _worth_joining(node, plan):
@@ -186,6 +206,20 @@ def _plan_weighted(
     if kind == "conv" and plan.onednn:
         _fuse_add(group, plan, order)
     _finish(group, plan)
+    if kind == "linear" and weight.numel() <= _SMALL_HEAD and _is_last(group):
+        group.kind = "head"
+        plan.refused[layer_name(node)] = "small last layer: float32 is as fast and exact"
+
+
+def _is_large_table(module: fx.GraphModule, lookup: fx.Node) -> bool:
+    table = constant(module, lookup.args[0])
+    return table is not None and table.is_floating_point() and table.numel() >= _LARGE_TABLE
+
+
+def _is_last(group: Group) -> bool:
+    """Whether what a linear layer writes is the model's output, and nothing else."""
+    plain = not group.relu and group.post == "none"
+    return plain and all(user.op == "output" for user in group.last.users)
 
 
 def _fuse_add(group: Group, plan: Plan, order: dict[fx.Node, int]) -> None:
