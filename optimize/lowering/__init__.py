@@ -1,4 +1,4 @@
-"""Raw oneDNN operators in TorchScript: the one place that calls them."""
+"""Quantized operators in TorchScript, oneDNN's and FBGEMM's: the one place that calls them."""
 
 from optimize.lowering.int8 import ENGINE, Lowered, lower_int8
 

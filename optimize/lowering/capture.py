@@ -35,6 +35,7 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
     free: dict[int, Any] = {0: Dim("batch")}
     if is_ids(example):
         free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}  # the length's bounds follow from the model
+        example = example.long()  # torch 2.13's decompositions lose an int32 input
     try:
         with torch.no_grad(), warnings.catch_warnings():
             # torch.export's own calls, deprecated inside torch itself.

@@ -1,6 +1,6 @@
 """Write the quantized graph: walk the float one and put kernels in place of groups."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from torch import Tensor, fx, nn
 
@@ -11,20 +11,19 @@ from optimize.lowering.graphs import (
     constant,
     copy_call,
     feeds_attention,
-    is_named,
     layer_name,
 )
 from optimize.lowering.kernels import onednn, quantized, shape_cached, weights
-from optimize.lowering.passes.attention import MaskedAttention, TokenAttention, UniformAttention
-from optimize.lowering.passes.zero_points import fold_offsets
+from optimize.lowering.kernels.attention import (
+    Attention,
+    MaskedAttention,
+    TokenAttention,
+    UniformAttention,
+)
+from optimize.lowering.passes.zero_points import Offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
 from optimize.lowering.qparams import QParams, quantize_channels
 from optimize.lowering.values import FLOAT, HALF, PLAIN, UINT8, Forms
-
-# A float32 classifier this small costs less than quantizing its input.
-_SMALL_HEAD = 1 << 16
-# Below this a table of embeddings is not worth rounding.
-_LARGE_TABLE = 1 << 20
 
 # By whether there are copies for batch sizes, and whether an addition is fused.
 _CONVOLUTIONS: dict[tuple[bool, bool], Callable[..., nn.Module]] = {
@@ -36,7 +35,16 @@ _CONVOLUTIONS: dict[tuple[bool, bool], Callable[..., nn.Module]] = {
 
 
 class Emitter:
-    """One walk over a captured graph; `forms` holds what is written so far."""
+    """One walk over a captured graph, which follows its plan.
+
+    Args:
+        source: the captured graph.
+        plan: what becomes of it; read only.
+        qparams: of every tensor that a quantized kernel reads or writes.
+        pixels: of uint8 images that are read as they are; None for float input.
+        offsets: zero points that are in the biases.
+        hot_batch: a batch size to keep kernels ready for.
+    """
 
     def __init__(
         self,
@@ -44,16 +52,14 @@ class Emitter:
         plan: Plan,
         qparams: dict[fx.Node, QParams],
         pixels: QParams | None,
+        offsets: Offsets,
         hot_batch: int | None,
-        keep_float: Collection[str] = (),
     ) -> None:
         self.source, self.plan, self.qparams, self.pixels = source, plan, qparams, pixels
-        self.hot_batch, self.keep_float = hot_batch, keep_float
-        self.offsets = fold_offsets(plan, qparams)
+        self.offsets, self.hot_batch = offsets, hot_batch
         self.lane: fx.Node | None = None
         self.root, self.graph = nn.Module(), fx.Graph()
-        self.forms = Forms(source, self.graph, self.call, qparams, plan.packing)
-        self.lowered: list[str] = []
+        self.forms = Forms(source, self.graph, self.call, qparams, plan.packing, plan.onednn)
 
     def emit(self) -> nn.Module:
         for node in self.source.graph.nodes:
@@ -121,15 +127,14 @@ class Emitter:
             )
             reads = [self.forms.get(n, UINT8, packed) for n in group.inputs]
             self.forms.put(group.last, UINT8, self.call(name, join, *reads), packed)
-        elif group.kind == "linear" and self._small_head(group):
-            return
+        elif group.kind == "head":
+            self._head(name, group, packed)
+        elif group.kind == "conv" or not self.plan.transformer or self._chained(group):
+            self.forms.put(group.last, UINT8, self._weighted(name, group, packed), packed)
+        elif self.plan.onednn:
+            self._pointwise_linear(name, group, packed)
         else:
-            self.lowered += group.node.meta.get("names", [name])
-            if group.kind == "linear" and self.plan.raw and not self._chained(group):
-                self._raw_linear(name, group, packed)
-            else:
-                made_at = self._weighted(name, group, packed)
-                self.forms.put(group.last, UINT8, made_at, packed)
+            self._static_linear(name, group, packed)
 
     def _self_attention(self, group: Group, packed: bool) -> None:
         source = self.forms.float_or_half(group.inputs[0], packed)
@@ -148,7 +153,7 @@ class Emitter:
         scale = float(width**-0.5 if given is None else given)
         reads = [self.forms.float_or_half(n) for n in group.inputs]
         if mask is None:
-            made = self.call("attention", onednn.Attention(scale), *reads)
+            made = self.call("attention", Attention(scale), *reads)
         else:
             reads.append(self.forms.get(mask, FLOAT))
             made = self.call("attention", MaskedAttention(scale), *reads)
@@ -164,7 +169,7 @@ class Emitter:
             user in quantized and node in quantized[user].reads() for user in node.users
         )
 
-    def _raw_linear(self, name: str, group: Group, packed: bool) -> None:
+    def _pointwise_linear(self, name: str, group: Group, packed: bool) -> None:
         weight, bias = self._weights(group.node)
         output, to = None, onednn.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
@@ -179,9 +184,20 @@ class Emitter:
         source = group.inputs[0]
         read = self.forms.get(source, PLAIN, packed)
         stored = quantize_channels(weight)
-        kernel = onednn.RawLinear(stored, bias, self.qparams[source], post, algorithm, to, output)
+        kernel = onednn.PointwiseLinear(
+            stored, bias, self.qparams[source], post, algorithm, to, output
+        )
         form = {onednn.FLOAT32: FLOAT, onednn.BFLOAT16: HALF, onednn.UINT8: PLAIN}[to]
         self.forms.put(group.last, form, self.call(name, kernel, read), packed)
+
+    def _static_linear(self, name: str, group: Group, packed: bool) -> None:
+        weight, bias = self._weights(group.node)
+        source = group.inputs[0]
+        read = self.forms.get(source, FLOAT, packed)
+        kernel = quantized.StaticLinear(
+            quantize_channels(weight), bias, self.qparams[source], group.relu
+        )
+        self.forms.put(group.last, FLOAT, self.call(name, kernel, read), packed)
 
     def _weighted(self, name: str, group: Group, packed: bool) -> fx.Node:
         """A convolution or linear layer, in copies when there is a hot batch size."""
@@ -199,20 +215,13 @@ class Emitter:
         shape = arguments(group.node)[3:7]
         return self.call(name, make(stored, bias, *shape, output=output), *reads)
 
-    def _small_head(self, group: Group) -> bool:
+    def _head(self, name: str, group: Group, packed: bool) -> None:
         """A small last layer stays float32: exact logits for the price of one dequantize."""
         weight, bias = self._weights(group.node)
-        if group.relu or group.post != "none" or weight.numel() > _SMALL_HEAD:
-            return False
-        if any(user.op != "output" for user in group.last.users):
-            return False
         head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
         head.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
-        name, packed = layer_name(group.node), self._packed(group.last)
-        self.plan.refused[name] = "small last layer: float32 is as fast and exact"
         read = self.forms.get(group.inputs[0], FLOAT, packed)
         self.forms.put(group.last, FLOAT, self.call(name, head, read), packed)
-        return True
 
     def _other(self, node: fx.Node) -> None:
         """Copy an operator that has no group, in the form its input has where that changes
@@ -222,7 +231,8 @@ class Emitter:
         if node.target is aten.sym_size.int and first is not None:
             forms.put(node, FLOAT, self._size(first, node))
             return
-        if node.target is aten.embedding.default and self._embedding(node):
+        if node in self.plan.tables:
+            self._embedding(node)
             return
         form = FLOAT
         if node.target in VIEWS and forms.has(first, HALF):
@@ -268,13 +278,10 @@ class Emitter:
         form = next(f for f in (UINT8, FLOAT, HALF, PLAIN) if self.forms.has(source, f))
         return self.graph.call_method("size", (self.forms.get(source, form), axis))
 
-    def _embedding(self, node: fx.Node) -> bool:
+    def _embedding(self, node: fx.Node) -> None:
         """A large table of embeddings is stored in int8, a scale per row."""
-        weight = constant(self.source, node.args[0])
-        name = layer_name(node)
-        if weight is None or weight.numel() < _LARGE_TABLE or is_named(name, self.keep_float):
-            return False
-        self.lowered.append(name)
-        read = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
-        self.forms.put(node, FLOAT, self.call(name, weights.Int8Embedding(weight), read))
-        return True
+        table = constant(self.source, node.args[0])
+        assert table is not None  # the plan took only stored tables
+        ids = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
+        lookup = self.call(layer_name(node), weights.Int8Embedding(table), ids)
+        self.forms.put(node, FLOAT, lookup)

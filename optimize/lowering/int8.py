@@ -15,6 +15,7 @@ from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
 from optimize.lowering.observers import Ranges, calibrate
 from optimize.lowering.passes.unpad import find_packing
+from optimize.lowering.passes.zero_points import fold_offsets
 from optimize.lowering.plan import make_plan
 from optimize.lowering.qparams import QParams
 from optimize.utils.torchscript import silenced
@@ -26,6 +27,9 @@ _TRANSFORMER = (aten.scaled_dot_product_attention.default, aten.layer_norm.defau
 # FBGEMM starts a kernel in 2 us against oneDNN's 12, and computes 10 to 30% slower: below this
 # many multiply-accumulates per kernel and input it wins.
 _SMALL_KERNEL = 2.5e6
+# The same for the linear layers of transformers, whose kernels quantize and dequantize inside:
+# equal at 80 tokens of 384 x 512 (the two engines, with GELU and quantize, on one thread).
+_SMALL_LINEAR = 1.5e7
 
 
 class Lowered(nn.Module):
@@ -63,7 +67,8 @@ class Lowered(nn.Module):
             # torch.jit looks through the source of torch.fx.GraphModule and finds fault.
             warnings.filterwarnings("ignore", message="The TorchScript type system doesn't")
             scripted: torch.jit.ScriptModule = torch.jit.script(self.body)
-        return scripted
+            # FBGEMM's packed weights are stored once, frozen or not.
+            return torch.jit.freeze(scripted) if self.engine == "fbgemm" else scripted
 
 
 def lower_int8(
@@ -95,8 +100,9 @@ def lower_int8(
             `(pixel / 255 - mean) / std` that is `input_scale = 1 / (255 * std)` and
             `input_zero_point = 255 * mean`, when that is a whole number. Pixels that lie in
             memory as `[N, H, W, C]` (a permuted view) are read without a copy.
-        engine: the kernels; by default FBGEMM for networks of small dense convolutions, whose
-            latency is the start of each kernel, and oneDNN for all others.
+        engine: the kernels; by default FBGEMM for networks of small dense convolutions and for
+            small transformers of short texts, whose latency is the start of each kernel, and
+            oneDNN for all others.
         hot_batch: with oneDNN, keep the kernels ready to run for batch 1, for this batch size
             and for the first other one, by copies of the packed weights in memory (the file
             holds them once). None: kernels ready for the first batch size they meet only.
@@ -126,37 +132,53 @@ def lower_int8(
         raise DataError("quantization needs calibration data: one batch of two inputs or more")
     graph = capture(copy.deepcopy(model).eval(), batches[index][:2], keep_float)
     transformer = any(n.target in _TRANSFORMER for n in graph.graph.nodes)
-    engine = engine or (ENGINE if transformer else _suitable_engine(graph))
+    positions = _mean_length(batches) if is_ids(batches[index]) else None
+    engine = engine or _suitable_engine(graph, transformer, positions)
     ready = hot_batch if engine == "onednn" else None
-    raw = transformer and engine == "onednn"
-    packing = find_packing(graph, batches[index]) if raw and is_ids(batches[index]) else None
+    packing = find_packing(graph, batches[index]) if transformer and positions else None
     plan = make_plan(
-        graph, fuse_adds=engine == "onednn", raw=raw, packing=packing, keep_float=keep_float
+        graph,
+        onednn=engine == "onednn",
+        transformer=transformer,
+        packing=packing,
+        keep_float=keep_float,
     )
-    qparams = calibrate(graph, plan.observed(), batches, ranges)
+    qparams = calibrate(graph, plan.observed(), batches, ranges, packing)
+    offsets = fold_offsets(plan, qparams)
     # Both packing and the fused adds look at the engine, the latter whenever they run.
     torch.backends.quantized.engine = engine
     with silenced(), torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        emitter = Emitter(graph, plan, qparams, pixels, ready, keep_float)
-        body = emitter.emit()
+        body = Emitter(graph, plan, qparams, pixels, offsets, ready).emit()
     return Lowered(
-        body, engine, tuple(emitter.lowered), dict(plan.refused), not raw and ready is None
+        body, engine, tuple(plan.lowered()), plan.refused, not transformer and ready is None
     ).eval()
 
 
-def _suitable_engine(graph: fx.GraphModule) -> Engine:
-    """FBGEMM for small dense kernels; its grouped ones saturate at 16 bits on the way."""
+def _suitable_engine(graph: fx.GraphModule, transformer: bool, length: float | None) -> Engine:
+    """FBGEMM for small kernels; its grouped convolutions saturate at 16 bits on the way.
+
+    Args:
+        length: mean number of tokens of an input; None where the graph knows the sizes.
+    """
     work = []
     for node in graph.graph.nodes:
         if node.target in (aten.conv2d.default, aten.linear.default):
             shape = list(node.meta["val"].shape)
             positions = shape[2:] if node.target is aten.conv2d.default else shape[1:-1]
-            work.append(node.args[1].meta["val"].numel() * math.prod(map(int, positions)))
+            count = math.prod(p if isinstance(p, int) else length or 1 for p in positions)
+            work.append(node.args[1].meta["val"].numel() * count)
             if node.target is aten.conv2d.default and arguments(node)[6] != 1:
                 return ENGINE
-    return "fbgemm" if work and sum(work) / len(work) < _SMALL_KERNEL else ENGINE
+    small = _SMALL_LINEAR if transformer else _SMALL_KERNEL
+    return "fbgemm" if work and sum(work) / len(work) < small else ENGINE
+
+
+def _mean_length(batches: Iterable[Tensor]) -> float:
+    """Mean number of tokens that are not padding (id 0) of ids `[N, L]`."""
+    counts = torch.cat([(ids != 0).sum(1) for ids in batches])
+    return float(counts.double().mean())
 
 
 def _as_float(batch: Tensor, pixels: QParams | None) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from optimize.lowering.passes.unpad import Packing
 from optimize.lowering.qparams import EPS, QParams
 
 _BINS = 2048
@@ -106,15 +107,30 @@ class Histogram:
 
 
 class _Observing(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, seen: dict[fx.Node, Histogram], first: bool) -> None:
+    """Shows the values of some nodes to their histograms, padding left out."""
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        histograms: dict[fx.Node, Histogram],
+        packing: Packing | None,
+        first: bool,
+    ) -> None:
         super().__init__(module)
-        self.seen, self.first = seen, first
+        self.histograms, self.packing, self.first = histograms, packing, first
+        self.mask: Tensor | None = None
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        histogram = self.seen.get(n)
+        if self.packing is not None and n is self.packing.mask:
+            self.mask = result
+        histogram = self.histograms.get(n)
         if histogram is not None:
-            (histogram.widen if self.first else histogram.count)(result)
+            values = result
+            if self.packing is not None and n in self.packing.nodes:
+                assert self.mask is not None  # `find_packing` moved it to the front
+                values = result[self.mask.reshape(result.shape[:2])]
+            (histogram.widen if self.first else histogram.count)(values)
         return result
 
 
@@ -123,11 +139,16 @@ def calibrate(
     nodes: Iterable[fx.Node],
     batches: Sequence[Tensor],
     method: Ranges = "mse",
+    packing: Packing | None = None,
 ) -> dict[fx.Node, QParams]:
-    """Run float `batches` through `module`; the uint8 parameters of each of `nodes`."""
-    seen = {node: Histogram() for node in nodes}
+    """Run float `batches` through `module`; the uint8 parameters of each of `nodes`.
+
+    Args:
+        packing: where padding is left out, hence not to be observed.
+    """
+    histograms = {node: Histogram() for node in nodes}
     with torch.no_grad():
         for first in (True, False):
             for batch in batches:
-                _Observing(module, seen, first).run(batch)
-    return {node: histogram.chosen(method) for node, histogram in seen.items()}
+                _Observing(module, histograms, packing, first).run(batch)
+    return {node: histogram.chosen(method) for node, histogram in histograms.items()}

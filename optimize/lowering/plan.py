@@ -10,9 +10,14 @@ from optimize.lowering.graphs import arguments, aten, constant, is_named, layer_
 from optimize.lowering.passes.attention import find_self_attention, fold_scale
 from optimize.lowering.passes.unpad import Packing
 
-Kind = Literal["conv", "linear", "add", "cat", "attention", "self_attention"]
+Kind = Literal["conv", "linear", "head", "add", "cat", "attention", "self_attention"]
 
 WEIGHTED = (aten.conv2d.default, aten.linear.default)
+
+# A float32 classifier this small costs less than quantizing its input.
+_SMALL_HEAD = 1 << 16
+# Below this a table of embeddings is not worth rounding.
+_LARGE_TABLE = 1 << 18
 
 # One uint8 tensor in, one out, scale and zero point unchanged.
 TRANSPARENT = (
@@ -31,7 +36,7 @@ class Group:
     """One quantized kernel: the operator it is named for and what is fused into it.
 
     Attributes:
-        kind: the kernel.
+        kind: the kernel; "head" is a small last linear layer, in float32.
         node: the convolution, linear, add or cat.
         last: the node whose value the kernel returns.
         inputs: the activations it reads, at most one for conv and linear.
@@ -58,18 +63,39 @@ class Group:
 
 @dataclass
 class Plan:
-    """Groups by their last node, nodes that vanish into one, and what stays float and why.
+    """What becomes of a captured graph.
 
-    `fuse_adds` and `raw` say which kernels may be used: additions inside convolutions, and
-    those over plain tensors.
+    Attributes:
+        groups: by the node whose value the kernel returns.
+        tables: embedding lookups whose table is stored in int8.
+        inner: nodes that vanish into a kernel.
+        refused: layers that stay float, with the reason.
+        onednn: whether oneDNN's kernels may be used, with additions inside convolutions and
+            GELU inside linear layers; FBGEMM's otherwise.
+        transformer: whether linear layers return float32 or bfloat16 and attention has kernels.
+        packing: where padding is left out, None for nowhere.
     """
 
     groups: dict[fx.Node, Group] = field(default_factory=dict)
+    tables: set[fx.Node] = field(default_factory=set)
     inner: set[fx.Node] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
-    fuse_adds: bool = True
-    raw: bool = False
+    onednn: bool = True
+    transformer: bool = False
     packing: Packing | None = None
+
+    def lowered(self) -> list[str]:
+        """Names of the layers that run or are stored in int8, in the order of the graph."""
+        weighted = {last: g.node for last, g in self.groups.items() if g.kind in ("conv", "linear")}
+        layers = weighted | {node: node for node in self.tables}
+        names: list[str] = []
+        for node in next(iter(layers)).graph.nodes if layers else ():
+            if node in layers:
+                names += layers[node].meta.get("names", [layer_name(layers[node])])
+        return names
+
+    def fuses_gelu(self) -> bool:
+        return self.transformer and self.onednn
 
     def observed(self) -> list[fx.Node]:
         """Every tensor that a quantized kernel reads or writes."""
@@ -113,14 +139,14 @@ def _same_shape(add: fx.Node) -> bool:
 def make_plan(
     module: fx.GraphModule,
     *,
-    fuse_adds: bool = True,
-    raw: bool = False,
+    onednn: bool = True,
+    transformer: bool = False,
     packing: Packing | None = None,
     keep_float: Collection[str] = (),
 ) -> Plan:
     """Group the graph's operators into quantized kernels, all but those of the layers named in
     `keep_float`; see `Plan` for the choices."""
-    plan = Plan(fuse_adds=fuse_adds, raw=raw, packing=packing)
+    plan = Plan(onednn=onednn, transformer=transformer, packing=packing)
     order = {node: index for index, node in enumerate(module.graph.nodes)}
     for node in module.graph.nodes:
         if node in plan.inner or node in plan.groups:
@@ -129,11 +155,14 @@ def make_plan(
             plan.refused[layer_name(node)] = "kept in float on request"
         elif node.target in WEIGHTED:
             _plan_weighted(module, node, plan, order)
+        elif node.target is aten.embedding.default:
+            if _is_large_table(module, node) and not is_named(layer_name(node), keep_float):
+                plan.tables.add(node)
         elif node.target is aten.add.Tensor and _same_shape(node) and _worth_adding(node, plan):
             _finish(Group("add", node, node, list(node.args[:2])), plan)
         elif node.target is aten.cat.default and _worth_joining(node, plan):
             _finish(Group("cat", node, node, list(node.args[0])), plan)
-        elif raw and node.target is aten.scaled_dot_product_attention.default:
+        elif transformer and node.target is aten.scaled_dot_product_attention.default:
             _plan_attention(module, node, plan)
         elif str(node.target).startswith("aten.conv"):
             plan.refused[layer_name(node)] = f"{node.target} has no quantized kernel"
@@ -174,9 +203,23 @@ def _plan_weighted(
         return
     kind: Kind = "conv" if node.target is aten.conv2d.default else "linear"
     group = Group(kind, node, node, node.all_input_nodes[:1])
-    if kind == "conv" and plan.fuse_adds:
+    if kind == "conv" and plan.onednn:
         _fuse_add(group, plan, order)
     _finish(group, plan)
+    if kind == "linear" and weight.numel() <= _SMALL_HEAD and _is_last(group):
+        group.kind = "head"
+        plan.refused[layer_name(node)] = "small last layer: float32 is as fast and exact"
+
+
+def _is_large_table(module: fx.GraphModule, lookup: fx.Node) -> bool:
+    table = constant(module, lookup.args[0])
+    return table is not None and table.is_floating_point() and table.numel() >= _LARGE_TABLE
+
+
+def _is_last(group: Group) -> bool:
+    """Whether what a linear layer writes is the model's output, and nothing else."""
+    plain = not group.relu and group.post == "none"
+    return plain and all(user.op == "output" for user in group.last.users)
 
 
 def _fuse_add(group: Group, plan: Plan, order: dict[fx.Node, int]) -> None:
@@ -209,7 +252,7 @@ def _emitted_at(node: fx.Node, plan: Plan) -> fx.Node:
 def _finish(group: Group, plan: Plan) -> None:
     follower = _sole_user(group.last)
     gelu = follower is not None and follower.target is aten.gelu.default
-    if follower is not None and gelu and group.kind == "linear" and plan.raw:
+    if follower is not None and gelu and group.kind == "linear" and plan.fuses_gelu():
         tanh = arguments(follower)[1] == "tanh"
         group.last, group.post = follower, "gelu_tanh" if tanh else "gelu"
         group.fused.append(follower)

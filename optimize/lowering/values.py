@@ -26,9 +26,10 @@ class Forms:
         call: Callable[..., fx.Node],
         qparams: dict[fx.Node, QParams],
         packing: Packing | None,
+        fill: bool,
     ) -> None:
         self.source, self.graph, self.call = source, graph, call
-        self.qparams, self.packing = qparams, packing
+        self.qparams, self.packing, self.fill = qparams, packing, fill
         self.made: dict[tuple[fx.Node, str, bool], fx.Node] = {}
         self.tokens: tuple[fx.Node, fx.Node, fx.Node] | None = None
         self.batch: fx.Node | None = None
@@ -90,7 +91,7 @@ class Forms:
     def _tokens(self) -> tuple[fx.Node, fx.Node, fx.Node]:
         if self.tokens is None:
             assert self.packing is not None
-            made = self.call("tokens", Tokens(), self.get(self.packing.mask, FLOAT))
+            made = self.call("tokens", Tokens(self.fill), self.get(self.packing.mask, FLOAT))
             parts = [self.graph.call_function(operator.getitem, (made, i)) for i in range(3)]
             self.tokens = (parts[0], parts[1], parts[2])
         return self.tokens

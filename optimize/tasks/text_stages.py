@@ -14,7 +14,7 @@ from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
-from optimize.quantization import text_int8
+from optimize.quantization.text import quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
 from optimize.tasks.training import training_arguments
@@ -158,11 +158,11 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
-    model = encoder_of(state.model)
-    quantized = text_int8.quantize(model, batches, context.data.max_length)
-    torch.backends.quantized.engine = text_int8.ENGINE
-    quantized = _calibrated(encoder_of(quantized), context.data)
-    return dataclasses.replace(state, model=quantized, engine=text_int8.ENGINE)
+    model, longest = encoder_of(state.model), context.data.max_length
+    quantized = quantize(model, batches, longest)
+    temperature = _temperature(quantized, context.data)
+    quantized = quantize(model, batches, longest, temperature)
+    return dataclasses.replace(state, model=quantized, engine=quantized.engine)
 
 
 def _learn(
@@ -197,11 +197,16 @@ def _teacher_view(
     return context.memory.once(teacher, name, ask)
 
 
-def _calibrated(model: BertClassifier, data: TextDataset) -> BertClassifier:
-    """Fit the temperature on the validation split and put it into the head."""
+def _temperature(model: nn.Module, data: TextDataset) -> float:
+    """Fitted on the validation split."""
     split = split_of(data, "validation")
     logits = text_inference.predict(model, split, "temperature")
-    temperature = fit_temperature(logits, split.targets)
+    return fit_temperature(logits, split.targets)
+
+
+def _calibrated(model: BertClassifier, data: TextDataset) -> BertClassifier:
+    """Fit the temperature and put it into the head."""
+    temperature = _temperature(model, data)
     with torch.no_grad():
         model.head.weight.div_(temperature)
         model.head.bias.div_(temperature)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from optimize.lowering.qparams import QParams
 
@@ -94,7 +93,7 @@ class Wrap(nn.Module):
         return result
 
 
-class RawLinear(Packed):
+class PointwiseLinear(Packed):
     """Fully connected layer: plain uint8 in; bias, GELU or ReLU inside; any dtype out."""
 
     def __init__(
@@ -178,26 +177,3 @@ class RawLinear(Packed):
             self.algorithm,
         )
         return result
-
-
-class Attention(nn.Module):
-    """Scaled dot-product attention of `[N, heads, length, width]` in bfloat16.
-
-    Up to 512 tokens two batched products with the whole score matrix between them, half the
-    time of the blocked kernel on processors with AVX512-BF16.
-    """
-
-    def __init__(self, scale: float) -> None:
-        super().__init__()
-        self.scale = scale
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = q.to(torch.bfloat16), k.to(torch.bfloat16), v.to(torch.bfloat16)
-        batch, heads, length, width = q.size(0), q.size(1), q.size(2), q.size(3)
-        if length > 512 or k.size(2) > 512:
-            return F.scaled_dot_product_attention(q, k, v, scale=self.scale)
-        q = (q * self.scale).reshape(batch * heads, length, width)
-        k = k.reshape(batch * heads, -1, width)
-        v = v.reshape(batch * heads, -1, v.size(3))
-        weights = torch.softmax(torch.bmm(q, k.transpose(1, 2)), -1)
-        return torch.bmm(weights, v).reshape(batch, heads, length, -1)

@@ -4,6 +4,8 @@
 when the file is loaded, for the quantized engine of the loading process.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -87,6 +89,29 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = quantized.linear(x, self.packed, self.scale, self.zero_point)
         return result
+
+
+class StaticLinear(nn.Module):
+    """Fully connected layer of FBGEMM: float32 in and out, inputs quantized by known qparams.
+
+    Quantize, product and dequantize are one operator, which starts sooner than oneDNN's two.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, source: QParams, relu: bool) -> None:
+        super().__init__()
+        torch.backends.quantized.engine = "fbgemm"  # no other engine has this operator
+        self.packed = quantized.linear_prepack(weight, bias)
+        self.scale, self.zero_point, self.relu = source.scale, source.zero_point, relu
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        weight, bias = quantized.linear_unpack(self.packed)
+        return StaticLinear, (weight, bias, QParams(self.scale, self.zero_point), self.relu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x, self.scale, self.zero_point, self.packed
+        )
+        return result.relu_() if self.relu else result
 
 
 class DynamicLinear(nn.Module):

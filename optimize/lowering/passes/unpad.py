@@ -148,10 +148,14 @@ class Tokens(nn.Module):
     """The list of real tokens of a mask `[N, 1, 1, L]`.
 
     Returns the positions in the padded batch of each token on the list; the place on the list
-    of each position (any, for padding); and where each sequence starts, with the end. The list
-    is filled up to a round number with copies of the first token, as a kernel of a new shape
-    is slow once.
+    of each position (any, for padding); and where each sequence starts, with the end. With
+    `fill` the list is filled up to a round number with copies of the first token, as a oneDNN
+    kernel of a new shape is slow once; FBGEMM's kernels take any number alike.
     """
+
+    def __init__(self, fill: bool) -> None:
+        super().__init__()
+        self.fill = fill
 
     def forward(self, mask: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         flat = mask.reshape(-1)
@@ -160,12 +164,14 @@ class Tokens(nn.Module):
         starts = [0]
         for length in lengths:
             starts.append(starts[-1] + length)
+        inverse = (flat.cumsum(0) - 1).clamp(min=0)
         count = index.size(0)
+        if not self.fill and count > 0:
+            return index, inverse, starts
         step = 4 if count <= 128 else 8 if count <= 512 else 16
         surplus = (step - count % step) % step if count > 0 else step
         if surplus > 0:
             index = torch.cat([index, torch.zeros([surplus], dtype=torch.long)])
-        inverse = (flat.cumsum(0) - 1).clamp(min=0)
         return index, inverse, starts
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from optimize.models.architectures.bert import BertClassifier, BertShape
-from optimize.quantization import text_int8
+from optimize.quantization.text import quantize
+from optimize.utils import torchscript
 from optimize.utils.packages import package_folder
 
 LABELS = ["negative", "positive"]
@@ -43,14 +44,12 @@ def make(folder: Path, labels: list[str] | None = None, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source / TOKENIZER, folder / TOKENIZER)
     kept = torch.backends.quantized.engine
-    torch.backends.quantized.engine = text_int8.ENGINE
     windows = torch.randint(1000, 20000, (16, 48), dtype=torch.int32)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
-            quantized = text_int8.quantize(model(len(labels)), [windows], 128)
-            traced = torch.jit.trace(quantized, windows[:1], check_trace=False)
-            torch.jit.freeze(traced).save(str(folder / "model.pt"))
+            quantized = quantize(model(len(labels)), [windows], 128)
+            torchscript.script(quantized, windows[:1]).save(str(folder / "model.pt"))
     finally:
         torch.backends.quantized.engine = kept
     card = {
@@ -60,7 +59,7 @@ def make(folder: Path, labels: list[str] | None = None, **changes: Any) -> Path:
         "labels": labels,
         "model": {
             "file": "model.pt",
-            "quantized_engine": text_int8.ENGINE,
+            "quantized_engine": quantized.engine,
             "threads": 1,
             "batch_sizes": [1, 2],
         },

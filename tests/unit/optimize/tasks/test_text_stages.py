@@ -1,5 +1,6 @@
 """Compression of text models: calibration, metrics, vocabulary, transfer, int8."""
 
+import dataclasses
 import math
 
 import pytest
@@ -8,15 +9,15 @@ from torch import Tensor
 
 from optimize.data.corpus import TextSplit
 from optimize.evaluation import text_metrics
-from optimize.lowering.qparams import QParams
+from optimize.lowering import Lowered
 from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import SharedEmbedding, VocabularyOptions
-from optimize.quantization import text_int8
+from optimize.quantization.text import quantize
 from optimize.training import transfer
 from optimize.training.finetune import FineTuneOptions, batches, draw, fit
 from optimize.training.temperature import fit_temperature
-from optimize.utils import pickles
+from optimize.utils import pickles, torchscript
 
 SHAPE = BertShape(300, 32, 4, 4, 64, max_position_embeddings=32)
 
@@ -240,12 +241,12 @@ def test_rare_tokens_share_their_neighbours_row(teacher: BertClassifier) -> None
 # int8.
 
 
-def quantized(model: BertClassifier, shared: bool) -> tuple[BertClassifier, torch.nn.Module]:
+def quantized(model: BertClassifier, shared: bool) -> tuple[BertClassifier, Lowered]:
     if shared:
         counts = torch.ones(300, dtype=torch.long)
         model, _ = vocabulary.shrink(model, counts, [0], VocabularyOptions(rows=256))
     windows = toy(64).windows
-    return model, text_int8.quantize(model.eval(), list(windows.split(16)), 24)
+    return model, quantize(model.eval(), windows.split(16), 24)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -264,10 +265,10 @@ def test_int8_stays_close_and_travels_whole(
     pickles.save(small, file)
     with torch.inference_mode():
         assert torch.equal(pickles.load(file)(ids), found)
-    traced = torch.jit.freeze(torch.jit.trace(small, ids[:1], check_trace=False))
+    scripted = torchscript.script(small, ids[:1])
     with torch.inference_mode():
         for piece in (ids[:1], ids[:7], ids[:3, :8]):
-            torch.testing.assert_close(traced(piece), small(piece))
+            torch.testing.assert_close(scripted(piece), small(piece))
 
 
 def test_int8_answers_do_not_depend_on_batch_mates(teacher: BertClassifier) -> None:
@@ -281,25 +282,32 @@ def test_int8_answers_do_not_depend_on_batch_mates(teacher: BertClassifier) -> N
             )
 
 
-def test_the_table_is_stored_in_bytes(teacher: BertClassifier) -> None:
-    _, small = quantized(teacher, False)
-    assert small.embeddings.table.rows.dtype == torch.int8
-    assert not any(p.numel() >= 300 * 32 for p in small.parameters())
-
-
-def test_ranges_are_no_worse_than_the_observed_one() -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_table_is_stored_in_bytes(shared: bool) -> None:
     torch.manual_seed(0)
+    model = BertClassifier(dataclasses.replace(SHAPE, vocab_size=9000), 2).eval()
+    if shared:
+        counts = torch.ones(9000, dtype=torch.long)
+        model, _ = vocabulary.shrink(model, counts, [0], VocabularyOptions(rows=8500))
+    rows = 8500 if shared else 9000
+    small = quantize(model, toy(64).windows.split(16), 24)
+    buffers = list(small.buffers())
+    assert [b.dtype for b in buffers if b.numel() == rows * 32] == [torch.int8]
+    assert not any(t.numel() > rows * 32 for t in [*buffers, *small.parameters()])
 
-    def error(values: Tensor, found: QParams) -> float:
-        quantized = ((values / found.scale).round() + found.zero_point).clamp(0, 255)
-        return float(((quantized - found.zero_point) * found.scale - values).square().mean())
 
-    heavy = torch.distributions.StudentT(4.0).sample((50000,))
-    low, high = float(heavy.min()), float(heavy.max())
-    scale = (high - low) / 255
-    plain = QParams(scale, round(-low / scale))
-    found = text_int8.fit_range(heavy)
-    assert found.scale < plain.scale
-    assert error(heavy, found) < error(heavy, plain)
-    even = text_int8.fit_range(torch.linspace(-2, 6, 10001))
-    assert even.scale == pytest.approx(8 / 255, rel=0.06)
+def test_the_temperature_divides_the_logits(teacher: BertClassifier) -> None:
+    windows = toy(64).windows
+    ids = toy(8, seed=4).windows
+    with torch.inference_mode():
+        plain = quantize(teacher.eval(), windows.split(16), 24)(ids)
+        cooler = quantize(teacher.eval(), windows.split(16), 24, temperature=2.0)(ids)
+    torch.testing.assert_close(cooler, plain / 2)
+
+
+def test_ids_of_either_width_are_taken(teacher: BertClassifier) -> None:
+    _, small = quantized(teacher, False)
+    ids = toy(8, seed=5).windows
+    assert ids.dtype == torch.int32
+    with torch.inference_mode():
+        assert torch.equal(small(ids), small(ids.long()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optimize.lowering import Lowered, emit, lower_int8
+from optimize.lowering import Lowered, int8, lower_int8
 from optimize.lowering.passes.zero_points import Offsets
 
 
@@ -46,7 +46,7 @@ def zero_points(model: Lowered) -> dict[str, int]:
 def test_offsets_change_no_answer(hot_batch: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1)) + 0.5
     folded = lowered(x, hot_batch)
-    monkeypatch.setattr(emit, "fold_offsets", lambda plan, qparams: Offsets())
+    monkeypatch.setattr(int8, "fold_offsets", lambda plan, qparams: Offsets())
     plain = lowered(x, hot_batch)
     shifted = {n for n, zero in zero_points(plain).items() if zero != zero_points(folded)[n]}
     # The second block's sum is read with padding, so zero must stay where it is.
