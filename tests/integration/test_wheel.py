@@ -179,7 +179,7 @@ def test_a_text_recipe_runs(installed: Installed) -> None:
     assert done.returncode == 0, done.stderr
     artifact = installed.workdir / "artifacts" / "sentiment"
     report = json.loads((artifact / "report.json").read_text())
-    assert [stage["stage"] for stage in report["stages"]][-1] == "quantize"
+    assert report["stages"][-1]["name"] == "quantize"
     assert report["gate"]["passed"]
     shown = installed.run("marpress", "report", "artifacts/sentiment")
     assert shown.returncode == 0 and "gate" in shown.stdout

@@ -21,6 +21,7 @@ def inputs(dataset: Dataset, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_both_are_measured_in_processes_of_their_own(
     trained: nn.Module, dataset: Dataset, inputs: Path, tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ Needs = Callable[[str], None]
 Converted = Callable[..., Path]
 
 
+@pytest.mark.slow
 def test_a_file_that_is_cut_off_is_refused(
     needs: Needs, pictures: Exportable, converted: Converted, tmp_path: Path
 ) -> None:

@@ -65,8 +65,8 @@ def test_a_pickled_timm_model_loads_in_a_fresh_process(tmp_path: Path) -> None:
     """There timm, and through it torchvision, is imported by the unpickling itself."""
     pickles.save(timm.build("test_resnet", classes=3, channels=1).eval(), tmp_path / "model.pt")
     script = (
-        "import sys, torch; from pathlib import Path; from optimize import checkpoint\n"
-        "model = checkpoint.load(Path(sys.argv[1]))\n"
+        "import sys, torch; from pathlib import Path; from optimize.utils import pickles\n"
+        "model = pickles.load(Path(sys.argv[1]))\n"
         "print(list(model(torch.zeros(1, 1, 32, 32, dtype=torch.uint8)).shape))"
     )
     command = [sys.executable, "-W", "ignore", "-c", script, str(tmp_path / "model.pt")]

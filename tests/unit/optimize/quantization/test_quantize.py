@@ -41,6 +41,7 @@ def test_layers_really_become_int8(trained: nn.Module, dataset: Dataset) -> None
     assert not {"aten::conv2d", "aten::_convolution", "aten::quantize_per_tensor"} & set(operators)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_answers_and_its_file_too(
     trained: nn.Module, dataset: Dataset, tmp_path: Path, method: str
@@ -177,6 +178,7 @@ def test_every_kind_of_range_works(trained: nn.Module, dataset: Dataset, ranges:
     assert accuracy.agreement(accuracy.predict(quantized, dataset.test.inputs), before) > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "hot_batch"), [("fbgemm", 0), ("onednn", 0), ("onednn", 4)])
 def test_the_kernels_can_be_chosen(
     trained: nn.Module, dataset: Dataset, tmp_path: Path, engine: str, hot_batch: int

@@ -17,8 +17,8 @@ def test_quantized_weights_load_without_a_word(tmp_path: Path) -> None:
     pickles.save(torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8), tmp_path / "w")
     again = f"""
 from pathlib import Path
-from optimize import checkpoint
-print(checkpoint.load(Path({str(tmp_path / "w")!r})).dequantize().flatten().tolist())
+from optimize.utils import pickles
+print(pickles.load(Path({str(tmp_path / "w")!r})).dequantize().flatten().tolist())
 """
     found = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True)
     assert found.stderr == ""
