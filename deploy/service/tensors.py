@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Scalar = bool | int | float | str
-
 
 @dataclass(frozen=True)
 class Tensor:

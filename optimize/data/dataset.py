@@ -1,7 +1,6 @@
 """What every data set offers, and the data set whose splits are tensors."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -111,6 +110,3 @@ class Dataset:
                     digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
                     digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-
-Loader = Callable[..., Dataset]

@@ -41,7 +41,7 @@ class Subject:
             with. Where rows differ in length at least one piece has a padded row.
         calibration: real training inputs for the activation ranges.
         axes: the dimensions that vary, by name.
-        dynamic, dynamic_outputs: for every input (output), which of its dimensions is which
+        dynamic: for every input, which of its dimensions is which
             axis.
         scores: outputs `[rows, classes]` of which softmax or argmax is taken: what is added to a
             whole row is no error.
@@ -58,7 +58,6 @@ class Subject:
     calibration: list[Inputs]
     axes: dict[str, Axis]
     dynamic: tuple[dict[int, str], ...]
-    dynamic_outputs: tuple[dict[int, str], ...]
     scores: tuple[str, ...] = ()
     activations: Literal["static", "dynamic"] = "static"
 

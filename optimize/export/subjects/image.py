@@ -44,7 +44,6 @@ def make(module: nn.Module, dataset: Dataset) -> Exportable:
         calibration=[(part,) for part in chosen[order[:CALIBRATION]].split(BATCH)],
         axes={"batch": Axis()},
         dynamic=({0: "batch"},),
-        dynamic_outputs=({0: "batch"},),
     )
     known: list[Tensor] = []
 

@@ -107,7 +107,6 @@ def _subjects(checkpoint: Checkpoint, recordings: Speech) -> list[Subject]:
         calibration=[(mels([u]),) for u in recordings.development[:CALIBRATION]],
         axes={"batch": Axis(most=BATCH, sizes=(1,))},
         dynamic=({0: "batch"},),
-        dynamic_outputs=({0: "batch"},),
         activations="dynamic",
     )
     decoder = Subject(
@@ -119,7 +118,6 @@ def _subjects(checkpoint: Checkpoint, recordings: Speech) -> list[Subject]:
         calibration=[_state(encoder, step, piece[0], checkpoint) for piece in encoder.calibration],
         axes={"batch": Axis(most=BATCH, sizes=(1,))},
         dynamic=tuple({0: "batch"} for _ in range(4)),
-        dynamic_outputs=({0: "batch"}, {0: "batch"}),
         scores=("logits",),
         activations="dynamic",
     )

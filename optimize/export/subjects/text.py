@@ -94,7 +94,6 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
             "tokens": Axis(least=2, most=size, sizes=(min(32, size), size), limit=limit),
         },
         dynamic=({0: "batch", 1: "tokens"},),
-        dynamic_outputs=({0: "batch"},),
     )
     known: list[Tensor] = []
 

@@ -101,5 +101,4 @@ def sentences() -> Subject:
         calibration=[(ids(*range(first, 32)),) for first in range(3, 19)],
         axes={"batch": Axis(), "tokens": Axis(least=2, most=32, sizes=(32,), limit=48)},
         dynamic=({0: "batch", 1: "tokens"},),
-        dynamic_outputs=({0: "batch"},),
     )
