@@ -20,6 +20,7 @@ from optimize.lowering.kernels.attention import (
     TokenAttention,
     UniformAttention,
 )
+from optimize.lowering.kernels.rowwise import RowwiseLinear
 from optimize.lowering.passes.zero_points import Offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
 from optimize.lowering.qparams import QParams, quantize_channels
@@ -218,8 +219,12 @@ class Emitter:
     def _head(self, name: str, group: Group, packed: bool) -> None:
         """A small last layer stays float32: exact logits for the price of one dequantize."""
         weight, bias = self._weights(group.node)
-        head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
-        head.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
+        head: nn.Module
+        if self.plan.packing is not None:
+            head = RowwiseLinear(weight, bias)
+        else:
+            head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+            head.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
         read = self.forms.get(group.inputs[0], FLOAT, packed)
         self.forms.put(group.last, FLOAT, self.call(name, head, read), packed)
 

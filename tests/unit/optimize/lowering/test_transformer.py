@@ -81,6 +81,14 @@ def test_padding_costs_nothing_and_changes_nothing(lowered: Lowered, ids: Tensor
             torch.testing.assert_close(alone, together[row : row + 1], atol=0.01, rtol=0.01)
 
 
+def test_equal_sequences_get_equal_answers(lowered: Lowered, ids: Tensor) -> None:
+    """To the last bit, wherever in a batch they are."""
+    with torch.no_grad():
+        for row, length in enumerate((37, 9, 30)):
+            answers = lowered(ids[row : row + 1, :length].repeat(7, 1))
+            assert torch.equal(answers, answers[:1].expand_as(answers))
+
+
 def test_a_model_that_reads_its_padding_is_not_packed(bert: BertClassifier, ids: Tensor) -> None:
     class PlainMean(nn.Module):
         def __init__(self) -> None:
