@@ -53,7 +53,7 @@ def seal(
     handlers: Path = HANDLERS,
     engines: tuple[str, ...] = (),
 ) -> Archive:
-    """Pack the artefact folder into `model_store`/NAME.mar and return what was written.
+    """Pack the artefact folder into `model_store`/NAME.mar and return the archive.
 
     Without `version` the version is the first 12 hex digits of the content's digest, so that a
     changed artefact is a new version to TorchServe and an unchanged one is not. `engines` names

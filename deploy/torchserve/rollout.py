@@ -49,7 +49,7 @@ def ensure_registered(sealed: Archive, management: Management, workdir: Path, sa
 
 
 def drain(management: Management, name: str, version: str) -> None:
-    """Wait until a version that is no longer the default has answered what it was sent.
+    """Wait until a version that is no longer the default has answered its requests.
 
     TorchServe drops the queued requests of a version that it unregisters, and their clients wait
     until they time out. It shows how many requests are queued, not whether a worker is answering

@@ -67,7 +67,7 @@ def start(
         state = running(workdir)
         if state is not None:
             return state
-        _forget(workdir)  # what a server that was killed left behind
+        _forget(workdir)  # the files of a server that was killed
         settings = configuration.read(config_path)
         if not model_store.is_dir():
             raise BadInput(f"no model store at {model_store}: ./build_mar.sh NAME makes it")
