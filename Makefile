@@ -147,7 +147,7 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 	@touch $@
 
 bench-compress: $(PEERS)/.installed
-	$(PEERS)/bin/python benchmarks/compress.py
+	$(PEERS)/bin/python -m benchmarks.compress
 
 bench-accuracy-control: $(PEERS)/.installed data
 	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume

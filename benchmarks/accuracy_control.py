@@ -2,7 +2,7 @@
 Intel Neural Compressor and ours: `make bench-accuracy-control`.
 
 The others run under another Python when `--peers-python` names one. All decide on the
-validation split; the drop that is reported is on the test split, which none has seen.
+validation split; the reported drop is on the test split, which none of them uses.
 """
 
 import argparse
@@ -12,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import accuracy_control_inc
+from benchmarks.contestant import Contestant, answer_questions
 from optimize.evaluation import timer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +28,7 @@ ROUNDS, SECONDS = 12, 0.25
 
 
 def _prepare(artifact: Path, folder: Path, calibration: int) -> None:
-    """The float model as ONNX and as a module, and the data, where both sides find them."""
+    """Write the float model, as ONNX and as a module, and the data into `folder`."""
     import torch
 
     from optimize.data import fashion_mnist
@@ -71,17 +73,17 @@ def build_ours(folder: Path, max_drop: float) -> dict[str, Any]:
     start = time.perf_counter()
     options = QuantizeOptions(calibration=len(calibration), max_drop=max_drop)
     accuracy = accuracy_on(Split(images, targets), len(images))
-    found = quantize(model, calibration, options, accuracy=accuracy, details=details)
+    quantized = quantize(model, calibration, options, accuracy=accuracy, details=details)
     seconds = time.perf_counter() - start
     file = folder / "ours.pt"
-    size = torchscript.save(torchscript.script(found, calibration[:1]), file)
+    size = torchscript.save(torchscript.script(quantized, calibration[:1]), file)
     return {
         "bytes": size,
         "seconds": seconds,
         "left_in_float": len(details["left_in_float"]),
         "models_built": len(details["trials"]),
         "validation_drop": details["drop"],
-        "engine": found.engine,
+        "engine": quantized.engine,
     }
 
 
@@ -104,7 +106,7 @@ def build_nncf(folder: Path, max_drop: float) -> dict[str, Any]:
     x, y = data["validation_x"], data["validation_y"]
     batches = [(x[i : i + 250], y[i : i + 250]) for i in range(0, len(x), 250)]
     start = time.perf_counter()
-    found = nncf.quantize_with_accuracy_control(
+    network = nncf.quantize_with_accuracy_control(
         ov.convert_model(folder / "float.onnx"),
         nncf.Dataset([image[None] for image in data["calibration"]]),
         nncf.Dataset(batches, lambda item: item),
@@ -113,12 +115,12 @@ def build_nncf(folder: Path, max_drop: float) -> dict[str, Any]:
         subset_size=len(data["calibration"]),
     )
     seconds = time.perf_counter() - start
-    ov.save_model(found, folder / "nncf.xml", compress_to_fp16=False)
-    kinds = [op.get_type_name() for op in found.get_ops()]
-    layers = [op for op in found.get_ops() if op.get_type_name() in ("Convolution", "MatMul")]
+    ov.save_model(network, folder / "nncf.xml", compress_to_fp16=False)
+    kinds = [op.get_type_name() for op in network.get_ops()]
+    layers = [op for op in network.get_ops() if op.get_type_name() in ("Convolution", "MatMul")]
 
     def quantized(op: Any) -> bool:
-        return all(_is_fake(op.input_value(i).get_node()) for i in range(2))
+        return all(_is_quantized(op.input_value(i).get_node()) for i in range(2))
 
     return {
         "bytes": sum((folder / f"nncf.{s}").stat().st_size for s in ("xml", "bin")),
@@ -129,8 +131,8 @@ def build_nncf(folder: Path, max_drop: float) -> dict[str, Any]:
     }
 
 
-def _is_fake(node: Any) -> bool:
-    """Whether a value is quantized, looking through what reshapes or rescales it."""
+def _is_quantized(node: Any) -> bool:
+    """Whether a value is quantized, looking through operators that reshape or rescale it."""
     for _ in range(4):
         if node.get_type_name() == "FakeQuantize":
             return True
@@ -146,79 +148,60 @@ def _is_fake(node: Any) -> bool:
 
 
 def serve(folder: Path, name: str, engine: str) -> None:
-    """Answer jobs on standard input: time calls of a batch size, or measure test accuracy."""
-    data = np.load(folder / "data.npz")
-    x, y = data["test_x"], data["test_y"]
-    if name == "nncf":
-        import openvino as ov
+    """Answer "accuracy" with the test accuracy, `[batch, seconds]` with the seconds of calls."""
 
-        options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
-        compiled = ov.Core().compile_model(folder / "nncf.xml", "CPU", options)
-
-        def call(images: Any) -> Any:
-            return next(iter(compiled(images).values()))
-
-        inputs = x
-    else:
-        import torch
-
-        torch.set_num_threads(1)
-        if engine:
-            torch.backends.quantized.engine = engine
-        if name == "float":
-            from optimize.utils import pickles
-
-            model = pickles.load(folder / "float.pt").eval()
-        elif name == "inc":
-            model = accuracy_control_inc.load(folder)
-        else:
-            model = torch.jit.load(str(folder / "ours.pt"))
-        inputs = torch.from_numpy(x)
-
-        def call(images: Any) -> Any:
-            with torch.no_grad():
-                return model(images).numpy()
-
-    for line in sys.stdin:
-        job = json.loads(line)
-        if job == "accuracy":
-            right = sum(
-                int((call(inputs[i : i + 250]).argmax(1) == y[i : i + 250]).sum())
-                for i in range(0, len(y), 250)
-            )
-            answer: Any = right / len(y)
-        else:
-            batch, seconds = job
-            answer = timer.burst([functools.partial(call, inputs[:batch])], seconds)
-        print("answer", json.dumps(answer), flush=True)
-
-
-class _Contestant:
-    def __init__(self, python: str, folder: Path, name: str, engine: str = "") -> None:
-        self.process = subprocess.Popen(
-            _command(python, "serve", folder, name, engine),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
+    def load() -> Callable[[Any], Any]:
+        data = np.load(folder / "data.npz")
+        x, y = data["test_x"], data["test_y"]
+        call, inputs = (
+            _load_openvino(folder, x) if name == "nncf" else _load(folder, name, engine, x)
         )
 
-    def ask(self, job: Any) -> Any:
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.process.stdin.flush()
-        for line in self.process.stdout:
-            if line.startswith("answer "):
-                return json.loads(line[7:])
-        raise RuntimeError("a contestant stopped")
+        def answer(question: Any) -> Any:
+            if question == "accuracy":
+                right = sum(
+                    int((call(inputs[i : i + 250]).argmax(1) == y[i : i + 250]).sum())
+                    for i in range(0, len(y), 250)
+                )
+                return right / len(y)
+            batch, seconds = question
+            return timer.burst([functools.partial(call, inputs[:batch])], seconds)
 
-    def turn(self, batch: int, seconds: float) -> list[float]:
-        """Seconds of each call of a turn."""
-        times: list[float] = self.ask([batch, seconds])
-        return times
+        return answer
 
-    def close(self) -> None:
-        self.process.communicate(timeout=20)
+    answer_questions(load)
+
+
+def _load_openvino(folder: Path, x: Any) -> tuple[Callable[[Any], Any], Any]:
+    """NNCF's model as a function from images to logits, both arrays, and its inputs."""
+    import openvino as ov
+
+    options = {"INFERENCE_NUM_THREADS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(folder / "nncf.xml", "CPU", options)
+    return lambda images: next(iter(compiled(images).values())), x
+
+
+def _load(folder: Path, name: str, engine: str, x: Any) -> tuple[Callable[[Any], Any], Any]:
+    """A PyTorch contestant as a function from images to an array of logits, and its inputs."""
+    import torch
+
+    torch.set_num_threads(1)
+    if engine:
+        torch.backends.quantized.engine = engine
+    if name == "float":
+        from optimize.utils import pickles
+
+        model = pickles.load(folder / "float.pt").eval()
+    elif name == "inc":
+        model = accuracy_control_inc.load(folder)
+    else:
+        model = torch.jit.load(str(folder / "ours.pt"))
+
+    def call(images: Any) -> Any:
+        with torch.no_grad():
+            return model(images).numpy()
+
+    return call, torch.from_numpy(x)
 
 
 def _command(python: str, verb: str, folder: Path, *rest: str) -> list[str]:
@@ -227,12 +210,18 @@ def _command(python: str, verb: str, folder: Path, *rest: str) -> list[str]:
 
 
 def _run(python: str, verb: str, folder: Path, *rest: str) -> dict[str, Any]:
-    ran = subprocess.run(
+    finished = subprocess.run(
         _command(python, verb, folder, *rest), stdout=subprocess.PIPE, text=True, check=True,
         cwd=ROOT,
     )  # fmt: skip
-    found: dict[str, Any] = json.loads(ran.stdout.strip().splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
+    return result
+
+
+def _burst(contestant: Contestant, batch: int, seconds: float) -> list[float]:
+    """Seconds of each call in a burst of about `seconds`."""
+    times: list[float] = contestant.ask([batch, seconds])
+    return times
 
 
 def compare(artifact: Path, max_drop: float, peers_python: str) -> dict[str, Any]:
@@ -245,20 +234,21 @@ def compare(artifact: Path, max_drop: float, peers_python: str) -> dict[str, Any
         rows: dict[str, dict[str, Any]] = {"float": {}}
         for name in ("ours", "nncf", "inc"):
             rows[name] = _run(pythons[name], f"build-{name}", folder, "--max-drop", str(max_drop))
-        racers = {
-            name: _Contestant(pythons[name], folder, name, str(row.pop("engine", "") or ""))
-            for name, row in rows.items()
-        }
+        contestants: dict[str, Contestant] = {}
         try:
-            for name, racer in racers.items():
-                rows[name]["accuracy"] = racer.ask("accuracy")
+            for name, row in rows.items():
+                engine = str(row.pop("engine", "") or "")
+                contestants[name] = Contestant(
+                    _command(pythons[name], "serve", folder, name, engine)
+                )
+                row["accuracy"] = contestants[name].ask("accuracy")
             for batch in (1, 8):
-                turns = {n: functools.partial(r.turn, batch) for n, r in racers.items()}
-                for name, times in timer.by_turns(turns, ROUNDS, SECONDS).items():
+                bursts = {n: functools.partial(_burst, c, batch) for n, c in contestants.items()}
+                for name, times in timer.by_turns(bursts, ROUNDS, SECONDS).items():
                     rows[name][f"ms_batch{batch}"] = timer.percentiles(times)["p50"]
         finally:
-            for racer in racers.values():
-                racer.close()
+            for contestant in contestants.values():
+                contestant.close()
     for row in rows.values():
         row["drop"] = rows["float"]["accuracy"] - row["accuracy"]
         for batch in (1, 8):
@@ -275,28 +265,28 @@ def main() -> None:
     parser.add_argument("--verb", default="compare")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("rest", nargs="*")
-    given = parser.parse_args()
-    drops = given.max_drop or [0.002]
-    if given.verb == "serve":
-        serve(given.folder, given.rest[0], *given.rest[1:2] or [""])
+    arguments = parser.parse_args()
+    drops = arguments.max_drop or [0.002]
+    if arguments.verb == "serve":
+        serve(arguments.folder, arguments.rest[0], *arguments.rest[1:2] or [""])
         return
-    if given.verb.startswith("build-"):
+    if arguments.verb.startswith("build-"):
         builders = {"ours": build_ours, "nncf": build_nncf, "inc": accuracy_control_inc.build}
-        build = builders[given.verb.removeprefix("build-")]
-        print("\n" + json.dumps(build(given.folder, drops[0])))
+        build = builders[arguments.verb.removeprefix("build-")]
+        print("\n" + json.dumps(build(arguments.folder, drops[0])))
         return
     from optimize.evaluation import environment
 
-    found = [compare(given.artifact, drop, given.peers_python) for drop in drops]
+    budgets = [compare(arguments.artifact, drop, arguments.peers_python) for drop in drops]
     result = {
         "model": "ResNet-20 on Fashion-MNIST, 300 images to calibrate, 5,000 to decide, 10,000 "
         "to report; one thread",
         "machine": environment.describe(),
-        "budgets": found,
+        "budgets": budgets,
     }
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    for budget in found:
+    for budget in budgets:
         print(f"budget {budget['max_drop']:.4f}")
         for name, row in budget["rows"].items():
             print(f"  {name:6}", {k: round(v, 5) for k, v in row.items()})

@@ -10,7 +10,7 @@ import numpy as np
 
 
 def build(folder: Path, max_drop: float) -> dict[str, Any]:
-    """Tune until a configuration holds the budget; the quantized program goes into the folder.
+    """Tune until a configuration meets the budget; write the quantized program into `folder`.
 
     Its tolerance is relative to the float accuracy. It keeps no layers in float by itself: the
     configurations differ in how activation ranges are chosen.
@@ -33,16 +33,16 @@ def build(folder: Path, max_drop: float) -> dict[str, Any]:
     model = pickles.load(folder / "float.pt").eval()
     calls = 0
 
-    def accuracy(found: Any) -> float:
+    def accuracy(candidate: Any) -> float:
         nonlocal calls
         calls += 1
         with torch.no_grad():
-            answers = torch.cat([found(x).argmax(1) for x in images.split(250)])
+            answers = torch.cat([candidate(x).argmax(1) for x in images.split(250)])
         return (answers == targets).float().mean().item()
 
-    def calibrate(found: Any) -> None:
+    def calibrate(candidate: Any) -> None:
         for x in calibration:
-            found(x)
+            candidate(x)
 
     example = (calibration[0][:2],)
     shapes = ({0: torch.export.Dim("batch")},)
@@ -50,7 +50,7 @@ def build(folder: Path, max_drop: float) -> dict[str, Any]:
     program = export(model, example, dynamic_shapes=shapes)
     with torch.no_grad():
         base = accuracy(program)
-    found = autotune(
+    quantized = autotune(
         program,
         tune_config=TuningConfig(
             config_set=[StaticQuantConfig(), StaticQuantConfig(act_algo="kl")],
@@ -60,15 +60,15 @@ def build(folder: Path, max_drop: float) -> dict[str, Any]:
         run_fn=calibrate,
         example_inputs=example,
     )
-    met = found is not None
-    if found is None:
+    met = quantized is not None
+    if quantized is None:
         prepared = prepare(export(model, example, dynamic_shapes=shapes), StaticQuantConfig())
         calibrate(prepared)
-        found = convert(prepared)
+        quantized = convert(prepared)
     seconds = time.perf_counter() - start
-    drop = base - accuracy(found)
+    drop = base - accuracy(quantized)
     file = folder / "inc.pt2"
-    torch.export.save(torch.export.export(found, example, dynamic_shapes=shapes), file)
+    torch.export.save(torch.export.export(quantized, example, dynamic_shapes=shapes), file)
     return {
         "bytes": file.stat().st_size,
         "seconds": seconds,

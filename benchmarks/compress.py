@@ -1,10 +1,10 @@
 """Speed of compressed models over eager float32: `make bench-compress`.
 
 Every contestant runs in a fresh process of its own, with the same malloc settings and thread
-count; the processes take turns in short bursts, so that a slow minute of the machine falls on
-all of them alike. Files are built once into the work folder, rows are kept there as they are
-measured, and an interrupted run goes on where it was: `--fresh` measures again, `--rebuild`
-builds a contestant's files again. Results: `benchmarks/results/compress.json` and `.svg`.
+count; the processes take turns in short bursts, so that a noisy machine slows all alike. Built
+files and measured rows are cached in the work folder, so that an interrupted run resumes:
+`--fresh` measures again, `--rebuild` builds a contestant's files again. Results:
+`benchmarks/results/compress.json` and `.svg`.
 """
 
 import argparse
@@ -14,11 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import compress_agreement
-import compress_contestants
-import compress_plot
-import compress_race
-import compress_zoo
+from benchmarks import (
+    compress_agreement,
+    compress_contestants,
+    compress_plot,
+    compress_race,
+    compress_zoo,
+)
+from optimize.evaluation import environment
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("build", "agreement", "rows", "grid")
@@ -30,13 +33,13 @@ _SHOWN = ("eager", "torchscript", "ours", "onnxruntime", "openvino_int8", "openv
 def build(model: str, contestant: str, work: Path) -> None:
     """Build one contestant's file, in this process."""
     entry = compress_zoo.ZOO[model]
-    suffix, make, _ = compress_contestants.CONTESTANTS[contestant]
+    suffix, builder, _ = compress_contestants.CONTESTANTS[contestant]
     data = [entry.inputs(CALIBRATION[0], 100 + seed) for seed in range(CALIBRATION[1])]
-    make(compress_zoo.load(model, work), entry.kind, data, work / f"{model}{suffix}")
+    builder(compress_zoo.load(model, work), entry.kind, data, work / f"{model}{suffix}")
 
 
 def prepare(options: argparse.Namespace, model: str) -> None:
-    """Build what is missing, each file in a fresh process."""
+    """Build the missing files, each in a fresh process."""
     work: Path = options.work
     for name in options.contestants:
         suffix = compress_contestants.CONTESTANTS[name][0]
@@ -47,16 +50,14 @@ def prepare(options: argparse.Namespace, model: str) -> None:
         log = work / f"{model}.{name}.log"
         began = time.monotonic()
         with log.open("w") as sink:
-            words = ["--build", name, "--models", model, "--work", str(work)]
-            code = compress_race.spawn(
-                "compress.py", *words, work=work, threads=1, stdout=sink, stderr=sink
-            ).wait()
+            arguments = ["--build", name, "--models", model, "--work", str(work)]
+            built = compress_race.run("compress", *arguments, work=work, log=sink)
         took = f"{time.monotonic() - began:.0f} s"
-        print(f"{model}: {name} {took}{'' if code == 0 else f', failed: see {log}'}", flush=True)
+        print(f"{model}: {name} {took}{'' if built else f', failed: see {log}'}", flush=True)
 
 
 def compile_ahead(options: argparse.Namespace, model: str) -> None:
-    """torch.compile's code for every row, kept in the work folder."""
+    """Fill torch.compile's cache in the work folder for every row."""
     for batch in map(int, options.batches):
         for threads in map(int, options.threads):
             marker = options.work / f"{model}.compile.{batch}.{threads}"
@@ -73,41 +74,41 @@ def compile_ahead(options: argparse.Namespace, model: str) -> None:
 
 def row(model: str, batch: int, threads: int, times: dict[str, float]) -> dict[str, Any]:
     """One row of compress.json: speeds over eager, None where a contestant failed."""
-    made: dict[str, Any] = {"model": model, "batch": batch, "threads": threads}
+    speeds: dict[str, Any] = {"model": model, "batch": batch, "threads": threads}
     for name in _SHOWN:
-        made[name] = round(times["eager"] / times[name], 3) if name in times else None
-    both = [made[n] for n in ("openvino_int8", "openvino_bf16") if made[n] is not None]
-    made["openvino"] = max(both) if both else None
-    made["milliseconds"] = {n: round(ms, 4) for n, ms in times.items()}
-    return made
+        speeds[name] = round(times["eager"] / times[name], 3) if name in times else None
+    both = [speeds[n] for n in ("openvino_int8", "openvino_bf16") if speeds[n] is not None]
+    speeds["openvino"] = max(both) if both else None
+    speeds["milliseconds"] = {n: round(ms, 4) for n, ms in times.items()}
+    return speeds
 
 
-def with_agreement(made: dict[str, Any], work: Path) -> dict[str, Any]:
-    """A row with what the contestants answered on the model's held-out inputs."""
-    found = compress_agreement.compare(made["model"], list(_SHOWN), work)
-    result = {k: v for k, v in made.items() if k != "milliseconds"}
-    result["agreement"] = round(found["ours"]["agreement"], 4) if "ours" in found else None
-    result["agreement_inputs"] = found["eager"]["inputs"] if found else 0
-    result["weights"] = compress_zoo.ZOO[made["model"]].weights
-    result["milliseconds"] = made["milliseconds"]
-    result["relative_error"] = {n: round(r["error"], 4) for n, r in found.items()}
-    result["agreements"] = {n: round(r["agreement"], 4) for n, r in found.items()}
+def with_agreement(row: dict[str, Any], work: Path) -> dict[str, Any]:
+    """A row with the contestants' agreement and error on the model's held-out inputs."""
+    compared = compress_agreement.compare(row["model"], list(_SHOWN), work)
+    result = {k: v for k, v in row.items() if k != "milliseconds"}
+    result["agreement"] = round(compared["ours"]["agreement"], 4) if "ours" in compared else None
+    result["agreement_inputs"] = compared["eager"]["inputs"] if compared else 0
+    result["weights"] = compress_zoo.ZOO[row["model"]].weights
+    result["milliseconds"] = row["milliseconds"]
+    result["relative_error"] = {n: round(entry["error"], 4) for n, entry in compared.items()}
+    result["agreements"] = {n: round(entry["agreement"], 4) for n, entry in compared.items()}
     return result
 
 
-def show(made: dict[str, Any]) -> None:
+def show(row: dict[str, Any]) -> None:
     """A row as a table."""
-    ours, openvino = made["ours"], made["openvino"]
+    ours, openvino = row["ours"], row["openvino"]
     against = f", {ours / openvino:.2f}x OpenVINO" if ours and openvino else ""
-    print(f"{made['model']} batch {made['batch']} threads {made['threads']}{against}")
-    for name, ms in made["milliseconds"].items():
-        error, same = made["relative_error"].get(name), made["agreements"].get(name)
-        print(f"  {name:14} {ms:9.2f} ms {made[name]:6.2f}x  agreement {same}  error {error}")
+    print(f"{row['model']} batch {row['batch']} threads {row['threads']}{against}")
+    for name, ms in row["milliseconds"].items():
+        error, same = row["relative_error"].get(name), row["agreements"].get(name)
+        print(f"  {name:14} {ms:9.2f} ms {row[name]:6.2f}x  agreement {same}  error {error}")
     sys.stdout.flush()
 
 
-def kept(file: Path, fresh: bool) -> Any:
-    """What an earlier run measured, None when there is nothing or it must not be used."""
+def cached(file: Path, fresh: bool) -> Any:
+    """An earlier run's measurement; None where there is none, or with `fresh`."""
     return None if fresh or not file.exists() else json.loads(file.read_text())
 
 
@@ -129,6 +130,7 @@ def main() -> int:
     parser.add_argument("--stages", type=words, default=list(STAGES), help=f"of {STAGES}")
     parser.add_argument("--build", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.work = options.work.resolve()  # contestants run in another folder
     rows = options.work / "rows"
     rows.mkdir(parents=True, exist_ok=True)
     if options.build:
@@ -143,17 +145,17 @@ def main() -> int:
     for model, threads in plan if "rows" in options.stages else []:
         for batch in map(int, options.batches):
             file = rows / f"{model}.{threads}.{batch}.json"
-            made = kept(file, options.fresh)
-            if made is None:
-                made = row(model, batch, threads, compress_race.race(
+            measured = cached(file, options.fresh)
+            if measured is None:
+                measured = row(model, batch, threads, compress_race.race(
                     model, options.contestants, batch, threads, options.rounds, options.work,
                     options.cores,
                 ))  # fmt: skip
-                file.write_text(json.dumps(made))
-            show(with_agreement(made, options.work))
+                file.write_text(json.dumps(measured))
+            show(with_agreement(measured, options.work))
     for model, threads in plan if "grid" in options.stages else []:
         file = rows / f"{model}.{threads}.grid.json"
-        times = kept(file, options.fresh)
+        times = cached(file, options.fresh)
         times = times or compress_race.grid(model, threads, options.work, options.cores)
         if not times:
             continue
@@ -168,29 +170,23 @@ def main() -> int:
 
 def write(work: Path, output: Path) -> None:
     """Every row measured so far, as JSON and as a plot."""
-    rows = work / "rows"
-    found = [
+    folder = work / "rows"
+    rows = [
         with_agreement(json.loads(f.read_text()), work)
-        for f in sorted(rows.glob("*.json")) if ".grid." not in f.name
+        for f in sorted(folder.glob("*.json")) if ".grid." not in f.name
     ]  # fmt: skip
     order = list(compress_zoo.ZOO)
-    found.sort(key=lambda r: (order.index(r["model"]), r["threads"], r["batch"]))
+    rows.sort(key=lambda r: (order.index(r["model"]), r["threads"], r["batch"]))
     grids = []
-    for file in sorted(rows.glob("*.grid.json")):
+    for file in sorted(folder.glob("*.grid.json")):
         model, threads = file.name.split(".")[:2]
         grids.append(
             {"model": model, "threads": int(threads), "ms_per_input": json.loads(file.read_text())}
         )
     output.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": machine(), "rows": found, "grid": grids}, indent=1)
+    text = json.dumps({"machine": environment.describe(), "rows": rows, "grid": grids}, indent=1)
     output.write_text(text + "\n")
-    output.with_suffix(".svg").write_text(compress_plot.plot(found))
-
-
-def machine() -> dict[str, Any]:
-    from optimize.evaluation.environment import describe
-
-    return describe()
+    output.with_suffix(".svg").write_text(compress_plot.plot(rows))
 
 
 if __name__ == "__main__":

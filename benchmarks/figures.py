@@ -1,6 +1,6 @@
 """Write the README's tables from the artefacts' own reports: `make figures`.
 
-Reads `artifacts/*/report.json` and `benchmarks/results/*.json`, and replaces what stands between
+Reads `artifacts/*/report.json` and `benchmarks/results/*.json`, and replaces the text between
 the README's markers. `--check` only compares.
 """
 
@@ -53,7 +53,7 @@ def notes(reports: list[dict[str, Any]]) -> list[str]:
     machine, versions = reports[0]["machine"], reports[0]["versions"]
     held_out = ", ".join(f"{r['recipe']} {r['final']['samples']:,}" for r in reports)
     dates = sorted({r["created"][:10] for r in reports})
-    found = [
+    lines = [
         f"`python -m optimize run recipes/NAME.yaml`, {' and '.join(dates)}, "
         f"{machine['processor']} ({', '.join(machine['features'])}), one thread, "
         f"torch {versions['torch']}. "
@@ -67,27 +67,27 @@ def notes(reports: list[dict[str, Any]]) -> list[str]:
             for c in report["controls"]
         ]
         if controls:
-            found.append(f"Controls of {report['recipe']}, in float: {', '.join(controls)}.")
-    return found
+            lines.append(f"Controls of {report['recipe']}, in float: {', '.join(controls)}.")
+    return lines
 
 
-def preprocessing(found: dict[str, Any]) -> str:
+def preprocessing(results: dict[str, Any]) -> str:
     """The pre-processing benchmark in a line."""
     return (
         "Pre-processing against Pillow, one thread, same top-1 on all 20 photographs: "
         + ", ".join(
             f"{side} JPEG {row['ours_ms']:.1f} against {row['pillow_ms']:.1f} ms "
             f"({row['ratio']:.2f}x)"
-            for side, row in found["sizes"].items()
+            for side, row in results["sizes"].items()
         )
-        + f" (`make bench-preprocess`, {found['date'][:10]})."
+        + f" (`make bench-preprocess`, {results['date'][:10]})."
     )
 
 
-def compression(found: dict[str, Any]) -> str:
+def compression(results: dict[str, Any]) -> str:
     """Our int8 TorchScript against OpenVINO's faster precision, one thread."""
     pairs: dict[str, list[str]] = {}
-    for line in found["rows"]:
+    for line in results["rows"]:
         if line["threads"] == 1 and line["ours"] and line["openvino"]:
             pairs.setdefault(line["model"], []).append(f"{line['ours'] / line['openvino']:.2f}x")
     return (
@@ -98,22 +98,22 @@ def compression(found: dict[str, Any]) -> str:
     )
 
 
-def speech(found: dict[str, Any]) -> str:
+def speech(results: dict[str, Any]) -> str:
     """Whisper against the original and faster-whisper."""
-    speeds, rivals = found["speedup"]["threads1"], found["faster_whisper_int8"]
+    speeds, rivals = results["speedup"]["threads1"], results["faster_whisper_int8"]
     return (
-        f"Whisper tiny.en, {found['ours']['utterances']} utterances, one thread: word error rate "
-        f"{100 * found['ours']['wer']:.2f} % (original {100 * found['original']['wer']:.2f} %, "
+        f"Whisper tiny.en, {results['ours']['utterances']} utterances, one thread: word error rate "
+        f"{100 * results['ours']['wer']:.2f} % (original {100 * results['original']['wer']:.2f} %, "
         f"faster-whisper int8 {100 * rivals['wer']:.2f} %); "
         f"{speeds['ours_over_original'][0]:.1f}x the original's speed, "
         f"{speeds['ours_over_faster_whisper_int8'][0]:.1f}x faster-whisper's (padded to 30 s like "
         f"theirs {speeds['ours_padded_over_faster_whisper_int8'][0]:.1f}x); batch 8 does "
-        f"{found['batching']['batch8_over_batch1']:.2f}x batch 1's throughput; worker "
-        f"{found['ours']['rss_mb']:.0f} MB (`make bench-speech`)."
+        f"{results['batching']['batch8_over_batch1']:.2f}x batch 1's throughput; worker "
+        f"{results['ours']['rss_mb']:.0f} MB (`make bench-speech`)."
     )
 
 
-def serving(found: dict[str, Any]) -> str:
+def serving(results: dict[str, Any]) -> str:
     """Texts per second against other servers, by number of clients."""
     names = {
         "ours": "ours in TorchServe",
@@ -122,7 +122,9 @@ def serving(found: dict[str, Any]) -> str:
         "teacher_torchserve": "the float teacher in TorchServe",
     }
     rates = {
-        title: " / ".join(f"{point['per_second']:.0f}" for point in found["servers"][name].values())
+        title: " / ".join(
+            f"{point['per_second']:.0f}" for point in results["servers"][name].values()
+        )
         for name, title in names.items()
     }
     return (
@@ -143,15 +145,15 @@ def figures() -> str:
     ]
     lines += map(row, reports)
     lines += ["", *(f"- {note}" for note in notes(reports))]
-    results = ROOT / "benchmarks" / "results"
+    folder = ROOT / "benchmarks" / "results"
     for name, describe in (
         ("preprocess", preprocessing),
         ("compress", compression),
         ("speech", speech),
         ("serve_text", serving),
     ):
-        found = json.loads((results / f"{name}.json").read_text())
-        lines.append(f"- {describe(found)}")
+        measured = json.loads((folder / f"{name}.json").read_text())
+        lines.append(f"- {describe(measured)}")
     return "\n".join(lines) + "\n"
 
 
@@ -164,10 +166,10 @@ def main() -> int:
     text = path.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN, 1)
     _, tail = rest.split(END, 1)
-    made = head + BEGIN + figures() + END + tail
+    updated = head + BEGIN + figures() + END + tail
     if arguments.check:
-        return int(made != text)
-    path.write_text(made, encoding="utf-8")
+        return int(updated != text)
+    path.write_text(updated, encoding="utf-8")
     return 0
 
 

@@ -18,8 +18,8 @@ HEAD = (
 
 
 def rows(evidence: dict[str, Any]) -> list[str]:
-    """One line per export of a report, in the formats' order, however they were made."""
-    found, metric = [], Metric.of(evidence)
+    """One line per export of a report, in the order of `NAMES`."""
+    lines, metric = [], Metric.of(evidence)
     exports = sorted(evidence["exports"].items(), key=lambda row: NAMES.index(row[1]["format"]))
     for name, entry in exports:
         ratios = entry["latency_ratios"] or {}
@@ -31,25 +31,25 @@ def rows(evidence: dict[str, Any]) -> list[str]:
             f"{entry['agreement']:.3f}",
             *(_ratios(ratios.get(rival)) for rival in ("eager", "served")),
         ]
-        found.append(f"| {' | '.join(cells)} |")
-    return found
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
-def _ratios(found: dict[str, float] | None) -> str:
-    return " / ".join(f"{ratio:.2f}" for ratio in found.values()) if found else "-"
+def _ratios(by_batch: dict[str, float] | None) -> str:
+    return " / ".join(f"{ratio:.2f}" for ratio in by_batch.values()) if by_batch else "-"
 
 
 def model(evidence: dict[str, Any]) -> str:
-    """One report's table, folded up under a line that says what it was measured on."""
+    """One report's table, folded under a line that names the data it was measured on."""
     entries = evidence["exports"].values()
     counts: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for entry in entries:
         counts.setdefault((entry["samples"], entry["agreement_samples"]), []).append(entry)
     usual = max(counts, key=lambda pair: len(counts[pair]))
     title = f"{evidence['recipe']}: {len(entries)} files, {_samples(*usual)}"
-    for pair, found in counts.items():
+    for pair, group in counts.items():
         if pair != usual:
-            names = dict.fromkeys(entry["format"] for entry in found)
+            names = dict.fromkeys(entry["format"] for entry in group)
             title += f" ({', '.join(names)}: {_samples(*pair)})"
     body = "\n".join(rows(evidence))
     head = HEAD.format(metric=Metric.of(evidence).title.lower())
@@ -63,28 +63,28 @@ def _samples(labelled: int, compared: int) -> str:
 
 
 def versions(reports: list[dict[str, Any]]) -> str:
-    """Versions of everything that made or ran a file of the table."""
-    found: dict[str, str] = {}
+    """Versions of every package that wrote or ran a file of the table."""
+    by_package: dict[str, str] = {}
     for evidence in reports:
         for entry in evidence["exports"].values():
-            found.update(entry["versions"])
-    return ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+            by_package.update(entry["versions"])
+    return ", ".join(f"{name} {version}" for name, version in sorted(by_package.items()))
 
 
 def table(reports: list[dict[str, Any]]) -> str:
-    """A table for every model, and what they were made with."""
+    """A table for every model, then the machines, days and versions."""
     machines = {evidence["machine"]["processor"] for evidence in reports}
     days = {evidence["created"][:10] for evidence in reports}
-    made = f"{', '.join(sorted(machines))}, one thread, models of {', '.join(sorted(days))}. "
-    made += f"Versions: {versions(reports)}."
-    return "\n\n".join([*map(model, reports), made])
+    source = f"{', '.join(sorted(machines))}, one thread, models of {', '.join(sorted(days))}. "
+    source += f"Versions: {versions(reports)}."
+    return "\n\n".join([*map(model, reports), source])
 
 
 def main() -> int:
     """Put the table of the artefacts named, or of all that have exports, into the page."""
     named = [Path(argument) for argument in sys.argv[1:]]
     folders = named or sorted(path.parent for path in Path("artifacts").glob("*/report.json"))
-    reports = [found for found in map(report.read, folders) if found["exports"]]
+    reports = [evidence for evidence in map(report.read, folders) if evidence["exports"]]
     if not reports:
         print("error: no artefact has exports: run `python -m optimize export`", file=sys.stderr)
         return 2

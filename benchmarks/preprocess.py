@@ -3,7 +3,7 @@
     python -m benchmarks.preprocess
 
 One thread, in CPU time, both contestants in one process under the worker's malloc settings,
-in random order for every picture, so that the machine's moods hit both alike. A
+in random order for every picture, so that a noisy machine slows both alike. A
 figure is the median over pictures and rounds of the ratio of two neighbouring
 measurements. The pictures are the twenty ImageNet photographs of the foolbox
 package, resized by Pillow to 512x512 and 2048x1536 and saved at quality 90.
@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.packages import package_folder
 from handlers.backend import keep_freed_memory
 from handlers.images import ImageSpec, load_image
 
@@ -40,7 +40,7 @@ RESULT = Path(__file__).parent / "results" / "preprocess.json"
 
 
 def with_pillow(data: bytes) -> torch.Tensor:
-    """The usual way: decode, resize the shorter side, crop the centre, uint8 [3, 224, 224]."""
+    """The common recipe: decode, resize the shorter side, crop the centre, uint8 [3, 224, 224]."""
     image = Image.open(io.BytesIO(data)).convert("RGB")
     width, height = image.size
     shorter = min(width, height)
@@ -55,14 +55,6 @@ def with_pillow(data: bytes) -> torch.Tensor:
 def with_ours(data: bytes) -> torch.Tensor:
     """What the worker does, header checks included."""
     return load_image(data, SPEC)
-
-
-def package_folder(name: str) -> Path:
-    """Where an installed package lies, without importing it."""
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit(f"{name} is not installed: pip install --no-deps {name.replace('_', '-')}")
-    return Path(spec.submodule_search_locations[0])
 
 
 def photographs(size: tuple[int, int]) -> tuple[list[bytes], list[int]]:

@@ -10,7 +10,7 @@ Contestants, two worker processes each, one thread a worker, batches as their ow
 * `litserve`: our TorchScript file in LitServe.
 
 Reviews of the test split (three quarters IMDB, one Rotten Tomatoes) are sent by 1, 4 and 16
-clients over kept connections, the same ones in the same order to all; contestants take turns,
+clients over persistent connections, the same ones in the same order to all; contestants take turns,
 and the clients' own work is on the same processor. The engine alone is compared too: the same
 windows, one thread, model against eager fp32 teacher by turns.
 
@@ -38,6 +38,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.contestant import MALLOC, ROOT
 from deploy.archive import mar
 from handlers.texts import Encoder, bucket, load_tokenizer
 from optimize.evaluation import environment
@@ -45,13 +46,7 @@ from optimize.tasks.registry import read_recipe
 from optimize.utils import files, pickles, torchscript
 from tests.integration.torchserve import free_ports, torchserve, workplace
 
-ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = (1, 4, 16)
-MALLOC = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 @dataclass
@@ -66,18 +61,18 @@ class Target:
 
 def reviews(artifact: Path, count: int) -> list[bytes]:
     """Texts of the recipe's test split, in its own order."""
-    found = read_recipe(ROOT / "recipes" / f"{artifact.name}.yaml")
+    recipe = read_recipe(ROOT / "recipes" / f"{artifact.name}.yaml")
     from optimize.data import movie_reviews
     from optimize.data.corpus import deduplicate, divide
 
-    options = {k: v for k, v in found.data.options.items() if k in ("sources", "path")}
+    options = {k: v for k, v in recipe.data.options.items() if k in ("sources", "path")}
     corpus, _ = deduplicate(movie_reviews.read(**options)[0])
-    test = divide(corpus, 0.1, 0.05, found.seed)["test"][:count]
+    test = divide(corpus, 0.1, 0.05, recipe.seed)["test"][:count]
     return [corpus.texts[i].encode() for i in test]
 
 
 def teacher_of(artifact: Path) -> torch.nn.Module:
-    """The fine-tuned fp32 model that the recipe's first stage kept."""
+    """The fine-tuned fp32 model that the recipe's first stage saved."""
     state = pickles.load(artifact / "stages" / "00-train" / "state.pt")
     model: torch.nn.Module = state.original.eval()
     return model
@@ -105,7 +100,7 @@ def onnx_artifact(artifact: Path, folder: Path, teacher: torch.nn.Module) -> Pat
 
     folder.mkdir(parents=True)
     example = torch.randint(1000, 2000, (2, 64), dtype=torch.int32)
-    free = {"ids": {0: "batch", 1: "length"}, "logits": {0: "batch"}}
+    dynamic = {"ids": {0: "batch", 1: "length"}, "logits": {0: "batch"}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -114,7 +109,7 @@ def onnx_artifact(artifact: Path, folder: Path, teacher: torch.nn.Module) -> Pat
             str(folder / "float.onnx"),
             input_names=["ids"],
             output_names=["logits"],
-            dynamic_axes=free,
+            dynamic_axes=dynamic,
             opset_version=17,
             dynamo=False,
         )
@@ -134,10 +129,10 @@ def _body(target: Target, connection: http.client.HTTPConnection, content: bytes
         content = json.dumps({"text": content.decode()}).encode()
     connection.request("POST", target.path, content, headers)
     reply = connection.getresponse()
-    found = reply.read()
+    answer = reply.read()
     if reply.status != 200:
-        raise RuntimeError(f"{target.path}: {reply.status} {found[:200]!r}")
-    return found
+        raise RuntimeError(f"{target.path}: {reply.status} {answer[:200]!r}")
+    return answer
 
 
 def load(target: Target, contents: list[bytes], clients: int, seconds: float) -> dict[str, float]:
@@ -154,7 +149,7 @@ def load(target: Target, contents: list[bytes], clients: int, seconds: float) ->
                 _body(target, connection, contents[position % len(contents)])
                 times.append(time.perf_counter() - start)
                 position += clients
-        except BaseException as error:  # told to the main thread
+        except BaseException as error:  # raised again in the main thread
             problems.append(error)
         finally:
             connection.close()
@@ -229,21 +224,21 @@ def contestants(artifact: Path, teacher: torch.nn.Module) -> Iterator[dict[str, 
         mar.seal(teacher_artifact(artifact, scratch / "teacher", teacher), store, force=True)
         running = stack.enter_context(torchserve(workdir))
         port = int(running.settings.inference.rpartition(":")[2])
-        made = {}
+        targets = {}
         for title, name in (("ours", artifact.name), ("teacher_torchserve", "teacher")):
             running.management.register(f"{name}.mar")
-            made[title] = Target(port, f"/predictions/{name}", running.header())
+            targets[title] = Target(port, f"/predictions/{name}", running.header())
         ports = free_ports(2)
         onnx = onnx_artifact(artifact, scratch / "onnx", teacher)
         gunicorn = [sys.executable, "-m", "gunicorn", "--workers", "2", "--log-level", "error"]
         gunicorn += ["--bind", f"127.0.0.1:{ports[0]}", "benchmarks.serve_text_peers:flask_app()"]
-        made["onnxruntime_flask"] = stack.enter_context(_process(gunicorn, onnx, ports[0]))
+        targets["onnxruntime_flask"] = stack.enter_context(_process(gunicorn, onnx, ports[0]))
         unpacked = scratch / "ours"
         shutil.copytree(artifact, unpacked, ignore=shutil.ignore_patterns("stages", "exports"))
         python = os.environ.get("LITSERVE_PYTHON", sys.executable)
         command = [python, "-m", "benchmarks.serve_text_litserve", str(ports[1])]
-        made["litserve"] = stack.enter_context(_process(command, unpacked, ports[1], True))
-        yield made
+        targets["litserve"] = stack.enter_context(_process(command, unpacked, ports[1], True))
+        yield targets
 
 
 def windows_of(artifact: Path, contents: list[bytes]) -> list[list[int]]:
@@ -263,7 +258,7 @@ def engines(artifact: Path, teacher: torch.nn.Module, windows: list[list[int]]) 
     limit = card["input"]["max_length"]
     padded = [bucket(len(window), limit) for window in windows]
     real = sum(map(len, windows))
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "windows": len(windows),
         "tokens": real,
         "padding_share": round(sum(padded) / real - 1, 4),
@@ -301,8 +296,8 @@ def engines(artifact: Path, teacher: torch.nn.Module, windows: list[list[int]]) 
             slow, fast = times["teacher_eager"], times["ours"]
             entry["latency_ratio"] = round(statistics.median(slow) / statistics.median(fast), 2)
             entry["throughput_ratio"] = round(sum(slow) / sum(fast), 2)
-            found[f"batch{size}"] = entry
-    return found
+            results[f"batch{size}"] = entry
+    return results
 
 
 def main() -> None:

@@ -15,13 +15,13 @@ class Texts(litserve.LitAPI):  # type: ignore[misc]
     """POST /predict, JSON with a text to the handler's JSON."""
 
     def setup(self, device: str) -> None:
-        self.made = classifier()
+        self.classifier = classifier()
 
     def decode_request(self, request: dict[str, str]) -> bytes:
         return request["text"].encode()
 
     def predict(self, x: bytes) -> bytes:
-        return answer(self.made, x)
+        return answer(self.classifier, x)
 
     def encode_response(self, output: bytes) -> Response:
         return Response(output, media_type="application/json")

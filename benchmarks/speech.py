@@ -6,7 +6,7 @@ Every utterance is transcribed by every contestant in turn, so that a noisy mach
 alike, each in a process of its own; memory is measured in further ones. Besides the
 product's packages this needs `transformers` and `faster-whisper` (`make bench-speech`). Writes
 benchmarks/results/speech.json. On a shared machine the pieces can run one by one: --folder
-keeps what they measured, --piece runs one of them, and a last call without it writes the result.
+stores their measurements, --piece runs one, and a last call without it writes the result.
 """
 
 import argparse
@@ -22,21 +22,23 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# The handlers set the same with mallopt; every contestant gets it.
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000"}
-MALLOC["MALLOC_TOP_PAD_"] = "268435456"
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from benchmarks.speech_contestants import ENGINE, NAMES, contestant, save  # noqa: E402
-from benchmarks.speech_race import race  # noqa: E402
-from optimize.data import speech  # noqa: E402
-from optimize.evaluation import environment, word_errors  # noqa: E402
-from optimize.models.whisper import find  # noqa: E402
+from benchmarks.contestant import MALLOC, ROOT
+from benchmarks.memory import resident
+from benchmarks.speech_contestants import (
+    NAMES,
+    load_contestant,
+    load_ours,
+    save,
+)
+from benchmarks.speech_race import race
+from optimize.data import speech
+from optimize.evaluation import environment, word_errors
+from optimize.models.whisper import find
 
 warnings.filterwarnings("ignore")
 SHARES = 6  # a race on one thread takes minutes
@@ -51,40 +53,45 @@ def _memory(name: str, folder: Path, utterances: list[speech.Utterance]) -> dict
     others are the bare library.
     """
     if name.startswith("ours"):
-        script = Path(__file__).with_name("speech_memory.py")
-        command = [str(script), str(folder / name), *[str(u.path) for u in utterances[:10]]]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    else:
-        command, environment = [__file__, "--memory", name], dict(os.environ)
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
+        return _in_handler(folder / name, *[str(u.path.resolve()) for u in utterances[:10]])
+    return _fresh_process(["benchmarks.speech", "--memory", name], dict(os.environ))
+
+
+def _in_handler(folder: Path, *arguments: str) -> dict[str, float]:
+    """What `speech_memory` prints; the handler sets malloc by itself."""
+    environment = {k: v for k, v in os.environ.items() if k not in MALLOC}
+    return _fresh_process(
+        ["benchmarks.speech_memory", str(folder.resolve()), *arguments], environment
+    )
+
+
+def _fresh_process(module: list[str], environment: dict[str, str]) -> dict[str, float]:
+    """Run a module with its arguments, on one thread, and read the JSON on its last line."""
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", *module],
         capture_output=True,
         text=True,
         check=True,
+        cwd=ROOT,
         env={**environment, "OMP_NUM_THREADS": "1"},
     )
-    return json.loads(ran.stdout.strip().splitlines()[-1])
+    return json.loads(finished.stdout.strip().splitlines()[-1])
 
 
 def _memory_child(name: str) -> None:
-    found = find.find()
-    transcribe = contestant(name, found, 1, Path())
-    del found
+    whisper = find.find()
+    transcribe = load_contestant(name, whisper, 1, Path())
+    del whisper
     gc.collect()
     for utterance in speech.load().test[:10]:
         transcribe(utterance.samples())
-    status = Path("/proc/self/status").read_text()
-    lines = dict(line.split(":", 1) for line in status.splitlines())
-    now, peak = (round(int(lines[key].split()[0]) / 1024, 1) for key in ("VmRSS", "VmHWM"))
-    print(json.dumps({"rss_mb": now, "peak_rss_mb": peak}))
+    print(json.dumps(resident()))
 
 
 def _batches(path: Path, clips: list[np.ndarray], rounds: int = 3) -> dict[str, float]:
     """Utterances per second of our file, one by one and eight at a time, by turns, one thread."""
     torch.set_num_threads(1)
-    torch.backends.quantized.engine = ENGINE
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])  # as the handler does
-    model = torch.jit.load(str(path))
+    model = load_ours(path)
     clips = clips[: len(clips) // 8 * 8]
 
     def run(size: int) -> float:
@@ -122,20 +129,6 @@ def _ratio(slow: list[float], fast: list[float]) -> tuple[float, float, float]:
     return round(float(a.sum() / b.sum()), 2), round(float(low), 2), round(float(high), 2)
 
 
-def _hour(folder: Path) -> dict[str, float]:
-    """One hour of recordings through the handler, in a process of its own."""
-    script = Path(__file__).with_name("speech_memory.py")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    ran = subprocess.run(
-        [sys.executable, "-W", "ignore", str(script), str(folder / "ours"), "--hour"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-    )
-    return json.loads(ran.stdout.strip().splitlines()[-1])
-
-
 def _accuracy(
     name: str, utterances: list[speech.Utterance], texts: dict[str, list[str]]
 ) -> dict[str, Any]:
@@ -168,11 +161,11 @@ def _accuracy(
 
 
 class Benchmark:
-    """The pieces, each measured once and kept in `folder`."""
+    """The pieces of the benchmark, each measured once and cached in `folder`."""
 
     def __init__(self, folder: Path, threads: list[int]) -> None:
         self.folder, self.threads = folder, threads
-        self.data, self.found = speech.load(), find.find()
+        self.data, self.whisper = speech.load(), find.find()
         folder.mkdir(parents=True, exist_ok=True)
 
     def pieces(self) -> list[str]:
@@ -182,7 +175,7 @@ class Benchmark:
         return ["models", *races, *(f"race{t}" for t in others), "memory", "batches", "hour"]
 
     def get(self, piece: str) -> Any:
-        """What a piece measured; measures it where that is not done yet."""
+        """The measurements of a piece, which is measured first if need be."""
         path = self.folder / f"{piece}.json"
         if not path.is_file():
             print(f"measuring {piece}", file=sys.stderr)
@@ -192,28 +185,28 @@ class Benchmark:
     def _measure(self, piece: str) -> Any:
         test, folder = self.data.test, self.folder
         if piece == "models":
-            return save(self.found, self.data, folder)
+            return save(self.whisper, self.data, folder)
         self.get("models")
         if piece == "memory":
             return {name: _memory(name, folder, test) for name in NAMES}
         if piece == "batches":
             return _batches(folder / "ours/model.pt", [u.samples() for u in test[:64]])
         if piece == "hour":
-            return _hour(folder)
+            return _in_handler(folder / "ours", "--hour")
         count, _, share = piece.removeprefix("race").partition("-")
         if share:
             return race(range(int(share[0]) - 1, len(test), SHARES), int(count), folder)
         return race(range(0, len(test), len(test) // SECOND), int(count), folder)
 
     def results(self) -> dict[str, Any]:
-        """Everything; see the module."""
+        """All results, as speech.json holds them."""
         results: dict[str, Any] = {name: {} for name in NAMES}
         ratios: dict[str, Any] = {}
         by_name = {u.name: u for u in self.data.test}
         for count in self.threads:
             races = [self.get(p) for p in self.pieces() if p.partition("-")[0] == f"race{count}"]
             utterances = [by_name[name] for race in races for name in race["names"]]
-            # On one thread the processor's time is the time of a machine with nobody else on it.
+            # On one thread processor time is what an otherwise idle machine would take.
             clock = "processor" if count == 1 else "times"
             times = {name: [t for race in races for t in race[clock][name]] for name in NAMES}
             waited = {name: [t for race in races for t in race["times"][name]] for name in NAMES}
@@ -245,14 +238,14 @@ class Benchmark:
             "batching": self.get("batches"),
             "hour": self.get("hour"),
             "data": {"source": self.data.source, "fingerprint": self.data.fingerprint()},
-            "weights": self.found.source,
+            "weights": self.whisper.source,
             "machine": environment.describe(),
             "versions": versions,
         }
 
 
 def table(results: dict[str, Any], threads: list[int]) -> list[str]:
-    """The result for a terminal."""
+    """The results as lines for a terminal."""
     lines = [
         f"{'':<22}{'WER':>7}{'95% interval':>16}"
         + "".join(f"{f's, {t} thr':>9}" for t in threads)
@@ -290,7 +283,8 @@ def main() -> None:
         _memory_child(arguments.memory)
         return
     if any(os.environ.get(key) != value for key, value in MALLOC.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
+        command = [sys.executable, "-m", "benchmarks.speech", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **MALLOC})
     with tempfile.TemporaryDirectory() as scratch:
         benchmark = Benchmark(arguments.folder or Path(scratch), arguments.threads)
         if arguments.piece:

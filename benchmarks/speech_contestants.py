@@ -1,4 +1,4 @@
-"""Who races in the speech benchmark: each is a function from samples to text."""
+"""The contestants of the speech benchmark: each is a function from samples to text."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from optimize.utils.packages import package_folder
 
 NAMES = ("original", "faster_whisper_int8", "ours_padded", "ours")
 ENGINE = compress.ENGINE
-# Padded, 30 s are encoded; after the first layer four silent positions are one.
+# "padded" encodes all 30 s and merges four silent positions into one after the first layer.
 OURS = {
     "ours_padded": compress.CompressOptions("padded", group=4),
     "ours": compress.CompressOptions("real"),
@@ -25,18 +25,18 @@ Transcribe = Callable[[np.ndarray], str]
 
 
 def _transformers() -> Any:
-    """The module, with the class that torchvision's missing operators keep from importing."""
+    """The module, with the class whose import fails without torchvision's operators."""
     import transformers
 
     _ = transformers.WhisperForConditionalGeneration
     return transformers
 
 
-def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
+def original(whisper: checkpoint.Checkpoint, threads: int) -> Transcribe:
     """Hugging Face `generate`, float32, greedy, without timestamps."""
     transformers = torchvision_shim.retrying(_transformers)
     transformers.logging.set_verbosity_error()
-    spec = found.spec
+    spec = whisper.spec
     config = transformers.WhisperConfig(
         vocab_size=spec.vocabulary,
         d_model=spec.width,
@@ -55,7 +55,7 @@ def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
         begin_suppress_tokens=None,
     )
     model = transformers.WhisperForConditionalGeneration(config).eval()
-    weights = dict(found.weights)
+    weights = dict(whisper.weights)
     weights["proj_out.weight"] = weights["model.decoder.embed_tokens.weight"]
     model.load_state_dict(weights, strict=True)
     model.generation_config = transformers.GenerationConfig(
@@ -73,7 +73,7 @@ def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
         return_timestamps=False,
     )
     features = transformers.WhisperFeatureExtractor(feature_size=spec.mels)
-    decode = _decoder(found)
+    decode = _decoder(whisper)
 
     def transcribe(samples: np.ndarray) -> str:
         torch.set_num_threads(threads)
@@ -86,12 +86,12 @@ def original(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
     return transcribe
 
 
-def faster_whisper(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
+def faster_whisper(whisper: checkpoint.Checkpoint, threads: int) -> Transcribe:
     """faster-whisper on CTranslate2, int8, greedy, no fallback, no timestamps."""
     from faster_whisper import WhisperModel
 
     model = WhisperModel(
-        str(found.tokenizer.parent), device="cpu", compute_type="int8", cpu_threads=threads
+        str(whisper.tokenizer.parent), device="cpu", compute_type="int8", cpu_threads=threads
     )
 
     def transcribe(samples: np.ndarray) -> str:
@@ -108,17 +108,23 @@ def faster_whisper(found: checkpoint.Checkpoint, threads: int) -> Transcribe:
     return transcribe
 
 
-def _decoder(found: checkpoint.Checkpoint) -> Callable[[list[int]], str]:
+def _decoder(whisper: checkpoint.Checkpoint) -> Callable[[list[int]], str]:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(found.tokenizer))
+    tokenizer = Tokenizer.from_file(str(whisper.tokenizer))
     return lambda ids: tokenizer.decode(ids, skip_special_tokens=True)
 
 
-def ours(found: checkpoint.Checkpoint, threads: int, path: Path) -> Transcribe:
+def load_ours(path: Path) -> Any:
+    """Our TorchScript file, under the settings of the handler."""
     torch.backends.quantized.engine = ENGINE
-    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])  # as the handler does
-    model, decode = torch.jit.load(str(path)), _decoder(found)
+    torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
+    return torch.jit.load(str(path))
+
+
+def ours(whisper: checkpoint.Checkpoint, threads: int, path: Path) -> Transcribe:
+    """Our compressed file."""
+    model, decode = load_ours(path), _decoder(whisper)
 
     def transcribe(samples: np.ndarray) -> str:
         torch.set_num_threads(threads)
@@ -129,26 +135,29 @@ def ours(found: checkpoint.Checkpoint, threads: int, path: Path) -> Transcribe:
     return transcribe
 
 
-def contestant(name: str, found: checkpoint.Checkpoint, threads: int, folder: Path) -> Transcribe:
+def load_contestant(
+    name: str, whisper: checkpoint.Checkpoint, threads: int, folder: Path
+) -> Transcribe:
+    """A contestant by name; ours are read from `folder`/NAME/model.pt."""
     if name == "original":
-        return original(found, threads)
+        return original(whisper, threads)
     if name == "faster_whisper_int8":
-        return faster_whisper(found, threads)
-    return ours(found, threads, folder / name / "model.pt")
+        return faster_whisper(whisper, threads)
+    return ours(whisper, threads, folder / name / "model.pt")
 
 
-def save(found: checkpoint.Checkpoint, data: speech.Speech, folder: Path) -> dict[str, int]:
-    """Both artefacts of ours, as the handler takes them; the sizes of their model files."""
+def save(whisper: checkpoint.Checkpoint, data: speech.Speech, folder: Path) -> dict[str, int]:
+    """Write both artefacts of ours as the handler reads them; their model files' sizes in bytes."""
     torch.backends.quantized.engine = ENGINE
     clips = [torch.from_numpy(u.samples()) for u in data.development]
-    bases = compress.fit_screen(found, clips)
+    bases = compress.fit_screen(whisper, clips)
     sizes: dict[str, int] = {}
     for name, options in OURS.items():
         (folder / name).mkdir(exist_ok=True)
-        model = compress.compress(found, bases, options)
+        model = compress.compress(whisper, bases, options)
         path = folder / name / "model.pt"
         sizes[name] = torchscript.save(torch.jit.script(model), path)
-        shutil.copyfile(found.tokenizer, folder / name / "tokenizer.json")
+        shutil.copyfile(whisper.tokenizer, folder / name / "tokenizer.json")
         shutil.copyfile(
             package_folder("silero_vad") / "data/silero_vad.jit", folder / name / "vad.jit"
         )

@@ -1,6 +1,6 @@
 """Resident memory of a fresh worker that serves a speech artefact; prints one line of JSON.
 
-python benchmarks/speech_memory.py FOLDER RECORDING... | FOLDER --hour
+python -m benchmarks.speech_memory FOLDER RECORDING... | FOLDER --hour
 """
 
 import io
@@ -9,14 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from handlers.speech_recognizer import SpeechRecognizer  # noqa: E402
+from benchmarks.memory import resident
+from handlers.speech_recognizer import SpeechRecognizer
 
 
 class _Context:
-    """What TorchServe tells a handler at start."""
+    """The part of TorchServe's context that a handler reads at start."""
 
     metrics = None
 
@@ -31,39 +29,31 @@ def _flac(seconds: int) -> bytes:
 
     from optimize.data import speech
 
-    buffer, left = io.BytesIO(), seconds * 16_000
+    buffer, remaining = io.BytesIO(), seconds * 16_000
     clips = [u.samples() for u in speech.load().test[::4]]
     with soundfile.SoundFile(buffer, "w", 16_000, 1, format="FLAC", subtype="PCM_16") as file:
-        while left > 0:
+        while remaining > 0:
             for clip in clips:
-                piece = np.concatenate([clip, np.zeros(16_000, np.float32)])[: max(0, left)]
+                piece = np.concatenate([clip, np.zeros(16_000, np.float32)])[: max(0, remaining)]
                 file.write(piece)
-                left -= len(piece)
+                remaining -= len(piece)
     return buffer.getvalue()
-
-
-def _resident() -> tuple[float, float]:
-    """Resident memory now and at its highest, MB."""
-    status = Path("/proc/self/status").read_text()
-    found = dict(line.split(":", 1) for line in status.splitlines())
-    now, peak = (round(int(found[key].split()[0]) / 1024, 1) for key in ("VmRSS", "VmHWM"))
-    return now, peak
 
 
 def _hour(handler: SpeechRecognizer) -> dict[str, float]:
     """How long an hour takes, and the memory that a minute and an hour leave in use."""
-    found = {}
+    figures: dict[str, float] = {}
     for name, seconds in (("minute_", 60), ("", 3600)):
         data = _flac(seconds)
         start = time.perf_counter()
         (reply,) = handler.answer([{"body": data}], [{}])
-        found[f"{name}seconds"] = round(time.perf_counter() - start, 1)
+        figures[f"{name}seconds"] = round(time.perf_counter() - start, 1)
         if reply.status != 200:
             raise SystemExit(f"{reply.body!r}")
-        found[f"{name}segments"] = len(json.loads(reply.body)["segments"])
-        found[f"{name}megabytes"] = round(len(data) / 1e6, 1)
-        found[f"{name}rss_mb"], found[f"{name}peak_rss_mb"] = _resident()
-    return found
+        figures[f"{name}segments"] = len(json.loads(reply.body)["segments"])
+        figures[f"{name}megabytes"] = round(len(data) / 1e6, 1)
+        figures |= {f"{name}{key}": megabytes for key, megabytes in resident().items()}
+    return figures
 
 
 def main() -> None:
@@ -76,8 +66,7 @@ def main() -> None:
         (reply,) = handler.answer([{"body": Path(recording).read_bytes()}], [{}])
         if reply.status != 200:
             raise SystemExit(f"{recording}: {reply.body!r}")
-    now, peak = _resident()
-    print(json.dumps({"rss_mb": now, "peak_rss_mb": peak}))
+    print(json.dumps(resident()))
 
 
 if __name__ == "__main__":

@@ -53,18 +53,18 @@ def measure(engine: str) -> dict[int, float]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    found = {}
+    costs = {}
     for engine in ("fbgemm", "onednn"):
         torch.backends.quantized.engine = engine
         cost = measure(engine)
         best = min(cost[w] for w in WIDTHS if w <= 64)
-        found[engine] = {str(w): round(c / best, 2) for w, c in cost.items()}
+        costs[engine] = {str(w): round(c / best, 2) for w, c in cost.items()}
     RESULT.parent.mkdir(exist_ok=True)
-    result = {"machine": environment.describe(), "relative_cost": found}
+    result = {"machine": environment.describe(), "relative_cost": costs}
     RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print("width  " + "  ".join(f"{e:>7}" for e in found))
+    print("width  " + "  ".join(f"{e:>7}" for e in costs))
     for width in WIDTHS:
-        print(f"{width:5}  " + "  ".join(f"{found[e][str(width)]:7.2f}" for e in found))
+        print(f"{width:5}  " + "  ".join(f"{costs[e][str(width)]:7.2f}" for e in costs))
 
 
 if __name__ == "__main__":

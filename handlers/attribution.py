@@ -34,7 +34,8 @@ def shap(score: Score, features: int, evaluations: int, seed: int = 0) -> tuple[
     """Shapley values by weighted regression, `[features]`, and the evaluations it took.
 
     Coalitions come in pairs with their complements; their sizes are drawn by the Shapley
-    kernel, so that the regression itself needs no weights. One feature takes all there is.
+    kernel, so that the regression itself needs no weights. A single feature gets the whole
+    difference.
     """
     whole, empty = score(np.array([[True] * features, [False] * features]))
     if features == 1:
@@ -47,7 +48,7 @@ def shap(score: Score, features: int, evaluations: int, seed: int = 0) -> tuple[
     for row, size in enumerate(drawn):
         masks[2 * row, random.permutation(features)[:size]] = True
         masks[2 * row + 1] = ~masks[2 * row]
-    # The sum is given, so the last feature's value follows from the others'.
+    # The sum is known, so the last feature's value follows from the others'.
     last = masks[:, -1:].astype(np.float64)
     left = masks[:, :-1] - last
     right = score(masks) - empty - last[:, 0] * (whole - empty)

@@ -1,8 +1,8 @@
-"""Audio files to model input: 16 kHz mono float32, in blocks, so that an hour costs no memory.
+"""Audio files to model input: 16 kHz mono float32, in blocks, to bound the memory of an hour.
 
-wav, flac, ogg and mp3 through libsndfile, any rate through soxr, channels averaged. What a
-header claims is checked before anything is decoded, and what arrives is checked against it:
-a file that was cut short is refused rather than half transcribed.
+wav, flac, ogg and mp3 through libsndfile, any rate through soxr, channels averaged. The length
+in a header is checked before anything is decoded, and the samples against it: a file that was
+cut short is refused rather than half transcribed.
 """
 
 import io
@@ -27,7 +27,7 @@ LOWEST_RATE, HIGHEST_RATE, MOST_CHANNELS = 4_000, 192_000, 16
 _PCM = {"pcm_s16le": ("RAW", "PCM_16"), "pcm_f32le": ("RAW", "FLOAT"), "mulaw": ("RAW", "ULAW")}
 PCM_ENCODINGS = tuple(_PCM)
 _OGG_LAST_PAGE = 4
-_UNKNOWN_LENGTH = (0, 0xFFFFFFFF)  # what programs write that stream a wav into a pipe
+_UNKNOWN_LENGTH = (0, 0xFFFFFFFF)  # written by programs that stream a wav into a pipe
 _BLOCK_SECONDS = 1
 
 
@@ -68,7 +68,7 @@ class Recording:
             rate: of PCM, Hz.
 
         Raises:
-            RequestError: 400 for nothing, damage or a format that is not known; 413 for more
+            RequestError: 400 for an empty or damaged file or an unknown format; 413 for more
                 bytes or seconds than the limits.
         """
         if len(data) > spec.max_bytes:
@@ -181,14 +181,14 @@ def _claimed_wav_frames(data: bytes) -> int:
     """Frames that a wav's header claims, 0 where it claims nothing: libsndfile cuts them down."""
     if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         return 0
-    place, align = 12, 0
-    while place + 8 <= len(data):
-        name, size = struct.unpack_from("<4sI", data, place)
-        if name == b"fmt " and place + 22 <= len(data):
-            align = struct.unpack_from("<H", data, place + 20)[0]
+    offset, frame_bytes = 12, 0
+    while offset + 8 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, offset)
+        if name == b"fmt " and offset + 22 <= len(data):
+            frame_bytes = struct.unpack_from("<H", data, offset + 20)[0]
         if name == b"data":
-            return 0 if size in _UNKNOWN_LENGTH or not align else size // align
-        place += 8 + size + size % 2
+            return 0 if size in _UNKNOWN_LENGTH or not frame_bytes else size // frame_bytes
+        offset += 8 + size + size % 2
     return 0
 
 

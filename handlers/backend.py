@@ -34,7 +34,7 @@ _MALLOC_SETTINGS = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PA
 
 
 def load_model(folder: Path, card: Card) -> Predict:
-    """The card's model file as a callable, its process prepared; ModelError if it cannot be."""
+    """The card's model file as a callable, in a prepared process. Raises ModelError."""
     path = folder / card.model["file"]
     loader = LOADERS.get(path.suffix)
     if loader is None:
@@ -50,7 +50,7 @@ def load_torchscript(path: Path, card: Card) -> Predict:
     use_quantized_engine(card.model.get("quantized_engine"))
     settle_quantized_notice()
     with warnings.catch_warnings():
-        # PyTorch 2.13 announces the end of TorchScript at every call and ships it all the same.
+        # PyTorch 2.13 warns at every call that TorchScript is deprecated.
         warnings.filterwarnings("ignore", r".*torch\.jit\.", DeprecationWarning)
         try:
             module = torch.jit.load(str(path), map_location="cpu").eval()
@@ -65,9 +65,9 @@ def load_torchscript(path: Path, card: Card) -> Predict:
 
 
 def settle_quantized_notice() -> None:
-    """Have PyTorch's one notice that quantized tensors will go said now, to nobody.
+    """Trigger PyTorch's deprecation warning of quantized tensors now, where it is filtered out.
 
-    It comes once a process, and while a file is loaded no filter reaches it.
+    It is issued once per process, and filters do not apply while a file is loaded.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"torch\.quantize_per_tensor", UserWarning)
@@ -103,7 +103,7 @@ def load_aotinductor(path: Path, card: Card) -> Predict:
     from torch._inductor import aoti_load_package
 
     try:
-        # Its own threads would share one model; workers are processes, so one is enough.
+        # Workers are processes, and each calls the model from one thread.
         module = aoti_load_package(str(path), run_single_threaded=True)
     except Exception as error:
         raise ModelError(f"{path} is no AOTInductor package for this machine: {error}") from error

@@ -4,8 +4,8 @@ A task's handler derives from BaseHandler and supplies `preprocess`, `inference`
 and `postprocess`, named as in TorchServe's own BaseHandler, and `setup`:
 TorchServe's `initialize` is the base's, and calls it. The base reads the card,
 loads and warms up the model, and answers each request of a batch on its own:
-whatever one of them is or does, the others get their answers. Nothing here
-needs TorchServe: `answer` serves any caller, `handle` is TorchServe's view of it.
+one that fails does not affect the others. Nothing here needs TorchServe:
+`answer` serves any caller, `handle` is TorchServe's entry point to it.
 """
 
 import json
@@ -194,7 +194,7 @@ class BaseHandler:
         Args:
             rows: one entry per request, as `read_request` takes them.
             headers: of each request.
-            senders: what takes partial answers to each client; without them nothing is streamed.
+            senders: functions that send partial answers to each client; None for no streaming.
         """
         senders = senders or [None] * len(rows)
         started = time.perf_counter()
@@ -266,7 +266,7 @@ class BaseHandler:
 
 
 def _explained(error: Exception) -> RequestError:
-    """The error as the client will see it; what is our fault goes to the log in full."""
+    """The error as the client will see it; an error of ours is logged with its traceback."""
     known = as_request_error(error)
     if known is not error:
         logger.error("a request failed with %d %s", known.status, known.type, exc_info=error)
@@ -276,7 +276,7 @@ def _explained(error: Exception) -> RequestError:
 def _headers(context: Any, index: int) -> Mapping[str, Any]:
     try:
         headers = context.get_all_request_header(index)
-    except Exception:  # a caller without headers, or with fewer than requests
+    except Exception:  # a caller without headers, or with fewer headers than requests
         return {}
     return headers if isinstance(headers, Mapping) else {}
 

@@ -1,7 +1,7 @@
 """Token ids to text, for byte-level BPE as Whisper's.
 
-Ids become text here and never the other way round, so that a table is enough: the `tokenizers`
-library would take eleven megabytes more of a worker's memory.
+A table is enough for this direction: the `tokenizers` library would take eleven megabytes more
+of a worker's memory.
 """
 
 import json
@@ -21,7 +21,7 @@ def _bytes_of_characters() -> dict[str, int]:
 
 
 class Detokenizer:
-    """The text of token ids; special tokens and ids past the table say nothing."""
+    """The text of token ids; special tokens and ids outside the vocabulary have none."""
 
     def __init__(self, path: Path) -> None:
         """

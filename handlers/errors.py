@@ -1,4 +1,4 @@
-"""The one way a request fails, and the one way a worker refuses to start."""
+"""The error of one request, and the error of a worker that cannot start."""
 
 import json
 from http import HTTPStatus

@@ -33,12 +33,12 @@ DEFAULT_MAX_PIXELS = 33_554_432
 DEFAULT_MAX_BYTES = 10_485_760
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 only while its shorter side stays this many
-# times the resized one: the DCT's filter is sharper than ours and the rest hides it.
+# times the resized one: the DCT's filter is sharper than ours; resizing the rest hides that.
 _DCT_HEADROOM = 1.5
 _MAX_ASPECT = 4
 _ORIENTATION = 0x0112
 
-# Clients' broken metadata is no news to the worker's log.
+# Broken metadata in clients' files is not worth a line of the worker's log.
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
 
 
@@ -180,7 +180,7 @@ def _decode(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pi
         try:
             return _orient(_decode_jpeg(data, header, channels, divisor), _exif(header.exif))
         except ValueError:
-            pass  # damaged: Pillow knows which damage still leaves a picture
+            pass  # damaged: Pillow decides whether a picture is left
     return _decode_pillow(data, header, channels)
 
 
@@ -188,7 +188,7 @@ def _decode_jpeg(data: bytes, header: ImageHeader, channels: int, divisor: int) 
     pixels: Pixels = simplejpeg.decode_jpeg(
         data,
         colorspace="RGB" if channels == 3 else "GRAY",
-        # What is scaled down afterwards needs no smooth chroma.
+        # Pixels that are scaled down afterwards need no smooth chroma.
         fastupsample=divisor > 1,
         min_height=-(-header.height // divisor) if divisor > 1 else 0,
         min_width=-(-header.width // divisor) if divisor > 1 else 0,

@@ -31,7 +31,7 @@ DECLARATIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 
 
 class Metrics:
-    """Emits the declared metrics, or nothing at all where there is no cache."""
+    """Emits the declared metrics, or nothing where there is no cache."""
 
     def __init__(self, cache: Any, model_name: str) -> None:
         self._model_name = model_name
@@ -41,7 +41,7 @@ class Metrics:
         try:
             for name, kind, unit, dimensions in DECLARATIONS:
                 self._metrics[name] = _registered(cache, name, kind, unit, dimensions)
-        except Exception:  # metrics are never worth a worker
+        except Exception:  # a worker must not fail for its metrics
             logger.warning("no handler metrics: TorchServe's metrics cache refused", exc_info=True)
             self._metrics = {}
 

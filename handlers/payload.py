@@ -1,4 +1,4 @@
-"""One TorchServe request to inputs and parameters, whatever way they were sent.
+"""One TorchServe request to inputs and parameters, however they were sent.
 
 TorchServe hands a handler one dict per request: the raw body under "body" (or
 "data"), multipart parts and form fields and query parameters under their own
@@ -57,7 +57,7 @@ class Request:
         parameters: by name, as sent; read them through `integer`, `number`, `choice`, `flag`.
         many: the answer is a list, one entry per input.
         explain: an explanation is asked for beside the answer (`/explanations/NAME`).
-        partial_sender: takes a partial answer to the client; None unless it asked for a stream.
+        partial_sender: sends a partial answer to the client; None unless it asked for a stream.
     """
 
     inputs: list[Input]
@@ -153,7 +153,7 @@ def read_request(
         parameters: the names the handler takes. With "stream" among them, a client that sets it
             is sent partial answers.
         max_bytes: the limit of one input.
-        sender: takes partial answers to the client; None where the server cannot.
+        sender: sends partial answers to the client; None where the server cannot.
 
     Raises:
         RequestError: 400 for malformed JSON or base64, an unknown name or nothing to predict on,
@@ -244,7 +244,7 @@ class _Reader:
             self.value(value, name, 0)
 
     def _json(self, data: bytes, name: str, content_type: str) -> tuple[Any] | None:
-        """JSON in a one-tuple, None if it is not JSON; 400 if it was said to be."""
+        """JSON in a one-tuple, None if it is not JSON; 400 if it was declared as JSON."""
         declared = content_type == "application/json" or content_type.endswith("+json")
         if not declared and (content_type or data[:1] not in (b"{", b"[")):
             return None
@@ -352,7 +352,7 @@ def _header_parameters(headers: Mapping[str, Any], parameters: Collection[str]) 
 
 
 def _decoded_text(data: bytes, content_type: str) -> bytes | str:
-    """Text as a string, as TorchServe decodes it; what only claims to be text as bytes."""
+    """UTF-8 text as a string, as TorchServe decodes it; anything else as the bytes it is."""
     if not content_type.startswith("text/"):
         return data
     try:

@@ -1,11 +1,11 @@
 """The fastest of an archive's model files, measured on the machine that serves.
 
 An archive may carry its network a second time for other runtimes: `model.alternatives` of the
-card. Before its first worker is ready, a process of its own loads them all, compares their
-answers with those of the card's own file and times them by turns. What goes wrong there, down to
-a crash, costs that file its chance and the worker nothing; the process takes the memory of the
-runtimes that lost with it. The verdict stays beside the model, so that only one worker measures
-and all of them serve the same file.
+card. Before its first worker is ready, a separate process loads them all, compares their answers
+with those of the card's own file and times them by turns. A file that fails there, even by a
+crash, is skipped and does not harm the worker; the memory of the slower runtimes is freed when
+the process ends. The verdict is saved beside the model, so that only one worker measures and all
+of them serve the same file.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ VERDICT_FILE = "engine.json"
 LIMIT_SECONDS = 90
 ROUNDS, LEAST_ROUNDS = 30, 5
 FILE_SECONDS = 1.0  # of measuring, per file and load
-MARGIN = 0.95  # of the own file's time: a faster one has less than noise can give
+MARGIN = 0.95  # of the own file's time: a smaller gain may be noise
 # Two int8 runtimes round differently, by a tenth at most; kernels that overflow, as 8-bit ones do
 # on processors without VNNI when weights fill their range, are off by far more.
 MAX_ERROR = 0.5
@@ -52,8 +52,8 @@ class Verdict:
 
     Attributes:
         file: the model file that serves.
-        milliseconds: of each file that ran, per load, medians.
-        skipped: why a file did not take part.
+        milliseconds: of each file that ran, the median of each load.
+        skipped: of each file that did not run, the reason.
     """
 
     file: str
@@ -66,7 +66,7 @@ def fastest(folder: Path, card: Card, loads: Sequence[Load]) -> Verdict:
 
     Args:
         folder: where the card's files lie.
-        loads: what to time; all count alike, whatever they take.
+        loads: what to time; each counts the same, however long it takes.
 
     Returns:
         The verdict of an earlier call for this folder, if there is one; the card's own file
@@ -75,13 +75,13 @@ def fastest(folder: Path, card: Card, loads: Sequence[Load]) -> Verdict:
     own = str(card.model["file"])
     try:
         with _one_at_a_time(folder):
-            earlier = _earlier(folder, card)
-            if earlier is not None:
-                return earlier
-            verdict = _measured_aside(folder, own, loads)
-            _keep(folder, verdict)
+            saved = _saved(folder, card)
+            if saved is not None:
+                return saved
+            verdict = _measured_in_process(folder, own, loads)
+            _save(folder, verdict)
             return verdict
-    except Exception as error:  # a second runtime is a bonus
+    except Exception as error:  # the card's own file still serves
         logger.warning("serving from %s, the others were not measured: %s", own, error)
         return Verdict(own, skipped={file: str(error) for file in card.alternatives})
 
@@ -101,7 +101,7 @@ def measure(folder: Path, card: Card, loads: Sequence[Load]) -> Verdict:
             predict = load_model(folder, with_file(card, file))
             _check(predict, loads, expected)
             ready[file] = predict
-        except Exception as error:  # foreign code: anything can come out
+        except Exception as error:  # the runtimes raise anything
             skipped[file] = str(error)
     times = {file: [1e3 * t for t in seconds] for file, seconds in _timed(ready, loads).items()}
     costs = {
@@ -156,7 +156,7 @@ def _timed(ready: dict[str, Predict], loads: Sequence[Load]) -> dict[str, list[f
         end = time.perf_counter() + FILE_SECONDS * len(ready)
         for number in range(ROUNDS):
             for file, predict in ready.items():
-                _run(predict, load)  # its weights back into the caches
+                _run(predict, load)  # brings its weights back into the caches
                 start = time.perf_counter()
                 _run(predict, load)
                 times[file].append(time.perf_counter() - start)
@@ -172,13 +172,13 @@ def _run(predict: Predict, load: Load) -> None:
         predict(*call)
 
 
-def _measured_aside(folder: Path, own: str, loads: Sequence[Load]) -> Verdict:
-    """`measure` in a process of its own."""
+def _measured_in_process(folder: Path, own: str, loads: Sequence[Load]) -> Verdict:
+    """`measure` in a process of its own. Raises ModelError."""
     with tempfile.TemporaryDirectory(prefix="marpress-runtimes-") as scratch:
         inputs, result = Path(scratch) / "inputs.npy", Path(scratch) / VERDICT_FILE
         _write(loads, inputs)
-        here = str(Path(__file__).resolve().parent.parent)
-        paths = [here, *filter(None, [os.environ.get("PYTHONPATH")])]
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         done = subprocess.run(
             [sys.executable, "-m", "handlers.runtimes", str(folder), str(inputs), str(result)],
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
@@ -199,20 +199,20 @@ def _measured_aside(folder: Path, own: str, loads: Sequence[Load]) -> Verdict:
 
 @contextlib.contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; nothing is locked where files cannot be, or in a read-only folder."""
+    """Hold the folder's lock; none where files cannot be locked, or in a read-only folder."""
     with contextlib.ExitStack() as stack:
         try:
             import fcntl
 
-            held = stack.enter_context((folder / f".{VERDICT_FILE}.lock").open("w"))
-            fcntl.flock(held, fcntl.LOCK_EX)
+            lock = stack.enter_context((folder / f".{VERDICT_FILE}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
         except (ImportError, OSError):
             pass
         yield
 
 
-def _earlier(folder: Path, card: Card) -> Verdict | None:
-    """An earlier verdict, unless it names a file that this card has not."""
+def _saved(folder: Path, card: Card) -> Verdict | None:
+    """The verdict of an earlier worker, unless it names a file that this card does not."""
     try:
         verdict = Verdict(**json.loads((folder / VERDICT_FILE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -220,7 +220,7 @@ def _earlier(folder: Path, card: Card) -> Verdict | None:
     return verdict if verdict.file in (card.model["file"], *card.alternatives) else None
 
 
-def _keep(folder: Path, verdict: Verdict) -> None:
+def _save(folder: Path, verdict: Verdict) -> None:
     aside = folder / f".{VERDICT_FILE}.{os.getpid()}"
     try:
         aside.write_text(json.dumps(dataclasses.asdict(verdict)))
@@ -230,7 +230,7 @@ def _keep(folder: Path, verdict: Verdict) -> None:
 
 
 def _write(loads: Sequence[Load], path: Path) -> None:
-    """The number of tensors of every call of every load, then the tensors."""
+    """Write a line with the number of tensors in each call of each load, then the tensors."""
     counts = json.dumps([[len(call) for call in load] for load in loads])
     with path.open("wb") as sink:
         sink.write(counts.encode() + b"\n")
@@ -239,7 +239,7 @@ def _write(loads: Sequence[Load], path: Path) -> None:
 
 
 def _read(path: Path) -> list[Load]:
-    """What `_write` wrote."""
+    """The loads that `_write` wrote."""
     with path.open("rb") as source:
 
         def tensor() -> torch.Tensor:

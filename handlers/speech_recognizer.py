@@ -20,11 +20,11 @@ from handlers.streaming import Send
 from handlers.vad import Segment, has_speech, segments
 
 CLIP_SECONDS = 30.0
-# From here on memory goes back after the answer: 10 ms of page faults, next to 0.1 s of work.
+# Freed memory is returned after longer answers: 10 ms of page faults, beside 0.1 s of work.
 LONG_SECONDS = 10.0
-# A clip this short is padded: the model never saw less.
+# Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
-# What weights without language tokens may still be asked for, and what to say to anything else.
+# Parameters of English-only weights: the name, the one value allowed, the error for any other.
 _ENGLISH_ONLY = (
     ("language", "en", "these weights know English only: leave language out"),
     ("task", "transcribe", "these weights cannot translate: leave task out"),
@@ -33,14 +33,14 @@ _ENGLISH_ONLY = (
 
 @dataclass
 class _Transcript:
-    """A recording and what was said in it so far.
+    """A recording and the text of its segments so far.
 
     Attributes:
         samples: the whole recording, decoded; None for a long one, which is decoded block by block.
-        start: int64 `[k]`, tokens to decode from; None for the file's own.
-        send: takes each segment to a client that streams.
-        spoken: known to be speech, the detector is not asked.
-        sent: how many segments the client has, should a failed batch be transcribed again.
+        start: int64 `[k]`, the tokens to decode from; None for the model file's own.
+        send: sends each segment to a client that streams.
+        spoken: taken for speech whatever the detector says.
+        sent: how many segments were streamed; a batch that is retried does not send them again.
     """
 
     recording: Recording
@@ -52,7 +52,7 @@ class _Transcript:
     sent: int = 0
 
     def add(self, segment: Segment, text: str) -> None:
-        """Append what was said in a segment, if anything was, and stream it."""
+        """Append a segment's text, unless it is empty, and stream it."""
         if not text:
             return
         end = min(segment.end, self.recording.seconds)
@@ -164,7 +164,7 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        # Noise would end at the detector, and the first real recording would warm up the model.
+        # Noise that `spoken` takes past the detector, so that the model is warmed up too.
         noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype("<f4")
         recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
         return _Transcript(recording, recording.samples(), spoken=True)
@@ -213,10 +213,10 @@ class SpeechRecognizer(BaseHandler):
     # Parameters.
 
     def _start(self, request: Request) -> torch.Tensor | None:
-        """Tokens to decode from, None for the file's own."""
+        """The tokens to decode from; None for the model file's own."""
         if not self.languages:
-            for name, only, message in _ENGLISH_ONLY:
-                if request.parameters.get(name) not in (None, only):
+            for name, allowed, message in _ENGLISH_ONLY:
+                if request.parameters.get(name) not in (None, allowed):
                     raise RequestError(400, "bad_parameter", message)
             return None
         language = request.choice("language", sorted(self.languages), None)
@@ -259,7 +259,7 @@ class SpeechRecognizer(BaseHandler):
             yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
 
     def _texts(self, group: list[tuple[int, Segment]], inputs: list[_Transcript]) -> list[str]:
-        """What is said in segments that are decoded from the same start."""
+        """The texts of segments that are decoded from the same start tokens."""
         longest = max(len(segment.samples) for _, segment in group)
         batch = torch.zeros(len(group), max(longest, SHORTEST_SAMPLES))
         for row, (_, segment) in enumerate(group):
@@ -285,6 +285,6 @@ def _by_start(
 
 
 def _return_freed_memory() -> None:
-    """Give freed memory back to the kernel: loading and long clips need much for a moment."""
+    """Give freed memory back to the kernel: loading and long clips need much of it briefly."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,7 +1,7 @@
 """Partial answers: JSON lines that reach a client before its whole answer does.
 
 TorchServe streams by `send_intermediate_predict_response`. Another server does it by giving its
-context a method `response_writer(index)`, which returns what takes the bytes of a chunk.
+context a method `response_writer(index)`, which returns a function that sends a chunk's bytes.
 """
 
 import json
@@ -11,18 +11,18 @@ from typing import Any
 CONTENT_TYPE = "application/jsonlines"
 
 Send = Callable[[Any], None]
-"""Takes one JSON value to one client, at once."""
+"""Sends one JSON value to one client, at once."""
 
 
 def sender(context: Any, index: int) -> Send | None:
-    """What sends partial answers to the request at `index` of the batch; None if nothing can."""
+    """A function that sends partial answers to the request at `index`; None where none can be."""
     write = _writer(context, index)
     if write is None:
         return None
 
     def send(partial: Any) -> None:
         line = json.dumps(partial, allow_nan=False).encode("ascii") + b"\n"
-        # The status and the type go out with the first line, so they are set before it.
+        # The status and the content type are sent with the first line, so they are set before it.
         context.set_response_content_type(index, CONTENT_TYPE)
         context.set_response_status(code=200, phrase="OK", idx=index)
         write(line)

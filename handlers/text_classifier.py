@@ -17,7 +17,7 @@ from handlers.windows import pool
 
 DEFAULT_TOP_K = 5
 MAX_WINDOWS = 64
-# Padded tokens of one call: what is more goes in turns, so that memory stays bounded.
+# Most padded tokens of one call: more are split over several calls, to bound memory.
 CALL_TOKENS = 4096
 # Most evaluations of one explanation: its bound in time.
 MAX_WORDS, MAX_SHAP_WORDS, SHAP_EVALUATIONS = 256, 48, 256
@@ -86,7 +86,7 @@ class TextClassifier(BaseHandler):
         return answers if request.many else answers[0]
 
     def example(self) -> Text:
-        """A window of every padded length, so that each shape has been seen."""
+        """A text with a window of every padded length, so that every shape is warmed up."""
         sizes = range(BUCKET, self.max_length + 1, BUCKET)
         first, last = self.encode.first, self.encode.last
         return Text("", [[first, *[last] * (size - 1)] for size in sizes])
@@ -94,7 +94,7 @@ class TextClassifier(BaseHandler):
     def _logits(self, windows: list[list[int]]) -> torch.Tensor:
         """Logits of windows `[windows, labels]`; only windows of one padded length share a call.
 
-        A window is padded by its own length alone, so its answer is the same in any company.
+        A window is padded by its own length alone, so its logits do not depend on the others.
         """
         waiting: dict[int, list[int]] = {}
         for position, window in enumerate(windows):
@@ -158,7 +158,7 @@ class TextClassifier(BaseHandler):
     ) -> Array:
         """Log-odds of the target for each mask `[evaluations, runs]`.
 
-        A word that is out is padding in its place. Only windows that differ are computed: most
+        The tokens of a masked word become padding. Only windows that differ are computed: most
         masks change one window of a long text.
         """
         rows: dict[tuple[int, ...], int] = {}

@@ -1,4 +1,4 @@
-"""Requests' inputs to texts, texts to windows of token ids."""
+"""From requests' inputs to texts, and from texts to windows of token ids."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,11 @@ class Text:
 
     Attributes:
         windows: token ids with the special ones, none longer than the model takes.
-        words: (start, stop) of each word in `text`; only for an explanation, as `places`.
-        places: of each word, its (window, first column, end).
+        words: (start, stop) of each word in `text`; only for an explanation, like `places`.
+        places: of each word, the (window, start, stop) of its tokens in each window it lies in.
         explain: attributions are asked for.
         target: index of the label to explain; None for the most probable one.
-        method: of attribution.
+        method: of attribution, `ablation` or `shap`.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Text:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The archive's tokenizer, cutting and padding nothing; ModelError if it is not there."""
+    """The archive's tokenizer, without truncation and padding; ModelError if it is missing."""
     path = folder / "tokenizer.json"
     try:
         tokenizer = read_tokenizer(path)
@@ -49,7 +49,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A `tokenizer.json`, cutting and padding nothing; what tokenizers raises where it cannot."""
+    """A `tokenizer.json`, without truncation and padding. Raises whatever tokenizers raises."""
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -65,7 +65,7 @@ def special_tokens(tokenizer: Tokenizer, path: Path) -> tuple[int, int]:
 
 
 def read_text(entry: Input) -> str:
-    """The text of one input; RequestError 400 unless it is UTF-8, 422 where nothing is in it."""
+    """The text of one input; RequestError 400 unless it is UTF-8, 422 where it is empty."""
     value: Any = entry.value
     if isinstance(value, bytes):
         try:
@@ -97,7 +97,7 @@ class Encoder:
         self.first, self.last = special_tokens(tokenizer, Path("tokenizer.json"))
 
     def __call__(self, text: str, where: str, words: bool = False) -> Text:
-        """Cut a text; with `words` also say where each of its words went.
+        """Cut a text into windows; with `words` also locate each of its words in them.
 
         Raises:
             RequestError: 422 without a single token, 413 over `max_windows` windows.

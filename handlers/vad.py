@@ -28,7 +28,7 @@ class Rules:
     Attributes:
         longest: a segment is cut here at the latest, at its quietest place.
         settled: from here on a pause of `pause` ends a segment; before it, only `long_pause`.
-        padding: kept before and after speech.
+        padding: silence that a segment includes before and after its speech.
     """
 
     longest: float = 29.0

@@ -1,7 +1,7 @@
 """The log level of TorchServe's own worker process.
 
-It does nothing in any other process, so that a handler can live in a test or in
-a web service without rearranging it.
+It is left alone in any other process, so that a handler can run in a test or in a
+web service.
 """
 
 import logging
@@ -18,7 +18,7 @@ def quiet_logs() -> None:
     """Log warnings and errors only, and TorchServe's metrics.
 
     The worker logs a line per request that the server then parses and files away.
-    Metrics travel the same road, as INFO lines of one logger, and must keep flowing.
+    Metrics are INFO lines of one logger, which therefore stays at INFO.
     """
     if in_torchserve_worker():
         logging.getLogger().setLevel(logging.WARNING)

@@ -6,7 +6,7 @@
     folder = marpress.run(recipe)
     print(marpress.report(folder)["gate"])
 
-Each is imported when it is first asked for, so that `import marpress` is quick.
+Each is imported on first use, so that `import marpress` is quick.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The files of the repository's root that a workplace needs, for those who installed a wheel."""
+"""The files of the repository's root that a working folder needs, for users of a wheel."""
 
 import shutil
 from importlib import resources
@@ -10,8 +10,8 @@ import deploy.torchserve
 def write(folder: Path) -> list[Path]:
     """Write config.properties, recipes/*.yaml and model_store/ into `folder`.
 
-    What is there already stays as it is. Settings that name files of this package by a path
-    relative to the repository get absolute paths. Returns what was written.
+    Existing files stay as they are. Settings that name files of this package by a path relative
+    to the repository get absolute paths. Returns the paths that were written.
     """
     written: list[Path] = []
     (folder / "model_store").mkdir(parents=True, exist_ok=True)

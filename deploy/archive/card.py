@@ -82,7 +82,7 @@ def read_report(folder: Path) -> dict[str, Any]:
 
 
 def check_gate(report: dict[str, Any], folder: Path) -> None:
-    """Raise GateFailed unless the report says that the accuracy budget was kept."""
+    """Raise GateFailed unless the report says that the model met its accuracy budget."""
     gate = report.get("gate")
     if isinstance(gate, dict) and gate.get("passed") is True:
         return

@@ -11,15 +11,15 @@ def closure(package: Path, source: Path) -> list[Path]:
     """The package's files that a file imports, directly or through others, and itself if it is
     one of them.
 
-    Imports inside functions count; those by a computed name (`importlib.import_module`) cannot be
-    seen.
+    Imports inside functions count; those by a computed name (`importlib.import_module`) are
+    missed.
 
     Args:
         package: the package's folder, named as it is imported.
         source: a module in it, or a file elsewhere that imports from it.
 
     Returns:
-        Sorted paths, those of the packages around the modules among them.
+        Sorted paths, including the `__init__.py` of every package around them.
 
     Raises:
         BadInput: a file is not valid Python.

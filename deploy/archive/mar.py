@@ -2,7 +2,7 @@
 
 `torch-model-archiver` makes the zip; it is then rewritten with sorted entries, fixed dates
 and permissions, a fixed manifest date and no compression (deflate streams differ between
-zlib builds), so that one artefact gives one SHA-256 on every machine and at every hour.
+zlib builds), so that one artefact gives one SHA-256 on every machine and at any time.
 """
 
 import ast
@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.archive import engines as engine_files
-from deploy.archive import imports
+from deploy.archive import alternatives, imports
 from deploy.archive.card import Card, check_gate, read_card, read_report
 from deploy.errors import BadInput, DeployError
 
@@ -37,7 +36,7 @@ HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
 
 @dataclass(frozen=True)
 class Archive:
-    """A sealed archive: where it is, whose it is, its size in bytes and its SHA-256."""
+    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256."""
 
     path: Path
     name: str
@@ -54,12 +53,12 @@ def seal(
     handlers: Path = HANDLERS,
     engines: tuple[str, ...] = (),
 ) -> Archive:
-    """Pack the artefact folder into `model_store`/NAME.mar and return what was written.
+    """Pack the artefact folder into `model_store`/NAME.mar and return the archive.
 
     Without `version` the version is the first 12 hex digits of the content's digest, so that a
     changed artefact is a new version to TorchServe and an unchanged one is not. `engines` names
-    exports that travel along for the worker to choose from. An archive already there is replaced
-    in one step, or left as it was if anything fails. Raises BadInput for a missing or wrong card,
+    exports to pack too, for the worker to choose from. An existing archive is replaced in one
+    step, or left as it was if anything fails. Raises BadInput for a missing or wrong card,
     report, export or file and GateFailed for a missed budget unless `force`.
     """
     card = read_card(artifact)
@@ -93,15 +92,15 @@ def is_stale(
     handlers: Path = HANDLERS,
     engines: tuple[str, ...] = (),
 ) -> bool:
-    """Tell whether `archive` is missing, broken or of other content than `seal` would give it."""
+    """Whether `archive` is missing, broken or differs from what `seal` would write now."""
     try:
         verify(archive)
     except DeployError:
         return True
     with zipfile.ZipFile(archive) as packed:
-        there = {n: packed.read(n) for n in packed.namelist() if n != MANIFEST}
+        packed_contents = {n: packed.read(n) for n in packed.namelist() if n != MANIFEST}
     contents = _contents(read_card(artifact), handlers, engines, force=True)
-    return _digest(there) != _digest(contents)
+    return _digest(packed_contents) != _digest(contents)
 
 
 def verify(archive: Path) -> Archive:
@@ -110,7 +109,7 @@ def verify(archive: Path) -> Archive:
     It must be an intact zip of plain relative paths, with a manifest that names a handler entry,
     a model file and a config that are all inside, a card and a report, and laid out exactly as
     `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
-    so that a file made by hand could show each of them something else. Raises BadInput.
+    so that a forged file could show each of them something else. Raises BadInput.
     """
     try:
         with zipfile.ZipFile(archive) as packed:
@@ -148,7 +147,7 @@ def verify(archive: Path) -> Archive:
 
 
 def content_version(contents: dict[str, bytes]) -> str:
-    """The version of an archive that was given none: 12 hex digits of its content's digest."""
+    """An archive's default version: the first 12 hex digits of its content's digest."""
     return _digest(contents)[:12]
 
 
@@ -175,7 +174,7 @@ def _contents(
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
     if engines:
-        engine_files.extend(contents, card.folder, engines, force)
+        alternatives.extend(contents, card.folder, engines, force)
     return contents
 
 
@@ -250,15 +249,15 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
     done = subprocess.run(
         command, env={**os.environ, "TMPDIR": str(tmp)}, capture_output=True, text=True, check=False
     )
-    made = out / f"{card.name}.mar"
-    if done.returncode != 0 or not made.is_file():
+    archive = out / f"{card.name}.mar"
+    if done.returncode != 0 or not archive.is_file():
         if "No module named 'model_archiver'" in done.stderr:
             raise BadInput(
                 f"{sys.executable} has no torch-model-archiver: "
                 "run `make setup`, or activate the environment that has it"
             )
         raise DeployError(f"torch-model-archiver failed:\n{done.stderr.strip()}")
-    return made
+    return archive
 
 
 def _rewrite(raw: Path, target: Path) -> None:
@@ -270,7 +269,7 @@ def _rewrite(raw: Path, target: Path) -> None:
 
 
 def _pack(entries: dict[str, bytes]) -> bytes:
-    """The one zip that stands for these entries."""
+    """The bytes of the canonical zip of these entries."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as sink:
         # The manifest comes first, so that a reader finds it without scanning the model.

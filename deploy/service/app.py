@@ -34,7 +34,7 @@ def create(*archives: str, workers: int = 1) -> Flask:
 
 
 def build(models: Models) -> Flask:
-    """The application over models that are loaded, or will be."""
+    """The inference application of `models`, including models that are loaded later."""
     app = bare("marpress", models)
     app.register_blueprint(tensorflow.blueprint(models))
     app.register_blueprint(kserve.blueprint(models))
@@ -44,7 +44,7 @@ def build(models: Models) -> Flask:
 
 
 def bare(name: str, models: Models) -> Flask:
-    """An application without routes, with the conventions of all of ours."""
+    """An application without routes, with our error bodies and headers."""
     app = Flask(name, static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = False

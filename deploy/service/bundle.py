@@ -27,7 +27,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An unpacked archive: `folder` is only the owner's, `entry` the handler's module in it."""
+    """An unpacked archive: `folder` is private to its owner, `entry` the handler's module in it."""
 
     folder: Path
     name: str
@@ -43,10 +43,10 @@ class Bundle:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def unpack(path: Path, source: Path | None = None) -> Bundle:
+def unpack(path: Path, handlers: Path | None = None) -> Bundle:
     """Check the archive and unpack it. Raises BadInput and leaves nothing behind.
 
-    `source` is a handlers folder to use in place of the archive's own: to debug, not to serve.
+    `handlers` is a folder to use in place of the archive's own: to debug, not to serve.
     The archive is copied first, so that what is checked is what is unpacked.
     """
     if not path.is_file():
@@ -63,8 +63,8 @@ def unpack(path: Path, source: Path | None = None) -> Bundle:
         with zipfile.ZipFile(copy) as packed:
             packed.extractall(content)
         copy.unlink()
-        if source is not None:
-            _replace_handlers(content, source)
+        if handlers is not None:
+            _replace_handlers(content, handlers)
         manifest = json.loads((content / mar.MANIFEST).read_text("utf-8"))
         return Bundle(
             folder=folder,
@@ -86,11 +86,11 @@ def content(bundle: Bundle) -> Path:
     return bundle.folder / "archive"
 
 
-def _replace_handlers(folder: Path, source: Path) -> None:
-    if not (source / "base.py").is_file():
-        raise BadInput(f"{source} is no handlers folder: it holds no base.py")
+def _replace_handlers(folder: Path, handlers: Path) -> None:
+    if not (handlers / "base.py").is_file():
+        raise BadInput(f"{handlers} is no handlers folder: it holds no base.py")
     shutil.rmtree(folder / "handlers")
-    (folder / "handlers").symlink_to(source.resolve(), target_is_directory=True)
+    (folder / "handlers").symlink_to(handlers.resolve(), target_is_directory=True)
 
 
 def _settings(path: Path) -> Settings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from deploy.errors import BadInput, Refused
 from deploy.torchserve import ports
 from deploy.torchserve import server as torchserve
-from deploy.torchserve.inference import content_type
+from deploy.torchserve.inference import content_type, parameter_headers, parse_parameters
 from deploy.torchserve.tokens import KEY_FILE
 
 if TYPE_CHECKING:
@@ -48,32 +48,28 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput(f"{error}: `pip install {packages}`, or run `make setup`") from error
     if args.workers is not None and not 1 <= args.workers <= 64:
         raise BadInput("--workers must be a whole number from 1 to 64")
-    source = Path(args.handlers) if args.handlers else None
+    handlers = Path(args.handlers) if args.handlers else None
     if args.once is not None:
-        _once(args, source)
+        _once(args, handlers)
     else:
-        _serve(args, source)
+        _serve(args, handlers)
 
 
-def _once(args: argparse.Namespace, source: Path | None) -> None:
+def _once(args: argparse.Namespace, handlers: Path | None) -> None:
     from deploy.service import once
 
     if len(args.archives) != 1:
         raise BadInput("--once takes one archive")
     headers = {"Content-Type": args.content_type or content_type(Path(args.once))}
-    for pair in args.param:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise BadInput(f"--param {pair!r} must be KEY=VALUE")
-        headers[f"X-{key.replace('_', '-')}"] = value
-    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, source)
+    headers |= parameter_headers(parse_parameters(args.param))
+    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, handlers)
     text = answer.body.decode("utf-8", "replace")
     print(f"{answer.status} {answer.content_type}\n{text}")
     if answer.status >= 400:
         raise Refused("the handler refused the request", answer.status)
 
 
-def _serve(args: argparse.Namespace, source: Path | None) -> None:
+def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
     from deploy.service import app, control, keys
     from deploy.service.models import Models
     from deploy.service.server import Server, stop_on_signals
@@ -84,7 +80,7 @@ def _serve(args: argparse.Namespace, source: Path | None) -> None:
     for port, host in ((args.port, args.host), (args.management_port, HOST)):
         if port and not ports.is_free(port, host):
             raise BadInput(f"port {port} is taken by {ports.owner(port)}: choose another")
-    models = Models(source=source)
+    models = Models(handlers=handlers)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # while loading: clean up and go
     try:
         for path in args.archives:
@@ -92,16 +88,16 @@ def _serve(args: argparse.Namespace, source: Path | None) -> None:
         inference = Server(app.build(models), args.host, args.port, _threads(models))
         key = keys.write(workdir)
         try:
-            manage = control.build(models, Path(args.model_store), key)
-            management = Server(manage, HOST, args.management_port, threads=2)
+            management_app = control.build(models, Path(args.model_store), key)
+            management = Server(management_app, HOST, args.management_port, threads=2)
             stop_on_signals(inference, management)
             print(f"inference   {inference.address}")
             print(f"management  {management.address} (key in {workdir / KEY_FILE})", flush=True)
-            beside = threading.Thread(target=management.run, name="management")
-            beside.start()
+            management_thread = threading.Thread(target=management.run, name="management")
+            management_thread.start()
             finished = inference.run()
             management.stop()
-            beside.join()
+            management_thread.join()
         finally:
             keys.remove(workdir, key)
     finally:
@@ -122,5 +118,5 @@ def _load(models: "Models", path: Path, workers: int | None) -> None:
 def _threads(models: "Models") -> int:
     """Connections that may wait for an answer: enough to fill every worker's batch twice."""
     loaded = [m for name in models.names() for m in models.versions(name)]
-    requests = sum(2 * m.bundle.settings.batch_size * m.wanted for m in loaded)
+    requests = sum(2 * m.bundle.settings.batch_size * m.min_workers for m in loaded)
     return max(16, min(64, requests))

@@ -12,12 +12,7 @@ from flask import Flask, Response, request
 from deploy.errors import BadInput
 from deploy.service import describe
 from deploy.service.app import bare
-from deploy.service.failure import (
-    Failure,
-    bad_request,
-    bad_token,
-    no_resource,
-)
+from deploy.service.failure import Failure, bad_request, bad_token, no_resource
 from deploy.service.models import Models
 from deploy.service.paths import segments
 from deploy.service.responses import json_response
@@ -83,19 +78,18 @@ def _register(models: Models, store: Path) -> str:
     except BadInput as error:
         raise Failure(400, "InvalidModelException", str(error)) from error
     which = f'Model "{model.bundle.name}" Version: {model.bundle.version}'
-    return f"{which} registered with {model.wanted} initial workers"
+    return f"{which} registered with {model.min_workers} initial workers"
 
 
 def _scale(models: Models, name: str, version: str | None) -> str:
     model = models.get(name, version)
-    workers = _workers("min_worker")
-    most = _workers("max_worker")
-    wanted = 1 if workers is None else workers
-    if most is not None and most < wanted:
+    least, most = _workers("min_worker"), _workers("max_worker")
+    workers = 1 if least is None else least
+    if most is not None and most < workers:
         raise bad_request("max_worker cannot be less than min_worker.")
-    models.scale(model, wanted)
+    models.scale(model, workers)
     which = name if version is None else f"{name}, version: {version}"
-    return f"Workers scaled to {wanted} for model: {which}"
+    return f"Workers scaled to {workers} for model: {which}"
 
 
 def _workers(name: str) -> int | None:

@@ -161,8 +161,8 @@ def _text(value: Any) -> Any:
 
 
 def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Response:
-    """The outputs asked for, each in JSON or in binary as asked."""
-    wanted = _wanted(body, model, produced)
+    """The requested outputs, each in JSON or binary as requested."""
+    requested = _requested_outputs(body, model, produced)
     everything = _parameters(body).get("binary_data_output") is True
     about: dict[str, Any] = {
         "model_name": model.bundle.name,
@@ -173,10 +173,10 @@ def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Res
         about["id"] = body["id"]
     blobs: list[bytes] = []
     for tensor in produced:
-        if tensor.name not in wanted:
+        if tensor.name not in requested:
             continue
         entry: dict[str, Any] = _declaration(tensor)
-        if wanted[tensor.name].get("binary_data", everything) is True:
+        if requested[tensor.name].get("binary_data", everything) is True:
             blobs.append(binary.encode(tensor))
             entry["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
@@ -190,23 +190,23 @@ def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Res
     return response
 
 
-def _wanted(
+def _requested_outputs(
     body: dict[str, Any], model: Model, produced: list[Tensor]
 ) -> dict[str, dict[str, Any]]:
-    """Output name -> its parameters; all outputs if the request names none."""
+    """Output name -> its parameters; all outputs if the request lists none."""
     names = {tensor.name for tensor in produced}
-    asked = body.get("outputs")
-    if asked is None or asked == []:
+    entries = body.get("outputs")
+    if entries is None or entries == []:
         return {name: {} for name in names}
-    if not isinstance(asked, list) or not all(isinstance(entry, dict) for entry in asked):
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise bad_request("outputs must be a list of objects")
-    for entry in asked:
+    for entry in entries:
         if entry.get("name") not in names:
             name = str(entry.get("name"))[:40]
             raise bad_request(
                 f"unexpected inference output '{name}' for model '{model.bundle.name}'"
             )
-    return {entry["name"]: _parameters(entry) for entry in asked}
+    return {entry["name"]: _parameters(entry) for entry in entries}
 
 
 def _declaration(tensor: Tensor) -> dict[str, Any]:

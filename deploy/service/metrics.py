@@ -28,7 +28,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # TorchServe has no 
 
 
 class Metrics:
-    """Counters and histograms of one process; each is there from its first value on."""
+    """Counters and histograms of one process; each appears with its first value."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -58,7 +58,7 @@ class Metrics:
 
 
 class HandlerMetrics:
-    """What a handler calls `metrics`: the same two calls as handlers/metrics.py has."""
+    """A handler's `metrics` in this service: the same two methods as handlers.metrics.Metrics."""
 
     def __init__(self, metrics: Metrics, model_name: str) -> None:
         self._metrics = metrics

@@ -19,12 +19,17 @@ CLOSE_TIMEOUT = 30.0
 
 @dataclass
 class Model:
-    """One version of a model, its workers running."""
+    """One version of a model with its workers.
+
+    Attributes:
+        min_workers: how many workers were asked for; `running` of them are ready.
+        described: the handler's description, once `metadata.description` has asked for it.
+    """
 
     bundle: Bundle
     pool: Pool
     at_startup: bool = False
-    wanted: int = 1
+    min_workers: int = 1
     described: Any = None
 
     @property
@@ -33,7 +38,10 @@ class Model:
         return sum(thread.running for thread in self.pool.threads)
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
-        """Finish what waits, stop the workers and delete the unpacked archive."""
+        """Answer the waiting requests, stop the workers, delete the unpacked archive.
+
+        Returns whether every request was answered within `timeout` seconds.
+        """
         done = self.pool.close(timeout)
         self.bundle.remove()
         return done
@@ -46,11 +54,14 @@ class _Versions:
 
 
 class Models:
-    """Loads, unloads and finds models; safe to use from many threads."""
+    """Loads, unloads and finds models; safe to use from many threads.
 
-    def __init__(self, metrics: Metrics | None = None, source: Path | None = None) -> None:
+    `handlers` is a folder to use in place of the archives' own handlers/.
+    """
+
+    def __init__(self, metrics: Metrics | None = None, handlers: Path | None = None) -> None:
         self.metrics = metrics or Metrics()
-        self._source = source
+        self._handlers = handlers
         self._all: dict[str, _Versions] = {}
         self._lock = threading.RLock()
 
@@ -61,7 +72,7 @@ class Models:
         not whole, Failure 409 for a version that is loaded already, 500 for one that does not
         start.
         """
-        bundle = unpack(path, self._source)
+        bundle = unpack(path, self._handlers)
         try:
             self._refuse_known(bundle)
             model = self._started(bundle, workers, at_startup)
@@ -79,15 +90,15 @@ class Models:
         return model
 
     def get(self, name: str, version: str | None = None) -> Model:
-        """A model, in its default version if none is given. Raises Failure 404."""
+        """A version of a model, the default without `version`. Raises Failure 404."""
         with self._lock:
             if name not in self._all:
                 raise ModelMissing(name)
             versions = self._all[name]
-            wanted = versions.default if version is None else version
-            if wanted not in versions.models:
-                raise VersionMissing(name, wanted)
-            return versions.models[wanted]
+            chosen = versions.default if version is None else version
+            if chosen not in versions.models:
+                raise VersionMissing(name, chosen)
+            return versions.models[chosen]
 
     def names(self) -> list[str]:
         """The names of the models, in order."""
@@ -97,11 +108,11 @@ class Models:
     def health(self) -> str:
         """Healthy, Partial Healthy or Unhealthy, over the default versions, as TorchServe says."""
         defaults = [self.get(name) for name in self.names()]
-        wanted = sum(model.wanted for model in defaults)
+        asked = sum(model.min_workers for model in defaults)
         running = sum(model.running for model in defaults)
-        if running and running < wanted:
+        if running and running < asked:
             return "Partial Healthy"
-        return "Unhealthy" if wanted and not running else "Healthy"
+        return "Unhealthy" if asked and not running else "Healthy"
 
     def versions(self, name: str) -> list[Model]:
         """All versions of a model, the default first. Raises Failure 404."""
@@ -119,7 +130,7 @@ class Models:
             self._all[name].default = version
 
     def unregister(self, name: str, version: str | None = None) -> None:
-        """Unload a version, after it has answered what waits for it. Raises Failure."""
+        """Unload a version once it has answered its waiting requests. Raises Failure."""
         with self._lock:
             model = self.get(name, version)
             versions = self._all[name]
@@ -139,7 +150,7 @@ class Models:
         except BadInput as error:
             which = f"Failed to start workers for model {bundle.name} version: {bundle.version}"
             raise internal(500, f"{error}. {which}") from error
-        model.wanted = workers
+        model.min_workers = workers
 
     def ask(self, name: str, version: str | None, row: Row, headers: Mapping[str, Any]) -> Answer:
         """One request's answer. Raises Failure: 404, 503 when too many wait, 500 for no answer."""
@@ -151,7 +162,7 @@ class Models:
     ) -> Iterator[Answer]:
         """Partial answers as they come, if the client asked for them, then the whole one.
 
-        Raises Failure as `ask` does, but nothing after a first answer: a failure is then the last.
+        Raises Failure as `ask` does; after a first answer a failure is yielded as the last one.
         """
         answers = self._answers(name, version, row, headers, streams=True)
         yield next(answers)
@@ -185,7 +196,7 @@ class Models:
         yield answer
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
-        """Unload everything. Whether all that waited was answered within `timeout` seconds."""
+        """Unload everything; whether all waiting requests were answered in `timeout` seconds."""
         with self._lock:
             loaded = [m for versions in self._all.values() for m in versions.models.values()]
             self._all.clear()

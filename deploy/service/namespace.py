@@ -42,7 +42,7 @@ def load(folder: Path, entry: str) -> tuple[ModuleType, str]:
 
 
 def forget(space: str) -> None:
-    """Drop a namespace's modules from the process; what still uses them keeps them alive."""
+    """Drop a namespace's modules from sys.modules; objects in use keep them alive."""
     with _lock:
         sys.meta_path[:] = [
             finder

@@ -1,4 +1,4 @@
-"""One request in this very process and thread, so that a breakpoint in a handler works."""
+"""One request in this process and thread, so that a breakpoint in a handler works."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ from deploy.service.metrics import Metrics
 from deploy.service.worker import Answer, Worker
 
 
-def ask(path: Path, file: Path, headers: dict[str, str], source: Path | None = None) -> Answer:
+def ask(path: Path, file: Path, headers: dict[str, str], handlers: Path | None = None) -> Answer:
     """Load the archive, send it the file as a raw body and return the handler's answer.
 
-    `source` is a handlers folder to use in place of the archive's: an edit there counts at the
+    `handlers` is a folder to use in place of the archive's own: an edit there takes effect at the
     next call, without a new archive. Raises BadInput.
     """
     try:
         body = file.read_bytes()
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
-    bundle = unpack(path, source)
+    bundle = unpack(path, handlers)
     try:
         worker = Worker(bundle, Metrics())
         try:

@@ -20,7 +20,7 @@ QUEUE_SIZE = 100
 
 
 class Serves(Protocol):
-    """What the threads run: a Worker."""
+    """What a thread calls: a Worker."""
 
     def answer(
         self,
@@ -33,9 +33,9 @@ class Serves(Protocol):
 
 
 class Job:
-    """One request on its way; times are of time.monotonic, in seconds.
+    """One queued request; times are of time.monotonic, in seconds.
 
-    `streams`: whoever waits takes partial answers too.
+    `streams`: the client takes partial answers too.
     """
 
     def __init__(self, row: Row, headers: Mapping[str, Any], streams: bool = False) -> None:
@@ -47,18 +47,18 @@ class Job:
         self.finished = 0.0
         self.answer: Answer | None = None
         self._partial: deque[Answer] = deque()
-        self._heard = 0.0
+        self._last_sent = 0.0
         self._changed = threading.Condition()
 
     def send(self, partial: Answer) -> None:
-        """Give a partial answer to whoever waits."""
+        """Pass a partial answer to the waiting thread."""
         with self._changed:
             self._partial.append(partial)
-            self._heard = time.monotonic()
+            self._last_sent = time.monotonic()
             self._changed.notify_all()
 
     def finish(self, answer: Answer) -> None:
-        """Give the answer to whoever waits."""
+        """Pass the answer to the waiting thread."""
         with self._changed:
             self.answer = answer
             self.finished = time.monotonic()
@@ -70,7 +70,7 @@ class Job:
         return self._partial.popleft() if self._partial else None
 
     def wait(self, timeout: float) -> Answer | None:
-        """The answer; None when a worker has let nothing be heard for `timeout` seconds."""
+        """The answer; None when the worker has sent nothing for `timeout` seconds."""
         self._wait_for(lambda: self.answer is not None, timeout)
         return self.answer
 
@@ -84,7 +84,7 @@ class Job:
 
     def _left(self, timeout: float) -> float:
         assert self.started is not None
-        return max(0.0, max(self.started, self._heard) + timeout - time.monotonic())
+        return max(0.0, max(self.started, self._last_sent) + timeout - time.monotonic())
 
 
 class Thread:
@@ -121,7 +121,7 @@ class Pool:
         self._delay = delay_s
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
-        self._wanted = 0
+        self._target = 0
         self._closed = False
         self._numbers = 0
         self.threads: list[Thread] = []
@@ -134,7 +134,7 @@ class Pool:
     def scale(self, workers: int, timeout: float) -> None:
         """Run that many workers, and return when they are ready. Raises BadInput."""
         with self._changed:
-            self._wanted = workers
+            self._target = workers
             fresh = [self._start() for _ in range(workers - len(self.threads))]
             self._changed.notify_all()
         deadline = time.monotonic() + timeout
@@ -143,24 +143,24 @@ class Pool:
         failed = [t for t in fresh if t.failure is not None or not t.ready.is_set()]
         if failed:
             with self._changed:
-                self._wanted = max(0, self._wanted - len(failed))
+                self._target = max(0, self._target - len(failed))
                 self.threads = [t for t in self.threads if t not in failed]
                 self._changed.notify_all()
             reason = failed[0].failure or f"not ready after {timeout:.0f} s"
             raise BadInput(str(reason))
 
     def submit(self, row: Row, headers: Mapping[str, Any], streams: bool = False) -> Job | None:
-        """Queue a request; None when nothing serves it or QUEUE_SIZE wait already."""
+        """Queue a request; None when the pool has no workers or QUEUE_SIZE wait already."""
         job = Job(row, headers, streams)
         with self._changed:
-            if self._closed or not self._wanted or len(self._waiting) >= QUEUE_SIZE:
+            if self._closed or not self._target or len(self._waiting) >= QUEUE_SIZE:
                 return None
             self._waiting.append(job)
             self._changed.notify_all()
         return job
 
     def close(self, timeout: float) -> bool:
-        """Answer what waits, then stop. Whether that was done within `timeout` seconds."""
+        """Answer the waiting requests, then stop; whether that took at most `timeout` seconds."""
         with self._changed:
             self._closed = True
             threads = list(self.threads)
@@ -203,7 +203,7 @@ class Pool:
         """The next requests to answer together; empty when this thread is to end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._surplus(thread))
-            # Nobody leaves while requests wait and no other thread would take them.
+            # No thread ends while requests wait that no other thread would take.
             others = len(self.threads) > 1 and not self._closed
             if self._surplus(thread) and (others or not self._waiting):
                 if thread in self.threads:
@@ -223,4 +223,4 @@ class Pool:
 
     def _surplus(self, thread: Thread) -> bool:
         """Whether this thread is one too many; the youngest go first."""
-        return self._closed or thread not in self.threads[: self._wanted]
+        return self._closed or thread not in self.threads[: self._target]

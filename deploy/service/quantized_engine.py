@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 
 class Turns:
-    """Grants the process's engine to the models that need it."""
+    """Sets the process's engine for the models that need one, in turn."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -19,7 +19,7 @@ class Turns:
 
     @contextmanager
     def turn(self, engine: str | None) -> Iterator[None]:
-        """Run the block under `engine`; None for a model that does not care."""
+        """Run the block under `engine`; None for a model that needs no particular one."""
         if engine is None:
             yield
             return

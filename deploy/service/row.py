@@ -12,9 +12,10 @@ Row = dict[str, Any]
 def read(body: bytes, headers: Iterable[tuple[str, str]]) -> tuple[Row, dict[str, Any]]:
     """Row and headers of a request with that body.
 
-    The row maps names to bytes: "body" for a raw body, else the form's own names, of which the
-    last of a name counts. The headers hold {"content-type": ...} per part under its name, then
-    the request's own, in lower case. Raises Failure for a form that cannot be parsed.
+    The row maps names to bytes: "body" for a raw body, else the names of the form's fields; of
+    several fields with one name the last counts. The headers hold {"content-type": ...} per part
+    under its name, then the request's own, in lower case. Raises Failure for a form that cannot
+    be parsed.
     """
     named = {name.lower(): value for name, value in headers}
     parts = _parts(body, named)

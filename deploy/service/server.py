@@ -56,14 +56,14 @@ class Server:
         self.address = f"http://{host}:{self._server.effective_port}"
 
     def stop(self) -> None:
-        """Have `run` stop listening, finish what was asked and return; safe in a signal handler."""
+        """Have `run` stop listening, answer open requests and return; safe in a signal handler."""
         self.draining.set()
 
     def run(self) -> bool:
-        """Serve. Whether every request in flight was answered before the end."""
+        """Serve until `stop`; whether every request in flight was answered before the end."""
         self._turn_until(self.draining.is_set)
         wasyncore.dispatcher.close(self._server)  # the listening socket only
-        # What had arrived by then, but was not read yet, is in flight too.
+        # Requests that had arrived by then, but were not read yet, are in flight too.
         wasyncore.loop(timeout=_TICK, use_poll=True, map=self._server._map, count=3)
         deadline = time.monotonic() + DRAIN_TIMEOUT
         self._turn_until(lambda: not self._busy() or time.monotonic() > deadline)
@@ -98,7 +98,7 @@ def stop_on_signals(*servers: Server) -> None:
 
 
 class _Task(WSGITask):  # type: ignore[misc]
-    """Tells clients to hang up once the server is stopping; an application must not (PEP 3333)."""
+    """Asks clients to disconnect once the server stops; an application must not (PEP 3333)."""
 
     def build_response_header(self) -> bytes:
         if self.channel.server.draining.is_set():
@@ -107,7 +107,7 @@ class _Task(WSGITask):  # type: ignore[misc]
 
 
 class _Refusal(ErrorTask):  # type: ignore[misc]
-    """What never reaches the application, refused in the same form as by it."""
+    """Refuses requests that never reach the application, in the same form as it does."""
 
     def execute(self) -> None:
         error = self.request.error

@@ -30,8 +30,8 @@ def blueprint(models: Models) -> Blueprint:
         try:
             chosen = models.versions(name) if version is None else [models.get(name, version)]
         except Failure:
-            wanted = f"version {version}" if version is not None else "any versions"
-            message = f"Could not find {wanted} of model {name}"
+            what = f"version {version}" if version is not None else "any versions"
+            message = f"Could not find {what} of model {name}"
             return error_response(404, message)
         return json_response({"model_version_status": [_status(model) for model in chosen]})
 

@@ -1,8 +1,8 @@
 """Between handlers' JSON and named tensors, which TensorFlow Serving and KServe clients speak.
 
 A handler's answer for one input becomes one value per output name: an object's entries are its
-outputs, a list of alike objects (the top labels of a classifier) becomes one list per key, and
-whatever is no number, string or even list of them travels as JSON text.
+outputs, a list of objects with the same keys (the top labels of a classifier) becomes one list per
+key. Anything but a number, a string or a rectangular list of them is sent as JSON text.
 """
 
 import json

@@ -1,6 +1,6 @@
 """TorchServe's inference, health and metrics routes.
 
-A fourth part of a path, beyond the version, is not looked at, as in TorchServe.
+Parts of a path after the version are ignored, as in TorchServe.
 """
 
 from flask import Flask, Response, request
@@ -15,7 +15,7 @@ METHODS = ["POST", "PUT", "GET"]
 
 
 def add_routes(app: Flask, models: Models) -> None:
-    """TorchServe's routes; what they do not take is answered by the app's error handlers."""
+    """Add TorchServe's routes; the app's error handlers answer everything else."""
 
     @app.route("/predictions/<path:rest>", methods=METHODS)
     def predictions(rest: str) -> Response:

@@ -32,7 +32,7 @@ class Answer:
 
 
 Send = Callable[[Answer], None]
-"""Takes a partial answer to whoever waits for it."""
+"""Sends a partial answer to its client."""
 
 
 class Worker:
@@ -74,7 +74,7 @@ class Worker:
     ) -> list[Answer]:
         """Answer a batch through the handler's `handle`, as TorchServe calls it; never raises.
 
-        `senders` take partial answers; None for a request whose client cannot have them.
+        `senders` send partial answers, None for a request whose client takes none.
         """
         context = _Context(headers, senders)
         try:
@@ -92,7 +92,7 @@ class Worker:
         ]
 
     def close(self) -> None:
-        """Let go of the handler's modules."""
+        """Unload the handler's modules."""
         namespace.forget(self._space)
 
 
@@ -104,7 +104,7 @@ class _Reply:
 
 @dataclass
 class _Context:
-    """The part of TorchServe's context that a handler talks to during a batch."""
+    """The part of TorchServe's context that a handler uses during a batch."""
 
     headers: Sequence[Mapping[str, Any]]
     senders: Sequence[Send | None]
@@ -123,7 +123,7 @@ class _Context:
         self.replies[idx].status = code
 
     def response_writer(self, idx: int) -> Callable[[bytes], None] | None:
-        """What handlers/streaming.py looks for: it takes the bytes of a partial answer."""
+        """For handlers/streaming.py: a function that sends the bytes of a partial answer."""
         send = self.senders[idx]
         if send is None:
             return None

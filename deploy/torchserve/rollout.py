@@ -2,19 +2,18 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
 from deploy.archive.mar import Archive
 from deploy.errors import ModelNotFound
+from deploy.progress import Say
 from deploy.torchserve import server
 from deploy.torchserve.management import Management
 
-Say = Callable[[str], None]
 REGISTERED = "registered.json"
-LOOK_EVERY = 0.5
+POLL_SECONDS = 0.5
 
 
 def ensure_registered(sealed: Archive, management: Management, workdir: Path, say: Say) -> None:
@@ -30,7 +29,7 @@ def ensure_registered(sealed: Archive, management: Management, workdir: Path, sa
             management.scale(sealed.name, workers, sealed.version)
             say(f"model     {label}, registered already; {workers} worker(s) started again")
     elif sealed.version in versions:
-        # The same version name over other content cannot stand beside itself.
+        # One version name cannot be registered twice, with two contents.
         _unregister_all(management, sealed.name, versions)
         management.register(sealed.path.name)
         say(f"model     {label}, replaced")
@@ -50,23 +49,24 @@ def ensure_registered(sealed: Archive, management: Management, workdir: Path, sa
 
 
 def drain(management: Management, name: str, version: str) -> None:
-    """Wait until a version that is no longer the default has answered what it was sent.
+    """Wait until a version that is no longer the default has answered its requests.
 
-    TorchServe forgets the requests of a version that it unregisters: their clients would wait
-    until they give up. It shows how many wait, not whether a worker is at one, so the workers
-    must also have been idle between two looks. Gives up after the version's response timeout.
+    TorchServe drops the queued requests of a version that it unregisters, and their clients wait
+    until they time out. It shows how many requests are queued, not whether a worker is answering
+    one, so the workers must also have been idle between two polls. Gives up after the version's
+    response timeout.
     """
     entry = management.describe(name, version)[0]
     deadline = time.monotonic() + entry["responseTimeout"]
-    before = -1.0
+    spent_before = -1.0
     while time.monotonic() < deadline:
         entry = management.describe(name, version)[0]
         spent = sum(_cpu_seconds(int(worker["pid"])) for worker in entry["workers"])
         # Two hundredths: an idle worker's clock may tick.
-        if entry["jobQueueStatus"]["pendingRequests"] == 0 and 0 <= spent - before < 0.02:
+        if entry["jobQueueStatus"]["pendingRequests"] == 0 and 0 <= spent - spent_before < 0.02:
             return
-        before = spent
-        time.sleep(LOOK_EVERY)
+        spent_before = spent
+        time.sleep(POLL_SECONDS)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -97,12 +97,12 @@ def _loaded_digest(workdir: Path, sealed: Archive) -> str | None:
     """
     state = server.running(workdir)
     try:
-        kept = json.loads((workdir / ".run" / REGISTERED).read_text(encoding="utf-8"))
+        record = json.loads((workdir / ".run" / REGISTERED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if state is None or kept.get("pid") != state.pid:
+    if state is None or record.get("pid") != state.pid:
         return None
-    entry = kept.get("models", {}).get(sealed.name, {})
+    entry = record.get("models", {}).get(sealed.name, {})
     return entry.get("sha256") if entry.get("version") == sealed.version else None
 
 
@@ -112,9 +112,9 @@ def _remember(workdir: Path, sealed: Archive) -> None:
         return
     path = workdir / ".run" / REGISTERED
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        kept = {}
-    models = kept.get("models", {}) if kept.get("pid") == state.pid else {}
+        record = {}
+    models = record.get("models", {}) if record.get("pid") == state.pid else {}
     models[sealed.name] = {"version": sealed.version, "sha256": sealed.sha256}
     path.write_text(json.dumps({"pid": state.pid, "models": models}) + "\n", encoding="utf-8")

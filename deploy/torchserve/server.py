@@ -41,7 +41,10 @@ STOP_TIMEOUT = 30.0
 
 @dataclass(frozen=True)
 class State:
-    """A server that `start` started; `created` tells its process from a later one of that pid."""
+    """A server that `start` started.
+
+    `created`, in seconds since the epoch, tells its process from a later one with the same pid.
+    """
 
     pid: int
     created: float
@@ -64,7 +67,7 @@ def start(
         state = running(workdir)
         if state is not None:
             return state
-        _forget(workdir)  # what a server that was killed left behind
+        _forget(workdir)  # the files of a server that was killed
         settings = configuration.read(config_path)
         if not model_store.is_dir():
             raise BadInput(f"no model store at {model_store}: ./build_mar.sh NAME makes it")
@@ -107,7 +110,7 @@ def clients(workdir: Path, settings: Config) -> tuple[Management, Inference]:
 
 
 def answers(inference: Inference) -> bool:
-    """Tell whether a TorchServe that takes our token answers."""
+    """Whether a TorchServe that accepts our token answers."""
     try:
         inference.ping()
     except DeployError:
@@ -116,7 +119,7 @@ def answers(inference: Inference) -> bool:
 
 
 def all_ready(management: Management) -> bool:
-    """Tell whether every model has all its workers; /ping is content when they are starting."""
+    """Whether every model has all its workers; /ping says Healthy while they still start."""
     entries = [e for name in management.models() for e in management.describe(name, "all")]
     return all(
         sum(worker["status"] == "READY" for worker in entry["workers"]) >= entry["minWorkers"]
@@ -133,8 +136,8 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
     temp = Path(tempfile.mkdtemp(prefix="marpress-"))
     console = log_dir / "console.log"
     command = [sys.executable, "-m", "ts.model_server", "--start"]
-    # Snapshots: written on every change and, where no --ts-config is given, restored in place of
-    # --models. We give one, so they would be clutter at best.
+    # No snapshots: TorchServe would write one on every change, and restores them only where no
+    # --ts-config is set.
     command += ["--ncs", "--log-config", str(LOG_CONFIG)]
     command += ["--ts-config", str(settings.path.resolve())]
     command += ["--model-store", str(model_store.resolve())]

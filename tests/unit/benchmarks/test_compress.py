@@ -1,20 +1,10 @@
 import json
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
-import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
-
-
-@pytest.fixture
-def compress(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The benchmark's folder is a script's, its modules import each other by name."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return __import__("compress")
-
+from benchmarks import compress
 
 MILLISECONDS = {"eager": 40.0, "ours": 4.0, "openvino_int8": 5.0, "openvino_bf16": 8.0}
 
@@ -28,9 +18,7 @@ def save_answers(work: Path, model: str) -> None:
     torch.save(ours, work / f"{model}.ours.answers")
 
 
-def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(
-    compress: ModuleType, tmp_path: Path
-) -> None:
+def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(tmp_path: Path) -> None:
     save_answers(tmp_path, "bert6")
     row = compress.with_agreement(compress.row("bert6", 8, 1, MILLISECONDS), tmp_path)
     assert (row["eager"], row["ours"], row["openvino"]) == (1.0, 10.0, 8.0)
@@ -40,9 +28,7 @@ def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(
     assert "openvino_int8" not in row["agreements"]
 
 
-def test_rows_measured_so_far_become_one_file_and_a_plot(
-    compress: ModuleType, tmp_path: Path
-) -> None:
+def test_rows_measured_so_far_become_one_file_and_a_plot(tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.mkdir()
     for batch in (8, 1):
@@ -59,11 +45,9 @@ def test_rows_measured_so_far_become_one_file_and_a_plot(
     assert len(bars) == 1 + 6 + 2 * 6  # the ground, the legend, a bar per contestant and row
 
 
-def test_an_unfinished_row_is_measured_and_a_kept_one_is_not(
-    compress: ModuleType, tmp_path: Path
-) -> None:
+def test_an_unfinished_row_is_measured_and_a_cached_one_is_not(tmp_path: Path) -> None:
     file = tmp_path / "row.json"
-    assert compress.kept(file, fresh=False) is None
+    assert compress.cached(file, fresh=False) is None
     file.write_text('{"a": 1}')
-    assert compress.kept(file, fresh=False) == {"a": 1}
-    assert compress.kept(file, fresh=True) is None
+    assert compress.cached(file, fresh=False) == {"a": 1}
+    assert compress.cached(file, fresh=True) is None

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks import formats_table
+from optimize.evaluation.metrics import ACCURACY, Metric
+from optimize.tasks.speech import WORD_ERROR_RATE
 from optimize.utils import files
 
 
@@ -25,11 +27,12 @@ def entry(**changed: Any) -> dict[str, Any]:
     }
 
 
-def evidence(**exports: dict[str, Any]) -> dict[str, Any]:
+def evidence(metric: Metric = ACCURACY, **exports: dict[str, Any]) -> dict[str, Any]:
     return {
         "recipe": "small",
         "created": "2026-11-26T14:32:41+00:00",
         "machine": {"processor": "Some CPU"},
+        "metric": metric.to_json(),
         "exports": exports,
     }
 
@@ -58,7 +61,7 @@ def test_fewer_samples_are_told_with_their_formats() -> None:
 def test_word_error_rate_is_named() -> None:
     spoken = entry(wer=0.0417)
     del spoken["accuracy"]
-    text = formats_table.model(evidence(onnx=spoken))
+    text = formats_table.model(evidence(WORD_ERROR_RATE, onnx=spoken))
     assert "| word error rate |" in text
     assert "| 4.17 % |" in text
 

@@ -50,12 +50,12 @@ def test_the_list_comes_in_pages(client, query, names, following):
 def test_health_counts_the_workers_that_answer(client, models):
     assert client.get("/ping").json == {"status": "Healthy"}
     model = models.get("two")
-    model.wanted = 5  # as while workers start
+    model.min_workers = 5  # as while workers start
     try:
         assert client.get("/ping").json == {"status": "Partial Healthy"}
         assert client.get("/v2/health/ready").status_code == 503
     finally:
-        model.wanted = 1
+        model.min_workers = 1
     assert client.get("/v2/health/ready").status_code == 200
 
 

@@ -156,11 +156,11 @@ def test_a_model_that_does_not_load_says_why(models, tmp_path):
 
 def test_a_handlers_folder_in_place_of_the_archives(sealed):
     changed = sealed[1].parents[1] / "handlers"
-    models = Models(source=changed)
+    models = Models(handlers=changed)
     try:
         models.register(sealed[0])
         assert label(models) == "TOP RIGHT"
     finally:
         models.close()
     with pytest.raises(BadInput, match=r"no base\.py"):
-        Models(source=sealed[0].parent).register(sealed[0])
+        Models(handlers=sealed[0].parent).register(sealed[0])

