@@ -1,7 +1,7 @@
 """Write the README's tables from the artefacts' own reports: `make figures`.
 
-Reads `artifacts/*/report.json` and `benchmarks/results/*.json`, and replaces the text between
-the README's markers. `--check` only compares.
+Takes the reports in `artifacts/` into `benchmarks/results/recipes.json`, and replaces the text
+between the README's markers by what stands in `benchmarks/results/*.json`. `--check` only compares.
 """
 
 import argparse
@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks import recipe_results
 from optimize.evaluation.metrics import Metric
 from optimize.report.report import size
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- figures:begin -->\n", "<!-- figures:end -->"
-RECIPES = ("fashion", "photos", "sentiment", "sentiment_full", "speech")
 CONTROLS = {
     "undistilled": "the student without a teacher",
     "scratch": "the final shape from scratch",
@@ -50,15 +50,16 @@ def milliseconds(value: float) -> str:
 
 def notes(reports: list[dict[str, Any]]) -> list[str]:
     """What the rows were measured on, and the reports' controls."""
-    machine, versions = reports[0]["machine"], reports[0]["versions"]
     held_out = ", ".join(f"{r['recipe']} {r['final']['samples']:,}" for r in reports)
-    dates = sorted({r["created"][:10] for r in reports})
     lines = [
-        f"`python -m optimize run recipes/NAME.yaml`, {' and '.join(dates)}, "
-        f"{machine['processor']} ({', '.join(machine['features'])}), one thread, "
-        f"torch {versions['torch']}. "
-        f"Held-out samples: {held_out}."
+        f"`python -m optimize run recipes/NAME.yaml`, one thread. Held-out samples: {held_out}."
     ]
+    places: dict[str, list[str]] = {}
+    for report in reports:
+        machine, torch = report["machine"], report["versions"]["torch"]
+        place = f"{machine['processor']} ({', '.join(machine['features'])}), torch {torch}"
+        places.setdefault(f"{report['created'][:10]}, {place}", []).append(report["recipe"])
+    lines += [f"{', '.join(names)}: {place}." for place, names in places.items()]
     for report in reports:
         metric = Metric.of(report)
         controls = [
@@ -140,9 +141,7 @@ def figures() -> str:
         "| model | original to compressed (95% interval) | agreement | file | batch 1 | batch 8 |",
         "|---|---|---|---|---|---|",
     ]
-    reports = [
-        json.loads((ROOT / "artifacts" / name / "report.json").read_text()) for name in RECIPES
-    ]
+    reports = list(recipe_results.read().values())
     lines += map(row, reports)
     lines += ["", *(f"- {note}" for note in notes(reports))]
     folder = ROOT / "benchmarks" / "results"
@@ -162,6 +161,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
+    if not arguments.check:
+        recipe_results.update(ROOT / "artifacts")
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
     head, rest = text.split(BEGIN, 1)

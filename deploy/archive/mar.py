@@ -163,13 +163,17 @@ def _contents(
 ) -> dict[str, bytes]:
     """Everything that goes into the archive but the manifest: entry name -> bytes."""
     module = f"{card.handler}.py"
-    # A task of a user's own brings its handler among the artifact's files.
-    source = (card.folder if module in card.files else handlers) / module
+    source = handlers / module
+    files = {card.model_file, "model.json", "report.json", *card.files}
+    if module in files and not source.is_file():
+        # A task of a user's own brings its handler among the artifact's files.
+        source = card.folder / module
+        files.remove(module)
     contents = {module: _entry_point(source, handlers), CONFIG: _model_config(card)}
     for path in imports.closure(handlers, source):
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
-    for name in {card.model_file, "model.json", "report.json", *card.files} - {module}:
+    for name in files:
         if name in contents or name == MANIFEST:
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
