@@ -58,7 +58,7 @@ def notes(reports: list[dict[str, Any]]) -> list[str]:
     for report in reports:
         machine, torch = report["machine"], report["versions"]["torch"]
         place = f"{machine['processor']} ({', '.join(machine['features'])}), torch {torch}"
-        places.setdefault(f"{report['created'][:10]}, {place}", []).append(report["recipe"])
+        places.setdefault(f"{report['created']}, {place}", []).append(report["recipe"])
     lines += [f"{', '.join(names)}: {place}." for place, names in places.items()]
     for report in reports:
         metric = Metric.of(report)
