@@ -85,8 +85,8 @@ def score(answers: Tensor, targets: Tensor, labels: int) -> dict[str, Any]:
         labels: how many classes there are.
     """
     multi_label = targets.is_floating_point()
-    given = text_metrics.said(answers, multi_label)
-    right = text_metrics.truth(targets, labels)
+    given = text_metrics.predicted_labels(answers, multi_label)
+    right = text_metrics.target_labels(targets, labels)
     per_class = [
         float(given[right[:, i], i].double().mean()) if right[:, i].any() else None
         for i in range(labels)
@@ -138,8 +138,8 @@ class TextClassification(Task[TextDataset, Tensor]):
 
     def score(self, answers: Tensor, data: TextDataset, split: str) -> dict[str, Any]:
         part = split_of(data, split)
-        given = text_metrics.said(answers, data.multi_label)
-        right = text_metrics.truth(part.targets, len(data.labels))
+        given = text_metrics.predicted_labels(answers, data.multi_label)
+        right = text_metrics.target_labels(part.targets, len(data.labels))
         sources = {}
         for name in sorted(set(part.sources)):
             chosen = torch.tensor([source == name for source in part.sources])
