@@ -18,7 +18,7 @@ from optimize.errors import DataError
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
-from optimize.pruning.weights import NO_SPEED, held, zeros
+from optimize.pruning.weights import NO_SPEED, zeros, zeros_held
 from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
 from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.recipe.schema import Named
@@ -167,7 +167,7 @@ def _recover(
     if options.iterations > 1:
         arguments["title"] = f"{context.title} {step + 1}/{options.iterations}"
     logits = training_logits(state, share.flip, context)
-    with held(model) if options.structure == "weights" else nullcontext():
+    with zeros_held(model) if options.structure == "weights" else nullcontext():
         distill(model, logits, split_of(context.data, "train"), share, **arguments)
     details.setdefault("training", []).append(dataclasses.asdict(arguments["history"]))
 
