@@ -143,6 +143,50 @@ def _words(value: Any) -> list[str]:
     return [str(v).strip() for v in values if v is not None and str(v).strip()]
 
 
+def _row_labels(row: Row, column: str, names: dict[str, str], separator: str | None) -> list[str]:
+    """The names of a row's labels: any number with a `separator`, exactly one without."""
+    value = row.fields.get(column)
+    if separator is not None and isinstance(value, str):
+        value = value.split(separator)
+    labels = _words(value)
+    if separator is None and not labels:
+        raise DataError(f"{row.where}: {column} is empty; label the row or leave it out")
+    if separator is None and len(labels) > 1:
+        raise DataError(f"{row.where}: {len(labels)} labels; say multi_label: true if so")
+    if not names:
+        return labels
+    unknown = next((word for word in labels if word not in names), None)
+    if unknown is not None:
+        options = ", ".join(names)
+        raise DataError(f"{row.where}: label {unknown!r} is not in the label map ({options})")
+    return [names[word] for word in labels]
+
+
+def _check_counts(
+    counts: Counter[str],
+    rows: list[Row],
+    labelled: list[list[str]],
+    column: str,
+    multi_label: bool,
+) -> None:
+    """Refuse data without labels, with one class only, or with too few rows of a label."""
+    first, last = rows[0].where, rows[-1].where
+    if not counts:
+        raise DataError(f"{first}: {column} is empty here and in every other row")
+    if len(counts) < 2 and not multi_label:
+        only = next(iter(counts))
+        raise DataError(
+            f"{first} to {last}: every row is labelled {only!r}; a classifier needs two classes"
+        )
+    rare = min(counts, key=lambda word: counts[word])
+    if counts[rare] < _FEWEST:
+        at = next(row.where for row, labels in zip(rows, labelled, strict=True) if rare in labels)
+        raise DataError(
+            f"{at}: label {rare!r} has {counts[rare]} of {len(rows)} rows, it takes {_FEWEST} to "
+            "split; bring more or leave it out"
+        )
+
+
 def to_corpus(
     rows: list[Row],
     text: str,
@@ -169,40 +213,10 @@ def to_corpus(
         content = row.fields.get(text)
         if not isinstance(content, str) or not content.strip():
             raise DataError(f"{row.where}: {text} holds no text; leave the row out")
-        value = row.fields.get(label)
-        if multi_label and isinstance(value, str):
-            value = value.split(separator)
-        row_labels = _words(value)
-        if not row_labels and not multi_label:
-            raise DataError(f"{row.where}: {label} is empty; label the row or leave it out")
-        if len(row_labels) > 1 and not multi_label:
-            raise DataError(f"{row.where}: {len(row_labels)} labels; say multi_label: true if so")
-        if names:
-            unknown = next((word for word in row_labels if word not in names), None)
-            if unknown is not None:
-                options = ", ".join(names)
-                raise DataError(
-                    f"{row.where}: label {unknown!r} is not in the label map ({options})"
-                )
-            row_labels = [names[word] for word in row_labels]
         texts.append(content)
-        labelled.append(row_labels)
+        labelled.append(_row_labels(row, label, names, separator if multi_label else None))
     counts = Counter(word for row_labels in labelled for word in row_labels)
-    if not counts:
-        raise DataError(f"{first.where}: {label} is empty here and in every other row")
-    if len(counts) < 2 and not multi_label:
-        only = next(iter(counts))
-        raise DataError(
-            f"{first.where} to {rows[-1].where}: every row is labelled {only!r}; "
-            "a classifier needs two classes"
-        )
-    rare = min(counts, key=lambda word: counts[word])
-    if counts[rare] < _FEWEST:
-        at = next(row.where for row, entry in zip(rows, labelled, strict=True) if rare in entry)
-        raise DataError(
-            f"{at}: label {rare!r} has {counts[rare]} of {len(rows)} rows, it takes {_FEWEST} to "
-            "split; bring more or leave it out"
-        )
+    _check_counts(counts, rows, labelled, label, multi_label)
     order = list(dict.fromkeys(names.values())) if names else sorted(counts, key=_natural)
     labels = [word for word in order if word in counts]
     place = {word: position for position, word in enumerate(labels)}
