@@ -65,21 +65,8 @@ def prepare(
     job.say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
 
     states_by_name = _named_states(job.recipe, states)
-    rows: dict[str, dict[str, Any]] = {}
-    split, reference = data.agreement_split, None
-    for number, (name, state) in enumerate(states_by_name.items()):
-        answers = task.predict(state.model, data, "test", name)
-        compared = answers if split == "test" else task.predict(state.model, data, split, name)
-        reference = compared if reference is None else reference
-        rows[name] = {
-            **_measure(job, state, answers, timed / str(number)),
-            "agreement": task.agreement(compared, reference),
-            "agreement_samples": data.count(split),
-            **({"details": state.details} if state.details else {}),
-        }
+    rows, answers = _measure_all(job, states_by_name, timed)
     _check_answers(job, answers, model_file)
-    # The last stage is the final model.
-    rows["final"] = {key: value for key, value in rows[name].items() if key != "details"}
     control_rows = [
         {"name": name, **task.score(task.predict(model, data, "test", name), data, "test")}
         for name, model in (controls or {}).items()
@@ -139,6 +126,31 @@ def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
         if number > original:
             states_by_name[f"stage:{spec.name}"] = states[number]
     return states_by_name
+
+
+def _measure_all(
+    job: Job[D, A], states_by_name: dict[str, State], folder: Path
+) -> tuple[dict[str, dict[str, Any]], A]:
+    """The report's rows of all states, and the answers of the last one on the test split.
+
+    The last state's row is also that of `final`. Saves each model's file in a subfolder of
+    `folder`, numbered from 0.
+    """
+    task, data = job.task, job.data
+    rows: dict[str, dict[str, Any]] = {}
+    split, reference = data.agreement_split, None
+    for number, (name, state) in enumerate(states_by_name.items()):
+        answers = task.predict(state.model, data, "test", name)
+        compared = answers if split == "test" else task.predict(state.model, data, split, name)
+        reference = compared if reference is None else reference
+        rows[name] = {
+            **_measure(job, state, answers, folder / str(number)),
+            "agreement": task.agreement(compared, reference),
+            "agreement_samples": data.count(split),
+            **({"details": state.details} if state.details else {}),
+        }
+    rows["final"] = {key: value for key, value in rows[name].items() if key != "details"}
+    return rows, answers
 
 
 def _measure(job: Job[D, A], state: State, answers: A, place: Path) -> dict[str, Any]:
