@@ -17,7 +17,7 @@ from optimize.evaluation.metrics import Metric
 from optimize.export import check, source, subjects
 from optimize.export.convert import convert
 from optimize.export.formats import registry
-from optimize.export.formats.interface import Format
+from optimize.export.formats.interface import Format, Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
 from optimize.report import report
@@ -159,11 +159,7 @@ def one(
         runners = {
             part: open_runners.enter_context(Runner(name, path)) for part, path in parts.items()
         }
-        parity: dict[str, float] = {}
-        for subject in exportable:
-            for sizes, error in check.parity(subject, runners[subject.name], limits).items():
-                title = sizes if len(parts) == 1 else f"{subject.name}: {sizes}"
-                parity[title] = error
+        parity = _parity(exportable, runners, limits)
         quantized = sum(check.quantized(runner, limits) for runner in runners.values())
         measured = exportable.evaluate(dict(runners), getattr(form, "RECORDINGS", None))
         check.quality(measured, reference, exportable.metric, limits)
@@ -190,6 +186,15 @@ def one(
             "versions": registry.versions(form),
             "notes": [*exportable.notes, *([proves] if proves else [])],
         }
+
+
+def _parity(exportable: Exportable, runners: dict[str, Runner], limits: Limits) -> dict[str, float]:
+    """Errors by sizes, see `check.parity`; of several subjects also by the subject's name."""
+    errors: dict[str, float] = {}
+    for subject in exportable:
+        for sizes, error in check.parity(subject, runners[subject.name], limits).items():
+            errors[sizes if len(runners) == 1 else f"{subject.name}: {sizes}"] = error
+    return errors
 
 
 def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str, dict[str, Runner]]:

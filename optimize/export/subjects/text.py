@@ -37,6 +37,15 @@ def _pieces(windows: Tensor) -> list[tuple[Tensor]]:
     return [(_rows(windows, torch.stack(pick)),) for pick in picks] + [(_rows(windows, mixed),)]
 
 
+def _samples(test: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows `[M, L]`, owners `[M]` and targets of up to SAMPLES random texts of a split."""
+    count = min(SAMPLES, len(test))
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
+    keep = torch.isin(test.owner, chosen)
+    owner = torch.unique(test.owner[keep], return_inverse=True)[1]
+    return test.windows[keep], owner, test.targets[chosen.sort().values]
+
+
 class _Rows(nn.Module):
     """A shared embedding as plain int32 indexing, which all formats can convert."""
 
@@ -68,13 +77,9 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         dataset: its held-out windows check the files, its training windows calibrate them.
     """
     module = _plain(module)
-    test: Any = dataset.test
-    count = min(SAMPLES, len(test))
-    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
-    keep = torch.isin(test.owner, chosen)
-    windows, targets = test.windows[keep], test.targets[chosen.sort().values]
-    owner = torch.unique(test.owner[keep], return_inverse=True)[1]
-    train: Any = dataset.train if dataset.train is not None else test
+    windows, owner, targets = _samples(dataset.test)
+    count = len(targets)
+    train: Any = dataset.train if dataset.train is not None else dataset.test
     order = torch.randperm(len(train.windows), generator=torch.Generator().manual_seed(0))
     size = windows.shape[1]
     places = getattr(getattr(module, "embeddings", None), "position", None)
