@@ -49,7 +49,7 @@ def test_int8_and_float16_of_pictures(
         assert max(check.parity(subject, run, limits).values()) > 1e-5  # not float32 again
         found = check.quantized(run, limits)
         truth = pictures.evaluate({"model": subject})
-        check.metric(pictures.evaluate({"model": run}), truth, limits)
+        check.quality(pictures.evaluate({"model": run}), truth, pictures.metric, limits)
     assert (found > 0) == (precision != "float16")
     weights = sum(p.numel() for p in subject.module.parameters())
     size = sum(f.stat().st_size for f in [path, *path.rglob("*")] if f.is_file())
