@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from optimize.evaluation.metrics import Metric
-from optimize.export.formats.base import NAMES
+from optimize.export.formats.registry import NAMES
 from optimize.report import report
 from optimize.utils import files
 

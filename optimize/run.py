@@ -20,7 +20,7 @@ def run(
         recipe: a checked recipe, from `optimize.tasks.registry.read_recipe`.
         output: the artefact's folder; `artifacts/NAME` by default.
         resume: keep finished stages of an earlier run of the same recipe on the same data.
-        say: told a line at each step.
+        say: called with a line at each step.
 
     Returns:
         The artefact's folder.

@@ -1,1 +1,1 @@
-"""Data sets, one module each: a loader returns a `Dataset`; nothing else is asked of it."""
+"""Data sets, one module each, with a function `load` that returns the data."""

@@ -1,4 +1,4 @@
-"""Labelled texts: checked, without duplicates, split once, cut into windows of token ids."""
+"""Labelled texts: deduplicated, split once, and cut into windows of token ids."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ SPLITS = ("train", "validation", "test")
 class Corpus:
     """Texts with label positions (a tuple of several in multi-label data) and their sources.
 
-    `split` names each text's split where the data come split already, and is empty where not.
+    `split` names each text's split if the data come split, and is empty otherwise.
     """
 
     texts: list[str]
@@ -48,8 +48,8 @@ class TextSplit(Split):
     """Texts in windows.
 
     `inputs` int32 `[N, L]` is the first window of every text, `windows` int32 `[M, L]` holds
-    all of them, padded with 0, `owner` int64 `[M]` the text of each, ascending. `targets` is
-    int64 `[N]`, or in multi-label data float32 `[N, classes]`.
+    all windows, padded with 0, `owner` int64 `[M]` the text of each window, ascending. `targets`
+    is int64 `[N]`, or in multi-label data float32 `[N, classes]`.
     """
 
     windows: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.int32))
@@ -69,47 +69,47 @@ class TextDataset(Dataset):
 
 
 def deduplicate(corpus: Corpus) -> tuple[Corpus, int]:
-    """Leave out near duplicates, the later ones; also says how many."""
-    kept = first_of_each(corpus.texts)
-    return corpus[kept], len(corpus.texts) - len(kept)
+    """The corpus without the later ones of near duplicates, and how many were left out."""
+    index = first_of_each(corpus.texts)
+    return corpus[index], len(corpus.texts) - len(index)
 
 
 def divide(corpus: Corpus, test: float, validation: float, seed: int) -> dict[str, list[int]]:
-    """Positions of each split: the data's own, else drawn within every source and label.
+    """Positions of each split: the data's own split, or drawn within every source and label.
 
     Raises:
         DataError: a split would be empty.
     """
-    found: dict[str, list[int]] = {name: [] for name in SPLITS}
+    positions: dict[str, list[int]] = {name: [] for name in SPLITS}
     if corpus.split:
         for position, name in enumerate(corpus.split):
-            found[name].append(position)
+            positions[name].append(position)
     strata: dict[tuple[str, tuple[int, ...]], list[int]] = defaultdict(list)
     random = np.random.default_rng(seed)
     for position, key in enumerate(zip(corpus.sources, corpus.targets, strict=True)):
-        if not corpus.split or (corpus.split[position] == "train" and not found["validation"]):
+        if not corpus.split or (corpus.split[position] == "train" and not positions["validation"]):
             strata[key].append(position)
     if strata:
         if corpus.split:
             test = 0.0
-        found["train"] = []
+        positions["train"] = []
         drawn: dict[str, list[int]] = {name: [] for name in SPLITS}
         for key in sorted(strata):
             order = random.permutation(strata[key]).tolist()
-            tested, checked = round(len(order) * test), round(len(order) * validation)
-            drawn["test"] += order[:tested]
-            drawn["validation"] += order[tested : tested + checked]
-            drawn["train"] += order[tested + checked :]
+            test_count, validation_count = round(len(order) * test), round(len(order) * validation)
+            drawn["test"] += order[:test_count]
+            drawn["validation"] += order[test_count : test_count + validation_count]
+            drawn["train"] += order[test_count + validation_count :]
         for name in SPLITS:
-            found[name] += random.permutation(drawn[name]).tolist() if drawn[name] else []
+            positions[name] += random.permutation(drawn[name]).tolist() if drawn[name] else []
     for name in SPLITS:
-        if not found[name]:
+        if not positions[name]:
             raise DataError(f"{len(corpus.texts)} texts leave the {name} split empty: bring more")
-    return found
+    return positions
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """`tokenizer.json` of a Hugging Face folder, cutting and padding nothing.
+    """`tokenizer.json` of a Hugging Face folder, without truncation and padding.
 
     Raises:
         DataError: missing or unreadable.
@@ -132,13 +132,13 @@ def encode(corpus: Corpus, tokenizer: Tokenizer, max_length: int) -> TextSplit:
     rows: list[list[int]] = []
     owner: list[int] = []
     starts: list[int] = []
-    for position, found in enumerate(
+    for position, encoding in enumerate(
         tokenizer.encode_batch(corpus.texts, add_special_tokens=False)
     ):
-        pieces = windows(found.ids, first, last, max_length)
+        text_windows = windows(encoding.ids, first, last, max_length)
         starts.append(len(rows))
-        rows += pieces
-        owner += [position] * len(pieces)
+        rows += text_windows
+        owner += [position] * len(text_windows)
     padded = torch.zeros(len(rows), max_length, dtype=torch.int32)
     for row, ids in zip(padded, rows, strict=True):
         row[: len(ids)] = torch.tensor(ids, dtype=torch.int32)
@@ -158,5 +158,5 @@ def encode(corpus: Corpus, tokenizer: Tokenizer, max_length: int) -> TextSplit:
 
 
 def lengths(windows: Tensor) -> Tensor:
-    """Real tokens of each window, int64 `[M]`."""
+    """Number of tokens other than padding in each window, int64 `[M]`."""
     return (windows != 0).sum(1)

@@ -1,4 +1,4 @@
-"""What every data set offers, and the data set whose splits are tensors."""
+"""The interface of every data set, and the data set whose splits are tensors."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Sample(NamedTuple):
-    """One held-out input as a client sends it, for the live check after deployment."""
+    """One held-out input as a client sends it, for the check after deployment."""
 
     file: str
     content: bytes
@@ -17,37 +17,37 @@ class Sample(NamedTuple):
 
 
 class Data(Protocol):
-    """What the pipeline asks of a data set of any task; all else is between task and data.
+    """What the pipeline needs from a data set of any task; the rest is up to task and data.
 
-    Splits are `train`, `validation` (for every decision) and `test` (used once, for the report),
-    and others where task and data agree on them.
+    Splits are `train`, `validation` (for all decisions) and `test` (used once, for the report),
+    and others that task and data agree on.
     """
 
     @property
     def name(self) -> str:
-        """The data set's."""
+        """Name of the data set."""
 
     @property
     def source(self) -> str:
-        """Where it was read from."""
+        """Where the data were read from."""
 
     @property
     def labels(self) -> list[str]:
-        """Names of the classes; none where there are no classes."""
+        """Names of the classes; empty if there are no classes."""
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the report should know about it."""
+        """Remarks about the data for readers of the report."""
 
     @property
     def agreement_split(self) -> str:
         """The split on which the compressed model is compared with the original."""
 
     def count(self, split: str) -> int:
-        """Samples in a split; 0 where there is none."""
+        """Samples in a split; 0 if there is no such split."""
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that was loaded: changes when the data change."""
+        """SHA-256 of all loaded data: changes when the data change."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class Split:
 class Dataset:
     """A data set, split once.
 
-    `validation` is for every decision; `test` is used once, for the report. `train` is None
-    where there is none (post-training compression): then `calibration` feeds the observers.
-    `agreement` holds unlabelled inputs on which the compressed model is compared with the
-    original where labelled ones are few; the test inputs serve otherwise.
-    `samples` are real encoded test inputs for the live check.
+    `validation` is for all decisions; `test` is used once, for the report. Without `train`
+    (post-training compression) `calibration` feeds the observers. `agreement` holds unlabelled
+    inputs to compare the compressed model with the original on, if there are few labelled ones;
+    otherwise the test inputs are used. `samples` are encoded test inputs for the check after
+    deployment.
     """
 
     name: str
@@ -93,11 +93,11 @@ class Dataset:
 
     @property
     def agreement_split(self) -> str:
-        """`agreement` where there are inputs for it, else `test`."""
+        """`agreement` if there are such inputs, else `test`."""
         return "test" if self.agreement is None else "agreement"
 
     def count(self, split: str) -> int:
-        """Samples in a split; 0 where there is none."""
+        """Samples in a split; 0 if there is no such split."""
         part: Split | Tensor | None = getattr(self, split)
         return len(part) if part is not None else 0
 

@@ -1,4 +1,4 @@
-"""Near duplicates by MinHash over word shingles (Broder 1997), found through bands (LSH)."""
+"""Near duplicates by MinHash over word shingles (Broder 1997) with LSH banding."""
 
 import re
 from collections import defaultdict
@@ -13,12 +13,12 @@ _PRIME = (1 << 61) - 1
 
 
 def normalise(text: str) -> str:
-    """Lower-case words and digits only: markup, punctuation and spacing make no difference."""
+    """Lower-case words and digits only, without markup, punctuation and extra spaces."""
     return re.sub(r"[^a-z0-9]+", " ", re.sub(r"<[^>]*>", " ", text.lower())).strip()
 
 
 def _signature(words: list[int], factors: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The least hash of the text's shingles under each of the permutations `[BANDS * ROWS]`."""
+    """MinHash signature `[BANDS * ROWS]`: the least hash of the shingles under each permutation."""
     ids = np.array(words, dtype=np.uint64)
     size = min(SHINGLE, len(ids))
     mixed = np.zeros(len(ids) - size + 1, dtype=np.uint64)
@@ -31,26 +31,26 @@ def _signature(words: list[int], factors: NDArray[np.uint64]) -> NDArray[np.uint
 
 
 def first_of_each(texts: list[str]) -> list[int]:
-    """Positions of the texts to keep: all but the later ones of each group of near duplicates.
+    """Positions of the texts without near duplicates: the first of each group.
 
-    Two texts are near duplicates when their normalised forms are equal, or share an estimated
-    half of their three-word shingles. Empty texts count as duplicates of nothing.
+    Two texts are near duplicates if their normalised forms are equal, or share an estimated half
+    of their three-word shingles. Empty texts are never duplicates.
     """
-    seen: dict[str, int] = {}
+    exact: set[str] = set()
     vocabulary: dict[str, int] = defaultdict(lambda: len(vocabulary) + 1)
     random = np.random.default_rng(0)
     factors = random.integers(1, _PRIME, BANDS * ROWS).astype(np.uint64) | np.uint64(1)
     buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     signatures: dict[int, NDArray[np.uint64]] = {}
-    kept = []
+    positions = []
     for position, text in enumerate(texts):
         plain = normalise(text)
         if not plain:
-            kept.append(position)
+            positions.append(position)
             continue
-        if plain in seen:
+        if plain in exact:
             continue
-        seen[plain] = position
+        exact.add(plain)
         signature = _signature([vocabulary[word] for word in plain.split()], factors)
         keys = [(b, signature[b * ROWS : (b + 1) * ROWS].tobytes()) for b in range(BANDS)]
         candidates = {other for key in keys for other in buckets[key]}
@@ -59,5 +59,5 @@ def first_of_each(texts: list[str]) -> list[int]:
         signatures[position] = signature
         for key in keys:
             buckets[key].append(position)
-        kept.append(position)
-    return kept
+        positions.append(position)
+    return positions

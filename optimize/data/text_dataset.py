@@ -1,4 +1,4 @@
-"""From a corpus to a data set: without duplicates, split, tokenized, with samples to ask."""
+"""From a corpus to a data set: deduplicated, split, tokenized, with samples for the check."""
 
 from pathlib import Path
 
@@ -65,10 +65,10 @@ def build(
 
 
 def _samples(corpus: Corpus) -> list[Sample]:
-    """A few short test texts, as text files, for the live check."""
+    """A few short test texts, as text files, for the check after deployment."""
     order = sorted(range(len(corpus.texts)), key=lambda i: abs(len(corpus.texts[i]) - 120))
-    found = []
+    samples = []
     for number, position in enumerate(order[:SAMPLES]):
         label = corpus.labels[corpus.targets[position][0]] if corpus.targets[position] else ""
-        found.append(Sample(f"text_{number}.txt", corpus.texts[position].encode(), label))
-    return found
+        samples.append(Sample(f"text_{number}.txt", corpus.texts[position].encode(), label))
+    return samples

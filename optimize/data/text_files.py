@@ -16,13 +16,13 @@ from optimize.errors import DataError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
 _ALIASES = {"dev": "validation", "valid": "validation", "val": "validation"}
-# What a split needs at least, of every label, to be drawn from.
+# The fewest texts of a label that can be split.
 _FEWEST = 4
 
 
 @dataclass(frozen=True)
 class Row:
-    """One record: its fields, where it stands (`reviews.csv:12`), and its file's split."""
+    """One record: its fields, its position (`reviews.csv:12`), and its file's split."""
 
     fields: dict[str, Any]
     where: str
@@ -77,14 +77,14 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """Data files with the split that their name or folder says, "" where it says none."""
+    """Data files with the split in their name or folder; "" if there is none."""
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise DataError(f"{path}: not one of {', '.join(SUFFIXES)}")
         return [(path, "")]
     if not path.is_dir():
         raise DataError(f"{path} is neither a file nor a folder")
-    found = []
+    data_files = []
     for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES):
         if file.name in ("dataset_info.json", "state.json", "dataset_dict.json"):
             continue
@@ -92,17 +92,17 @@ def _files(path: Path) -> list[tuple[Path, str]]:
             continue
         words = [*file.relative_to(path).parts[:-1], file.stem.split("-")[0].split(".")[0]]
         names = [_ALIASES.get(word.lower(), word.lower()) for word in words]
-        found.append((file, next((name for name in names if name in SPLITS), "")))
-    if not found:
+        data_files.append((file, next((name for name in names if name in SPLITS), "")))
+    if not data_files:
         raise DataError(f"{path} holds no file of {', '.join(SUFFIXES)}")
-    if len({bool(split) for _, split in found}) > 1:
-        odd = next(file for file, split in found if not split)
+    if len({bool(split) for _, split in data_files}) > 1:
+        odd = next(file for file, split in data_files if not split)
         raise DataError(f"{odd}: the others are named train, validation or test, this one is not")
-    return found
+    return data_files
 
 
 def _class_names(path: Path, label: str) -> list[str]:
-    """Names of integer labels, as Hugging Face keeps them beside the data."""
+    """Names of integer labels, from the metadata that Hugging Face stores beside the data."""
     for file in sorted(path.rglob("dataset_info.json")) if path.is_dir() else []:
         features = json.loads(file.read_text(encoding="utf-8")).get("features") or {}
         names = (features.get(label) or {}).get("names")
@@ -112,22 +112,22 @@ def _class_names(path: Path, label: str) -> list[str]:
 
 
 def read_rows(path: Path, split: str | None) -> list[Row]:
-    """All records; `split` names a column that says train, validation or test.
+    """All records; `split` names a column that holds train, validation or test.
 
     Raises:
         DataError: unreadable, not UTF-8, or an unknown split.
     """
     rows = []
-    for file, named in _files(path):
+    for file, file_split in _files(path):
         try:
             for fields, number in _records(file):
                 where = f"{file.name}:{number}"
-                part = named
+                part = file_split
                 if split is not None:
-                    said = str(fields.get(split) or "").strip().lower()
-                    part = _ALIASES.get(said, said)
+                    written = str(fields.get(split) or "").strip().lower()
+                    part = _ALIASES.get(written, written)
                     if part not in SPLITS:
-                        raise DataError(f"{where}: {split} is {said!r}, not {', '.join(SPLITS)}")
+                        raise DataError(f"{where}: {split} is {written!r}, not {', '.join(SPLITS)}")
                 rows.append(Row(fields, where, part))
         except UnicodeDecodeError as error:
             raise DataError(f"{file} is not UTF-8: {error}") from error
@@ -138,9 +138,53 @@ def read_rows(path: Path, split: str | None) -> list[Row]:
     return rows
 
 
-def _said(value: Any) -> list[str]:
+def _words(value: Any) -> list[str]:
     values = value if isinstance(value, list | tuple) else [value]
     return [str(v).strip() for v in values if v is not None and str(v).strip()]
+
+
+def _row_labels(row: Row, column: str, names: dict[str, str], separator: str | None) -> list[str]:
+    """The names of a row's labels: any number with a `separator`, exactly one without."""
+    value = row.fields.get(column)
+    if separator is not None and isinstance(value, str):
+        value = value.split(separator)
+    labels = _words(value)
+    if separator is None and not labels:
+        raise DataError(f"{row.where}: {column} is empty; label the row or leave it out")
+    if separator is None and len(labels) > 1:
+        raise DataError(f"{row.where}: {len(labels)} labels; say multi_label: true if so")
+    if not names:
+        return labels
+    unknown = next((word for word in labels if word not in names), None)
+    if unknown is not None:
+        options = ", ".join(names)
+        raise DataError(f"{row.where}: label {unknown!r} is not in the label map ({options})")
+    return [names[word] for word in labels]
+
+
+def _check_counts(
+    counts: Counter[str],
+    rows: list[Row],
+    labelled: list[list[str]],
+    column: str,
+    multi_label: bool,
+) -> None:
+    """Refuse data without labels, with one class only, or with too few rows of a label."""
+    first, last = rows[0].where, rows[-1].where
+    if not counts:
+        raise DataError(f"{first}: {column} is empty here and in every other row")
+    if len(counts) < 2 and not multi_label:
+        only = next(iter(counts))
+        raise DataError(
+            f"{first} to {last}: every row is labelled {only!r}; a classifier needs two classes"
+        )
+    rare = min(counts, key=lambda word: counts[word])
+    if counts[rare] < _FEWEST:
+        at = next(row.where for row, labels in zip(rows, labelled, strict=True) if rare in labels)
+        raise DataError(
+            f"{at}: label {rare!r} has {counts[rare]} of {len(rows)} rows, it takes {_FEWEST} to "
+            "split; bring more or leave it out"
+        )
 
 
 def to_corpus(
@@ -160,8 +204,8 @@ def to_corpus(
     first = rows[0]
     for column in (text, label):
         if column not in first.fields:
-            known = ", ".join(str(name) for name in first.fields)
-            raise DataError(f"{first.where}: no column {column!r}; there are {known}")
+            columns = ", ".join(str(name) for name in first.fields)
+            raise DataError(f"{first.where}: no column {column!r}; there are {columns}")
     names = {str(key): str(value) for key, value in (names or {}).items()}
     texts: list[str] = []
     labelled: list[list[str]] = []
@@ -169,44 +213,16 @@ def to_corpus(
         content = row.fields.get(text)
         if not isinstance(content, str) or not content.strip():
             raise DataError(f"{row.where}: {text} holds no text; leave the row out")
-        value = row.fields.get(label)
-        if multi_label and isinstance(value, str):
-            value = value.split(separator)
-        said = _said(value)
-        if not said and not multi_label:
-            raise DataError(f"{row.where}: {label} is empty; label the row or leave it out")
-        if len(said) > 1 and not multi_label:
-            raise DataError(f"{row.where}: {len(said)} labels; say multi_label: true if so")
-        if names:
-            unknown = next((word for word in said if word not in names), None)
-            if unknown is not None:
-                known = ", ".join(names)
-                raise DataError(f"{row.where}: label {unknown!r} is not in the label map ({known})")
-            said = [names[word] for word in said]
         texts.append(content)
-        labelled.append(said)
-    counts = Counter(word for said in labelled for word in said)
-    if not counts:
-        raise DataError(f"{first.where}: {label} is empty here and in every other row")
-    if len(counts) < 2 and not multi_label:
-        only = next(iter(counts))
-        raise DataError(
-            f"{first.where} to {rows[-1].where}: every row is labelled {only!r}; "
-            "a classifier needs two classes"
-        )
-    rare = min(counts, key=lambda word: counts[word])
-    if counts[rare] < _FEWEST:
-        at = next(row.where for row, said in zip(rows, labelled, strict=True) if rare in said)
-        raise DataError(
-            f"{at}: label {rare!r} has {counts[rare]} of {len(rows)} rows, it takes {_FEWEST} to "
-            "split; bring more or leave it out"
-        )
+        labelled.append(_row_labels(row, label, names, separator if multi_label else None))
+    counts = Counter(word for row_labels in labelled for word in row_labels)
+    _check_counts(counts, rows, labelled, label, multi_label)
     order = list(dict.fromkeys(names.values())) if names else sorted(counts, key=_natural)
     labels = [word for word in order if word in counts]
     place = {word: position for position, word in enumerate(labels)}
     return Corpus(
         texts,
-        [tuple(sorted({place[word] for word in said})) for said in labelled],
+        [tuple(sorted({place[word] for word in row_labels})) for row_labels in labelled],
         labels,
         ["texts"] * len(texts),
         [row.split for row in rows] if rows[0].split else [],
@@ -242,25 +258,25 @@ def load(
 
     Args:
         path: a file, or a folder with files (or folders) named train, validation and test.
-        text, label: columns.
-        split: column that says train, validation or test, where the files do not.
-        labels: label map, from what the column says to what it is called.
+        text, label: names of columns.
+        split: column that holds train, validation or test, if the files are not split.
+        labels: label map, from a value of the column to the label's name.
         multi_label: a text has any number of labels: a list, or words between `separator`.
         separator: see `multi_label`.
-        metric: accuracy, macro_f1 or auroc; the gate's.
-        limit: keep so many texts, drawn at random; 0 keeps all.
-        test, validation: shares of these splits where the data are not split already.
+        metric: the gate's metric: accuracy, macro_f1 or auroc.
+        limit: number of texts to keep, drawn at random; 0 keeps all.
+        test, validation: shares of the texts in these splits, if the data are not split.
         max_length: tokens of a window.
-        encoder: Hugging Face folder of the model; its tokenizer cuts the texts.
+        encoder: Hugging Face folder of the model, whose tokenizer is used.
         seed: of the splits.
 
     Raises:
-        DataError: the first row that shows what is wrong.
+        DataError: names the first row that is wrong.
     """
     place = Path(path).expanduser()
     rows = read_rows(place, split)
-    if labels is None and (named := _class_names(place, label)):
-        labels = {str(position): name for position, name in enumerate(named)}
+    if labels is None and (class_names := _class_names(place, label)):
+        labels = {str(position): name for position, name in enumerate(class_names)}
     corpus = to_corpus(
         rows, text, label, names=labels, multi_label=multi_label, separator=separator
     )

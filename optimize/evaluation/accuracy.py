@@ -67,5 +67,5 @@ def evaluate(model: nn.Module, split: Split, title: str = "evaluating") -> Accur
 
 
 def agreement(logits: Tensor, reference: Tensor) -> float:
-    """Share of samples on which two models name the same class."""
+    """Share of samples on which two models predict the same class."""
     return (logits.argmax(1) == reference.argmax(1)).float().mean().item()

@@ -1,4 +1,4 @@
-"""What a model costs: parameters and multiply-accumulates."""
+"""Cost of a model: parameters and multiply-accumulates."""
 
 import torch
 from torch import Tensor, nn
@@ -6,13 +6,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def parameters(model: nn.Module) -> int:
-    """Number of trained values in a float model, those folded into TorchScript included."""
+    """Number of parameters of a float model, including those folded into TorchScript code."""
     folded = sum(getattr(m, "folded", int)() for m in model.modules())  # TorchScriptFile has it
     return sum(p.numel() for p in model.parameters()) + folded
 
 
 def macs(model: nn.Module, *example: Tensor) -> int:
-    """Multiply-accumulates of one call: convolutions and matrix products, attention's included.
+    """Multiply-accumulates of one call: convolutions and matrix products, also in attention.
 
     Counted by `torch.utils.flop_counter`, which counts two operations for each.
     """

@@ -1,4 +1,4 @@
-"""What was measured on: the processor and the versions that go into every report."""
+"""The measuring environment of a report: processor and package versions."""
 
 import importlib.metadata
 import os
@@ -48,11 +48,11 @@ def describe() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that affect a result."""
+    installed = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,7 +1,7 @@
 """Latency of several models, measured side by side.
 
-Each contestant runs in a process of its own, so that none inherits another's caches or
-allocator; they take turns in short rounds, so that a noisy machine slows all alike.
+Each contestant runs in its own process, so that none inherits another's caches or allocator.
+They take turns in short rounds, so that noise on the machine affects all of them equally.
 """
 
 import contextlib
@@ -30,8 +30,8 @@ Call = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model file: one that the handlers serve (TorchScript's `.pt`, `.onnx`, `.xml`, `.pt2`),
-    or a pickled eager module."""
+    """A model file: one that the handlers can serve (`.pt`, `.onnx`, `.xml`, `.pt2`), or a pickled
+    eager module."""
 
     path: Path
     eager: bool = False
@@ -55,7 +55,7 @@ class _Runner:
             )
 
     def run(self, label: str, seconds: float) -> list[float]:
-        """Go through the calls of a label for about so many seconds; seconds of each call."""
+        """Repeat the calls of a label for about `seconds`; returns the seconds of each call."""
         with self._reported():
             return self.child.ask((label, seconds))  # type: ignore[no-any-return]
 
@@ -81,19 +81,19 @@ def measure(
 
     Args:
         contestants: by name.
-        inputs: file from `torch.save` of real inputs: `{"batch1": [call, ...], ...}`, where a
-            call is the tuple of tensors that the model takes, and the calls of a label may
-            differ in shape; or one tensor `[N, ...]`, whose first rows are a call.
-        batches: rows to take of that one tensor, called "batchROWS"; a file of calls has its own
-            labels.
-        threads: intra-op thread counts; more than the machine's cores are left out.
-        rounds: turns each contestant takes. In a turn it goes through all calls of a label.
+        inputs: `torch.save` file of real inputs: `{"batch1": [call, ...], ...}`, where a call is
+            the tuple of the model's arguments, and calls of one label may differ in shape; or
+            one tensor `[N, ...]`, whose first rows make a call.
+        batches: numbers of rows to take from one tensor, labelled "batchROWS"; unused for a file
+            of calls, which has its own labels.
+        threads: intra-op thread counts; counts above the machine's cores are left out.
+        rounds: turns of each contestant. In a turn it goes through all calls of a label.
 
     Returns:
         `{name: {"batch1_threads1": {"p50": ms, "p95": ms}, ...}}`, milliseconds per call.
 
     Raises:
-        ModelError: a contestant does not load or run; says why.
+        ModelError: a contestant does not load or run; the message gives the reason.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = tuple(t for t in threads if t <= (cores or 1)) or (1,)
@@ -126,7 +126,7 @@ def _calls(saved: Any, batches: Sequence[int]) -> dict[str, list[Call]]:
 def _start(
     kind: str, path: str, inputs: str, batches: str, engine: str, threads: str
 ) -> Callable[[tuple[str, float]], list[float]]:
-    """The child's side: load, then time the calls of a label when asked."""
+    """The child's side: load the model, then time the calls of each label asked for."""
     torch.set_num_threads(int(threads))
     if kind == "eager":
         model: Any = pickles.load(Path(path)).eval()

@@ -1,7 +1,7 @@
-"""What a figure of quality means: its name, unit and direction, and how it is printed.
+"""Metrics of model quality: name, unit, direction and how values are printed.
 
-A task says which metric it measures; a report carries it. Whoever gates, draws or prints asks the
-metric and knows none by name.
+A task names its metric and the report carries it. Gates, charts and messages ask the `Metric`
+object and know no metric by name.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ class Metric:
 
     Attributes:
         name: the key of its value in the rows of a report.
-        title: its name for people.
-        unit: what a printed value ends in.
-        change_unit: what a printed difference of two values ends in.
-        higher_is_better: its direction.
-        scale: what a value is multiplied by to be printed: 100 for shares in percent.
+        title: display name.
+        unit: printed after a value.
+        change_unit: printed after a difference of two values.
+        higher_is_better: whether larger values are better.
+        scale: factor for printing: 100 for shares in percent.
         digits: decimals of a printed value.
-        least, most: what a value can be; None where there is no bound.
-        counted: whether values are counts over the samples, so that two models which differ by
-            less than half a sample cannot be told apart.
+        least, most: range of a value; None for no bound.
+        counted: whether values are counts divided by the number of samples, so that a difference
+            of less than half a sample is no difference.
     """
 
     name: str
@@ -40,15 +40,15 @@ class Metric:
 
     @classmethod
     def of(cls, report: dict[str, Any]) -> "Metric":
-        """The metric that a report was measured in."""
+        """The metric of a report."""
         return cls(**report["metric"])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values that `of` reads back."""
+        """A JSON object that `of` reads back."""
         return dataclasses.asdict(self)
 
     def lost(self, before: float, after: float) -> float:
-        """How much worse `after` is: positive where something was lost."""
+        """How much worse `after` is than `before`; positive for a loss."""
         return before - after if self.higher_is_better else after - before
 
     def after_losing(self, before: float, lost: float) -> float:
@@ -56,11 +56,11 @@ class Metric:
         return before - lost if self.higher_is_better else before + lost
 
     def tolerance(self, samples: int) -> float:
-        """The difference below which two models on the same samples cannot be told apart."""
+        """The largest difference between two models on the same samples that counts as none."""
         return 0.5 / max(1, samples) if self.counted else 0.0
 
     def holds(self, value: Any) -> bool:
-        """Whether a value can be one of this metric."""
+        """Whether `value` is finite and in the metric's range."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         low = -math.inf if self.least is None else self.least
@@ -68,12 +68,12 @@ class Metric:
         return math.isfinite(value) and low <= value <= high
 
     def text(self, value: float) -> str:
-        """A value for people: `92.22%`, `0.71 degrees`."""
+        """A value as printed: `92.22%`, `0.71 degrees`."""
         gap = "" if self.unit in ("", "%") else " "
         return f"{value * self.scale:.{self.digits}f}{gap}{self.unit}"
 
     def change(self, difference: float) -> str:
-        """A difference of two values for people: `-0.66 points`."""
+        """A difference of two values as printed: `-0.66 points`."""
         return f"{difference * self.scale:+.{self.digits}f} {self.change_unit}".rstrip()
 
 

@@ -1,4 +1,4 @@
-"""A model file as the worker loads it that serves: the handlers' own loaders, their settings."""
+"""A model file loaded as a serving worker loads it, with the handlers' loaders and settings."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ def served(path: Path, engine: str | None = None, threads: int = 1) -> Predict:
 
     Args:
         path: TorchScript's `.pt`, `.onnx`, OpenVINO's `.xml` or AOTInductor's `.pt2`.
-        engine: `torch.backends.quantized.engine` that a quantized `.pt` was made for.
+        engine: `torch.backends.quantized.engine` of a quantized `.pt`.
         threads: intra-op threads.
 
     Raises:

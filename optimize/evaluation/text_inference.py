@@ -1,4 +1,4 @@
-"""Answers for texts in windows, batched by length."""
+"""Logits of texts in windows, batched by length."""
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,11 @@ def window_logits(
     batch_tokens: int = 4096,
     title: str = "evaluating",
 ) -> Tensor:
-    """Logits float32 `[M, classes]` of windows `[M, L]`; batches hold windows of like length."""
+    """Logits float32 `[M, classes]` of windows `[M, L]`, batched with others of similar length."""
     sizes = lengths(windows)
     device = next(model.parameters(), windows).device
     order = sizes.argsort(stable=True)
-    found: list[Tensor] = []
+    logits: list[Tensor] = []
     start = 0
     with (
         torch.inference_mode(),
@@ -33,11 +33,11 @@ def window_logits(
                 stop += 1
             chosen = order[start:stop]
             ids = windows[chosen, : int(sizes[chosen[-1]])].to(device)
-            found.append(model(ids).float().cpu())
+            logits.append(model(ids).float().cpu())
             shown.update(len(chosen))
             start = stop
-    logits = torch.cat(found)
-    return torch.empty_like(logits).index_copy_(0, order, logits).clone()
+    by_length = torch.cat(logits)
+    return torch.empty_like(by_length).index_copy_(0, order, by_length).clone()
 
 
 def predict(model: nn.Module, split: TextSplit, title: str = "evaluating") -> Tensor:

@@ -1,7 +1,7 @@
-"""The one stopwatch: contestants by turns in short bursts of calls, on the wall clock.
+"""Interleaved timing: contestants take turns in short bursts of calls, on the wall clock.
 
-By turns, so that a noisy machine slows all alike. It times whatever can be called, in this
-process or another.
+Taking turns spreads noise on the machine equally. Anything callable can be timed, in this process
+or another.
 """
 
 import statistics
@@ -11,29 +11,29 @@ from collections.abc import Callable, Mapping, Sequence
 ROUND_SECONDS = 0.12
 WARM_UP_SECONDS = 0.3  # first calls are slow
 LEAST = 5
-SLOW_SECONDS = 1.0  # a burst that took so long need not have LEAST times
+SLOW_SECONDS = 1.0  # a burst this long may have fewer than LEAST times
 FEW_ROUNDS = 3
-PATIENCE_SECONDS = 30.0  # after so many, FEW_ROUNDS are enough
+PATIENCE_SECONDS = 30.0  # after this long, FEW_ROUNDS are enough
 
-# Seconds to fill -> seconds of each call
+# From the duration of a burst to the seconds of each call in it
 Burst = Callable[[float], list[float]]
 
 
 def burst(calls: Sequence[Callable[[], object]], seconds: float) -> list[float]:
-    """Time `calls` one after another, over and over, for about so many seconds.
+    """Time `calls` in order, repeatedly, for about `seconds`.
 
-    Every call is timed as often as every other, so that slow contestants and fast ones are
-    timed on the same mixture; there are LEAST times or more, unless the calls are slow.
+    Every call is timed equally often, so that slow and fast contestants are timed on the same
+    mixture. There are at least LEAST times, unless the calls are slow.
 
     Returns:
         Seconds of each call by the wall clock.
     """
     times: list[float] = []
-    begun = time.perf_counter()
+    began = time.perf_counter()
     while (
         not times
-        or (spent := time.perf_counter() - begun) < seconds
-        or (len(times) < LEAST and spent < SLOW_SECONDS)
+        or (elapsed := time.perf_counter() - began) < seconds
+        or (len(times) < LEAST and elapsed < SLOW_SECONDS)
     ):
         for call in calls:
             start = time.perf_counter()
@@ -49,21 +49,22 @@ def by_turns(
     *,
     after_round: Callable[[], object] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant's calls, from `rounds` turns of about `seconds` each; of slow
-    ones fewer turns, as many for all.
+    """Seconds of each contestant's calls, from `rounds` turns of about `seconds` each.
+
+    Slow contestants get fewer turns, but all get equally many.
 
     Args:
         contestants: by name; each is warmed up first.
         rounds: turns of each.
-        seconds: of a turn.
+        seconds: duration of a turn.
         after_round: called after each round, for a progress bar.
     """
     for run in contestants.values():
         run(WARM_UP_SECONDS)
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    begun = time.perf_counter()
+    began = time.perf_counter()
     for number in range(rounds):
-        if number >= FEW_ROUNDS and time.perf_counter() - begun > PATIENCE_SECONDS:
+        if number >= FEW_ROUNDS and time.perf_counter() - began > PATIENCE_SECONDS:
             break
         for name, run in contestants.items():
             times[name] += run(seconds)

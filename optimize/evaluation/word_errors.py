@@ -1,4 +1,4 @@
-"""Word error rate with one normaliser for every system, and its uncertainty."""
+"""Word error rate and its uncertainty, with one text normaliser for all systems."""
 
 import re
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ _CONTRACTIONS = (
 
 
 def spell(number: str) -> str:
-    """Digits in words, to 999; longer ones digit by digit, as they are read out."""
+    """A number in words up to 999; longer ones digit by digit."""
     value = int(number)
     if len(number) > 3 or number != str(value):
         return " ".join(_ONES[int(digit)] for digit in number)
@@ -44,7 +44,7 @@ def normalise(text: str) -> str:
         text = re.sub(pattern, words, text)
     text = re.sub(r"'", "", text)
     text = re.sub(r"[^a-z0-9]+", " ", text)
-    text = re.sub(r"[0-9]+", lambda found: f" {spell(found[0])} ", text)
+    text = re.sub(r"[0-9]+", lambda match: f" {spell(match[0])} ", text)
     return " ".join(text.split())
 
 
@@ -61,7 +61,7 @@ class WordErrors:
 
 
 def measure(references: list[str], hypotheses: list[str], *, resamples: int = 2000) -> WordErrors:
-    """Word error rate of hypotheses against references, both normalised here.
+    """Word error rate of hypotheses against references; both are normalised first.
 
     The interval is the percentile bootstrap over utterances (Bisani and Ney 2004).
 
@@ -70,16 +70,16 @@ def measure(references: list[str], hypotheses: list[str], *, resamples: int = 20
     """
     errors, lengths = [], []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
-        wanted, got = normalise(reference), normalise(hypothesis)
-        if not wanted:
+        target, words = normalise(reference), normalise(hypothesis)
+        if not target:
             raise ValueError(f"the reference {reference!r} has no words")
-        length = len(wanted.split())
+        length = len(target.split())
         lengths.append(length)
-        if not got:
+        if not words:
             errors.append(length)
             continue
-        found = jiwer.process_words(wanted, got)
-        errors.append(found.substitutions + found.deletions + found.insertions)
+        counts = jiwer.process_words(target, words)
+        errors.append(counts.substitutions + counts.deletions + counts.insertions)
     low, high = interval(np.array(errors), np.array(lengths), resamples)
     total = sum(lengths)
     return WordErrors(sum(errors) / total, len(errors), total, (low, high), errors, lengths)

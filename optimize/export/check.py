@@ -1,7 +1,7 @@
-"""The checks no exported file ships without: parity on real inputs, then the metric.
+"""Checks that every exported file must pass: parity on real inputs, then the metric.
 
-Exporters exit 0 with a wrong file; only the answers of the file itself, for batch sizes and
-padding other than the traced ones, tell.
+Exporters can succeed and still write a wrong file. Only the file's own answers show that, for
+batch sizes and padding other than the traced ones.
 """
 
 from typing import Any
@@ -12,27 +12,26 @@ from torch import Tensor
 from optimize.errors import ExportRefused
 from optimize.evaluation import timer
 from optimize.evaluation.metrics import Metric
-from optimize.export.formats.base import Limits
+from optimize.export.formats.interface import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs, Subject
 
 ROUNDS = 7
 
 
-def worst_row(found: Tensor, wanted: Tensor, usual: float) -> float:
-    """The largest norm of a row's difference, in units of `usual`; infinite if not finite.
+def worst_row(answers: Tensor, reference: Tensor, usual: float) -> float:
+    """The largest norm of a row's difference, over `usual`; infinite if an answer is not finite.
 
-    One wrong row of a batch does not hide among the others. Rounding is as large in an answer
-    near zero (a text between two classes) as in any other, so a row is not measured by its own
-    norm.
+    Taking the largest shows a single wrong row of a batch. Rounding is as large in an answer near
+    zero (a text between two classes) as in any other, so the norm is not relative to the row's.
 
     Args:
-        found, wanted: `[rows, ...]`.
+        answers, reference: `[rows, ...]`.
         usual: see `usual_norm`.
     """
-    if not torch.isfinite(found).all():
+    if not torch.isfinite(answers).all():
         return float("inf")
-    rows = (found.double() - wanted.double()).flatten(1).norm(dim=1)
+    rows = (answers.double() - reference.double()).flatten(1).norm(dim=1)
     return float(rows.max() / max(usual, 1e-12))
 
 
@@ -43,32 +42,32 @@ def usual_norm(answers: list[Tensor]) -> float:
 
 
 def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:
-    """Compare a file's answers with the module's on every piece of real input.
+    """Compare a file's answers with the module's on all real inputs.
 
     Args:
-        subject: whose `module` is the truth.
-        run: the file, torch in and out.
-        limits: what it may differ by.
+        subject: its `module` is the reference.
+        run: the file, from tensors to tensors.
+        limits: largest accepted differences.
 
     Returns:
         The largest error for every combination of sizes: `{"batch 3": 1e-6, ...}`.
 
     Raises:
-        ExportRefused: it does not run, or answers otherwise; says at which sizes.
+        ExportRefused: it does not run, or its answers differ; names the sizes.
     """
     errors: dict[str, float] = {}
-    truth = [subject.meant(subject(*piece)) for piece in subject.pieces]
-    usual = [usual_norm(list(answers)) for answers in zip(*truth, strict=True)]
-    for piece, wanted in zip(subject.pieces, truth, strict=True):
+    references = [subject.comparable(subject(*piece)) for piece in subject.pieces]
+    usual = [usual_norm(list(answers)) for answers in zip(*references, strict=True)]
+    for piece, reference in zip(subject.pieces, references, strict=True):
         title = describe(subject, piece)
         try:
             answers = run(*piece)
         except ExportRefused as refused:
             raise ExportRefused(f"at {title}: {refused}") from refused
-        if len(answers) != len(wanted):
-            raise ExportRefused(f"{len(answers)} outputs, the module has {len(wanted)}")
-        meant = subject.meant(answers)
-        for name, a, b, norm in zip(subject.outputs, meant, wanted, usual, strict=True):
+        if len(answers) != len(reference):
+            raise ExportRefused(f"{len(answers)} outputs, the module has {len(reference)}")
+        answers = subject.comparable(answers)
+        for name, a, b, norm in zip(subject.outputs, answers, reference, usual, strict=True):
             if a.shape != b.shape:
                 raise ExportRefused(
                     f"at {title}: {name} has shape {list(a.shape)}, the module's {list(b.shape)}"
@@ -84,15 +83,15 @@ def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:
 
 
 def describe(subject: Subject, piece: Inputs) -> str:
-    """Sizes of a piece for people: `batch 3, tokens 64`."""
+    """Sizes of a piece as printed: `batch 3, tokens 64`."""
     return ", ".join(f"{axis} {size}" for axis, size in subject.sizes(piece).items()) or "one size"
 
 
 def quantized(run: Runner, limits: Limits) -> int:
-    """How many quantized operators or weights the file holds.
+    """The number of quantized operators or weights in the file.
 
     Raises:
-        ExportRefused: none, where there should be.
+        ExportRefused: there are none, but `limits` ask for some.
     """
     count = run.operators().get("quantized", 0)
     if limits.quantized and not count:
@@ -100,41 +99,44 @@ def quantized(run: Runner, limits: Limits) -> int:
     return count
 
 
-def quality(found: dict[str, Any], wanted: dict[str, Any], metric: Metric, limits: Limits) -> None:
+def quality(
+    measured: dict[str, Any], reference: dict[str, Any], metric: Metric, limits: Limits
+) -> None:
     """Compare the file's metric and agreement with the module's.
 
     Raises:
         ExportRefused: it lost more than `limits` allow.
     """
     name = metric.name
-    if metric.lost(wanted[name], found[name]) > limits.drop + metric.tolerance(found["samples"]):
+    limit = limits.drop + metric.tolerance(measured["samples"])
+    if metric.lost(reference[name], measured[name]) > limit:
         raise ExportRefused(
-            f"{name} {found[name]:.4f}, the module's is {wanted[name]:.4f}: at most "
+            f"{name} {measured[name]:.4f}, the module's is {reference[name]:.4f}: at most "
             f"{limits.drop:.3f} may be lost"
         )
-    if found["agreement"] < limits.agreement:
+    if measured["agreement"] < limits.agreement:
         raise ExportRefused(
-            f"agrees with the module on {found['agreement']:.3f} of "
-            f"{found['agreement_samples']} samples; {limits.agreement:.3f} is asked"
+            f"agrees with the module on {measured['agreement']:.3f} of "
+            f"{measured['agreement_samples']} samples; {limits.agreement:.3f} is asked"
         )
 
 
 def latency_ratios(
     exportable: Exportable, files: dict[str, Runner], others: dict[str, dict[str, Runner]]
 ) -> dict[str, dict[str, float]]:
-    """Median time of the files over that of each other contestant, by turns, one thread.
+    """Median time of the files over that of each other contestant, interleaved, on one thread.
 
     Args:
         exportable: for its real inputs.
         files: a runner per subject.
-        others: by name, a runner per subject each.
+        others: the other contestants by name, each a runner per subject.
 
     Returns:
-        `{"eager": {"batch 1": 0.4, ...}, ...}`, below 1 where the files are faster; the times
-        of several subjects are added up.
+        `{"eager": {"batch 1": 0.4, ...}, ...}`, below 1 if the files are faster; times of several
+        subjects are summed.
     """
     pieces = {subject.name: _timed(subject) for subject in exportable}
-    titles = {title for found in pieces.values() for title in found}
+    titles = {title for by_title in pieces.values() for title in by_title}
     contestants = {"": files, **others}
     ratios: dict[str, dict[str, float]] = {name: {} for name in others}
     for title in sorted(titles):
@@ -150,9 +152,9 @@ def latency_ratios(
 
 
 def _timed(subject: Subject) -> dict[str, Inputs]:
-    """Pieces of batch 1 and 8, or all there are of another kind."""
-    wanted = [p for p in subject.pieces if subject.sizes(p).get("batch", 1) in (1, 8)]
-    found: dict[str, Inputs] = {}
-    for piece in wanted or subject.pieces[:1]:
-        found.setdefault(f"batch {subject.sizes(piece).get('batch', 1)}", piece)
-    return found
+    """The first pieces with batches of 1 and 8 by title; the first piece if there are none."""
+    timed = [p for p in subject.pieces if subject.sizes(p).get("batch", 1) in (1, 8)]
+    by_title: dict[str, Inputs] = {}
+    for piece in timed or subject.pieces[:1]:
+        by_title.setdefault(f"batch {subject.sizes(piece).get('batch', 1)}", piece)
+    return by_title

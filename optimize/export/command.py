@@ -1,4 +1,4 @@
-"""`python -m optimize export`: write aside, check, then publish and report; or delete."""
+"""`python -m optimize export`: write to a temporary folder, check, then publish or delete."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from optimize.errors import ExportRefused, RecipeError
 from optimize.evaluation.metrics import Metric
 from optimize.export import check, source, subjects
 from optimize.export.convert import convert
-from optimize.export.formats import base
-from optimize.export.formats.base import Format
+from optimize.export.formats import registry
+from optimize.export.formats.interface import Format, Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
 from optimize.report import report
@@ -27,25 +27,25 @@ Say = Callable[[str], None]
 
 
 def key(name: str, form: Format, precision: str) -> str:
-    """Name in the report and under `exports/`: the first precision carries no suffix."""
+    """Name in the report and under `exports/`; the first precision has no suffix."""
     return name if precision == next(iter(form.PRECISIONS)) else f"{name}-{precision}"
 
 
 def formats(names: list[str], precisions: list[str]) -> dict[str, tuple[Format, list[str]]]:
-    """Every format with the precisions to write; all of them if none is named.
+    """Each named format with the precisions to write; all it has if none are named.
 
     Raises:
         RecipeError: an unknown format or precision.
         ExtraMissing: a package is not installed.
     """
-    found = {name: base.load(name) for name in names}
-    known = sorted({p for form in found.values() for p in form.PRECISIONS})
+    loaded = {name: registry.load(name) for name in names}
+    available = sorted({p for form in loaded.values() for p in form.PRECISIONS})
     for precision in precisions:
-        if precision not in known:
-            raise RecipeError(f"no precision {precision!r} here; there are {', '.join(known)}")
+        if precision not in available:
+            raise RecipeError(f"no precision {precision!r} here; there are {', '.join(available)}")
     return {
         name: (form, [p for p in form.PRECISIONS if not precisions or p in precisions])
-        for name, form in found.items()
+        for name, form in loaded.items()
     }
 
 
@@ -64,38 +64,38 @@ def run(
     Args:
         folder: the artefact's.
         names: of formats.
-        precisions: of the files; all that a format has when left out.
+        precisions: of the files; all that a format has if left out.
         recipe, overrides: what made the artefact; see `source.recipe_of`.
         timed: measure latency too.
-        say: told a line at each step.
+        say: called with a line at each step.
 
     Raises:
         ExportRefused: a file failed its check and was deleted; the others are complete.
         OptimizeError: nothing was exported: a package, the recipe or the stages are missing.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: nothing half-written, no orphans
+        signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: leaves no partial files, no orphans
     evidence = report.read(folder)
-    wanted = formats(names, precisions or [])
+    chosen = formats(names, precisions or [])
     used = source.recipe_of(folder, evidence, recipe, overrides or [])
     exportable = subjects.load(used, folder, evidence)
     metric = exportable.metric
     sweep(folder / "exports")
     modules = {subject.name: subject for subject in exportable}
-    truths: dict[int | None, dict[str, Any]] = {}
+    references: dict[int | None, dict[str, Any]] = {}
     served = _served_score(folder, exportable)
     failures = []
-    for name, (form, kinds) in wanted.items():
+    for name, (form, to_write) in chosen.items():
         limit = getattr(form, "RECORDINGS", None)
-        if limit not in truths:
-            truths[limit] = exportable.evaluate(dict(modules), limit)
-            say(f"{folder}: {_score(metric, truths[limit])} in PyTorch, float32")
-        truth = truths[limit]
-        for precision in kinds:
+        if limit not in references:
+            references[limit] = exportable.evaluate(dict(modules), limit)
+            say(f"{folder}: {_score(metric, references[limit])} in PyTorch, float32")
+        reference = references[limit]
+        for precision in to_write:
             title = key(name, form, precision)
             start = time.monotonic()
             try:
-                entry = one(folder, name, form, precision, exportable, truth, timed=timed)
+                entry = one(folder, name, form, precision, exportable, reference, timed=timed)
             except ExportRefused as error:
                 _discard(folder, title, evidence["digest"])
                 say(f"  {title}: refused and deleted: {error}")
@@ -117,7 +117,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def sweep(exports: Path) -> None:
-    """Remove what processes that were killed had begun to write: `.NAME.PID.tmp`."""
+    """Remove partial files of processes that were killed: `.NAME.PID.tmp`."""
     for aside in exports.glob(".*.tmp"):
         number = aside.name.split(".")[-2]
         if not number.isdigit():
@@ -126,7 +126,7 @@ def sweep(exports: Path) -> None:
             os.kill(int(number), 0)
         except ProcessLookupError:
             shutil.rmtree(aside, ignore_errors=True)
-        except PermissionError:  # alive, and another user's
+        except PermissionError:  # alive, another user's process
             continue
 
 
@@ -136,7 +136,7 @@ def one(
     form: Format,
     precision: str,
     exportable: Exportable,
-    truth: dict[str, Any],
+    reference: dict[str, Any],
     *,
     timed: bool = True,
 ) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def one(
         The report's entry.
 
     Raises:
-        ExportRefused: it cannot be exported, or failed its check; nothing is left of it.
+        ExportRefused: it cannot be exported or failed its check; its files are removed.
     """
     limits = form.PRECISIONS[precision]
     target = folder / "exports" / key(name, form, precision)
@@ -159,14 +159,10 @@ def one(
         runners = {
             part: open_runners.enter_context(Runner(name, path)) for part, path in parts.items()
         }
-        parity: dict[str, float] = {}
-        for subject in exportable:
-            for sizes, error in check.parity(subject, runners[subject.name], limits).items():
-                title = sizes if len(parts) == 1 else f"{subject.name}: {sizes}"
-                parity[title] = error
+        parity = _parity(exportable, runners, limits)
         quantized = sum(check.quantized(runner, limits) for runner in runners.values())
         measured = exportable.evaluate(dict(runners), getattr(form, "RECORDINGS", None))
-        check.quality(measured, truth, exportable.metric, limits)
+        check.quality(measured, reference, exportable.metric, limits)
         ratios = None
         if timed and getattr(form, "TIMED", True):
             with ExitStack() as rivals:
@@ -187,13 +183,22 @@ def one(
             **measured,
             "latency_ratio": _first(ratios),
             "latency_ratios": ratios,
-            "versions": base.versions(form),
+            "versions": registry.versions(form),
             "notes": [*exportable.notes, *([proves] if proves else [])],
         }
 
 
+def _parity(exportable: Exportable, runners: dict[str, Runner], limits: Limits) -> dict[str, float]:
+    """Errors by sizes, see `check.parity`; of several subjects also by the subject's name."""
+    errors: dict[str, float] = {}
+    for subject in exportable:
+        for sizes, error in check.parity(subject, runners[subject.name], limits).items():
+            errors[sizes if len(runners) == 1 else f"{subject.name}: {sizes}"] = error
+    return errors
+
+
 def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str, dict[str, Runner]]:
-    """The eager module and, where it takes the same inputs, the served file, in processes."""
+    """Runners of the eager module and, if it takes the same inputs, of the served file."""
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     eager = {}
     for subject in exportable:
@@ -216,7 +221,7 @@ def _served(folder: Path) -> Runner:
 
 
 def _served_score(folder: Path, exportable: Exportable) -> dict[str, Any] | None:
-    """What the served file scores on the same samples, where it takes the same inputs."""
+    """The served file's score on the same samples; None if it takes other inputs."""
     if not _is_served(folder, exportable):
         return None
     with _served(folder) as runner:
@@ -225,8 +230,8 @@ def _served_score(folder: Path, exportable: Exportable) -> dict[str, Any] | None
 
 def _engine(folder: Path) -> str | None:
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    found: str | None = card["model"]["quantized_engine"]
-    return found
+    engine: str | None = card["model"]["quantized_engine"]
+    return engine
 
 
 def _bytes(folder: Path) -> int:
@@ -234,7 +239,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _record(folder: Path, title: str, entry: dict[str, Any] | None) -> None:
-    """Set, or with None remove, one entry of the report's `exports`."""
+    """Set one entry of the report's `exports`, or remove it if `entry` is None."""
     evidence = report.read(folder)
     evidence["exports"].pop(title, None)
     if entry is not None:
@@ -243,22 +248,22 @@ def _record(folder: Path, title: str, entry: dict[str, Any] | None) -> None:
 
 
 def _discard(folder: Path, title: str, digest: str) -> None:
-    """Remove an older file of that name, unless it passed its check for this very model."""
-    known = report.read(folder)["exports"].get(title)
-    if known is not None and known.get("digest") == digest:
+    """Remove an older file of that name, unless it passed its check for the same model."""
+    entry = report.read(folder)["exports"].get(title)
+    if entry is not None and entry.get("digest") == digest:
         return
     shutil.rmtree(folder / "exports" / title, ignore_errors=True)
-    if known is not None:
+    if entry is not None:
         _record(folder, title, None)
 
 
-def _score(metric: Metric, found: dict[str, Any]) -> str:
-    value, agreement = found[metric.name], found["agreement"]
-    return f"{metric.name} {value:.4f} on {found['samples']}, agreement {agreement:.3f}"
+def _score(metric: Metric, measured: dict[str, Any]) -> str:
+    value, agreement = measured[metric.name], measured["agreement"]
+    return f"{metric.name} {value:.4f} on {measured['samples']}, agreement {agreement:.3f}"
 
 
 def _first(ratios: dict[str, dict[str, float]] | None) -> float | None:
-    """The ratio to the served file, or to the eager module where there is none, at batch 1."""
+    """The ratio at batch 1 to the served file, or to the eager module if there is none."""
     if not ratios:
         return None
     return next(iter(ratios.get("served", ratios["eager"]).values()), None)
@@ -267,6 +272,6 @@ def _first(ratios: dict[str, dict[str, float]] | None) -> float | None:
 def _ratio(entry: dict[str, Any]) -> str:
     return "".join(
         f", {title} {ratio:.2f}x the time of {name}"
-        for name, found in (entry["latency_ratios"] or {}).items()
-        for title, ratio in list(found.items())[:1]
+        for name, ratios in (entry["latency_ratios"] or {}).items()
+        for title, ratio in list(ratios.items())[:1]
     )

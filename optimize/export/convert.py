@@ -1,7 +1,7 @@
-"""Runs a converter in a process of its own.
+"""Runs a converter in its own process.
 
-These libraries change torch and each other when they are imported (torchax alone makes
-ExecuTorch fail), write to the screen, and some can end the process.
+These libraries modify torch and each other at import (torchax makes ExecuTorch fail), print
+messages, and some can end the process.
 """
 
 import tempfile
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from optimize.errors import ExportRefused
-from optimize.export.formats import base
+from optimize.export.formats import registry
 from optimize.export.runner import QUIET
 from optimize.export.subject import Subject
 from optimize.utils import child, pickles
@@ -23,14 +23,14 @@ def convert(name: str, subject: Subject, path: Path, precision: str) -> None:
     """Write `path` in the format `name`.
 
     Raises:
-        ExportRefused: the converter failed; says with what.
+        ExportRefused: the converter failed; gives its message.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        sent = Path(scratch) / "subject.pt"
-        pickles.save(subject, sent)
+        request = Path(scratch) / "subject.pt"
+        pickles.save(subject, request)
         try:
             with Child(_MODULE, name, precision, environment=QUIET) as converter:
-                converter.ask((sent, path.absolute()), SECONDS)
+                converter.ask((request, path.absolute()), SECONDS)
         except TimedOut as error:
             raise ExportRefused(
                 f"{subject.name}: the converter took more than {SECONDS // 60} minutes"
@@ -41,11 +41,11 @@ def convert(name: str, subject: Subject, path: Path, precision: str) -> None:
 
 def _start(name: str, precision: str) -> Callable[[tuple[Path, Path]], None]:
     """The child's side."""
-    form = base.load(name)
+    form = registry.load(name)
 
     def answer(question: tuple[Path, Path]) -> None:
-        sent, path = question
-        form.export(pickles.load(sent), path, precision)
+        request, path = question
+        form.export(pickles.load(request), path, precision)
 
     return answer
 

@@ -1,8 +1,8 @@
-"""The packages a format needs, as this project pins them: `python -m optimize.export.extras`."""
+"""The pinned packages that a format needs: `python -m optimize.export.extras FORMAT`."""
 
 import sys
 
-from optimize.export.formats.base import NAMES
+from optimize.export.formats.registry import NAMES
 from optimize.utils import distribution
 
 

@@ -1,7 +1,7 @@
-"""An exported file in a process of its own: nothing that wrote it is there to help.
+"""Runs an exported file in its own process, where the libraries that wrote it are not loaded.
 
-The parent sends arrays and gets arrays, or seconds, back. The process is bound to one core, so
-that every runtime has one thread's worth of time.
+The parent sends arrays and receives arrays or seconds. The process is bound to one core, so that
+every runtime has the time of one thread.
 """
 
 import os
@@ -16,12 +16,13 @@ from torch import Tensor, from_numpy
 from optimize.errors import ExportRefused
 from optimize.evaluation import timer
 from optimize.evaluation.session import served
-from optimize.export.formats import base
+from optimize.export.formats import registry
+from optimize.export.formats.interface import Run, arrays
 from optimize.utils import child, pickles
 from optimize.utils.child import Child, ChildError, Failed, TimedOut
 
 _MODULE = "optimize.export.runner"
-# Runtimes that greet on standard error, or look for accelerators that are not there.
+# For runtimes that print at start-up or look for accelerators.
 QUIET = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "1",
@@ -64,28 +65,28 @@ class Runner:
         Raises:
             ExportRefused: it does not run on these inputs.
         """
-        return [from_numpy(array) for array in self._ask("run", self._news(inputs))]
+        return [from_numpy(array) for array in self._ask("run", self._changed(inputs))]
 
-    def _news(self, inputs: tuple[Tensor, ...]) -> list[Any]:
-        """Arrays to send; None for a tensor that the process has from the call before.
+    def _changed(self, inputs: tuple[Tensor, ...]) -> list[Any]:
+        """Arrays to send; None for a tensor that is unchanged since the previous call.
 
-        A decoder is asked for token after token with what was heard, a hundred megabytes.
+        A decoder is called for every token with the same encoded audio, a hundred megabytes.
         """
-        known = [(t, -1 if t.is_inference() else t._version) for t in inputs]
-        before = self._sent if len(self._sent) == len(known) else [(None, -1)] * len(known)
-        self._sent = known
+        current = [(t, -1 if t.is_inference() else t._version) for t in inputs]
+        previous = self._sent if len(self._sent) == len(current) else [(None, -1)] * len(current)
+        self._sent = current
         return [
-            None if tensor is was and version == then != -1 else tensor.numpy()
-            for (tensor, version), (was, then) in zip(known, before, strict=True)
+            None if tensor is last and version == last_version != -1 else tensor.numpy()
+            for (tensor, version), (last, last_version) in zip(current, previous, strict=True)
         ]
 
     def time(self, *inputs: Tensor) -> timer.Burst:
-        """A turn of the file for `timer.by_turns`, on these inputs."""
+        """A function for `timer.by_turns` that times the file on these inputs."""
         arrays = [tensor.numpy() for tensor in inputs]
         return lambda seconds: self._ask("time", arrays, seconds)
 
     def operators(self) -> dict[str, int]:
-        """What the file consists of; see `optimize.export.formats.base.Format.operators`."""
+        """Counts of the file's operators; see `interface.Format.operators`."""
         return self._ask("operators")  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -104,9 +105,9 @@ class Runner:
         self.close()
 
 
-def _load(kind: str, path: Path, engine: str) -> base.Run:
+def _load(kind: str, path: Path, engine: str) -> Run:
     if kind == "served":
-        return base.arrays(served(path, engine or None))
+        return arrays(served(path, engine or None))
     if kind == "eager":
         model: Any = pickles.load(path).eval()
 
@@ -114,8 +115,8 @@ def _load(kind: str, path: Path, engine: str) -> base.Run:
             with torch.inference_mode():
                 return model(*inputs)
 
-        return base.arrays(predict)
-    return base.load(kind).load(path)
+        return arrays(predict)
+    return registry.load(kind).load(path)
 
 
 def _start(kind: str, path: str, engine: str) -> Callable[[tuple[Any, ...]], Any]:
@@ -130,7 +131,7 @@ def _start(kind: str, path: str, engine: str) -> Callable[[tuple[Any, ...]], Any
         nonlocal received
         verb, *rest = question
         if verb == "operators":
-            return base.load(kind).operators(Path(path))
+            return registry.load(kind).operators(Path(path))
         if verb == "time":
             arrays, seconds = rest
             return timer.burst([lambda: run(*arrays)], seconds)

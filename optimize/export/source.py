@@ -1,4 +1,4 @@
-"""What an artefact keeps for exporting: the float model in `stages/`, the data by recipe."""
+"""What exporting reads of an artefact: its recipe, data, and the float model in `stages/`."""
 
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,22 @@ def recipe_of(
     """The recipe that made an artefact: `path`, or `recipes/NAME.yaml` by the report's name.
 
     Raises:
-        RecipeError: there is none, or it is of another name or task.
+        RecipeError: there is none, or its name or task is another.
     """
-    named = path or Path("recipes") / f"{report['recipe']}.yaml"
-    if not named.is_file():
+    file = path or Path("recipes") / f"{report['recipe']}.yaml"
+    if not file.is_file():
         raise RecipeError(
-            f"{folder} was made from a recipe named {report['recipe']!r}, and there is no {named}: "
+            f"{folder} was made from a recipe named {report['recipe']!r}, and there is no {file}: "
             "say where it is with --recipe"
         )
-    found = read_recipe(named, overrides)
-    if (found.name, found.task) != (report["recipe"], report["task"]):
+    recipe = read_recipe(file, overrides)
+    if (recipe.name, recipe.task) != (report["recipe"], report["task"]):
         raise RecipeError(
-            f"this is the recipe of {found.name!r} ({found.task}), and {folder} was made from "
+            f"this is the recipe of {recipe.name!r} ({recipe.task}), and {folder} was made from "
             f"{report['recipe']!r} ({report['task']})",
-            str(named),
+            str(file),
         )
-    return found
+    return recipe
 
 
 def same_data(fingerprint: str, used: Recipe, report: dict[str, Any]) -> None:

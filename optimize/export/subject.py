@@ -1,4 +1,4 @@
-"""What is exported: modules with real inputs to trace, calibrate and check them with."""
+"""What is exported: modules, with real inputs for tracing, calibration and the check."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ class Axis:
     """A dimension that varies.
 
     Attributes:
-        least, most: what formats with bounded shapes must take.
-        sizes: what formats with fixed shapes are built for.
-        limit: the most that the module itself can take, if there is such a thing.
+        least, most: range of sizes for formats with bounded shapes.
+        sizes: sizes for formats with fixed shapes.
+        limit: largest size that the module can take; None for no limit.
     """
 
     least: int = 1
@@ -37,17 +37,16 @@ class Subject:
         name: of the file.
         module: float32, in eval mode; from tensors to a tensor or a tuple of tensors.
         inputs, outputs: names, in order.
-        pieces: real held-out inputs that differ in every axis; the first is what is traced
-            with. Where rows differ in length at least one piece has a padded row.
+        pieces: real held-out inputs that differ in the size of every axis; the first is used for
+            tracing. If rows differ in length, at least one piece has a padded row.
         calibration: real training inputs for the activation ranges.
         axes: the dimensions that vary, by name.
-        dynamic: for every input, which of its dimensions is which
-            axis.
-        scores: outputs `[rows, classes]` of which softmax or argmax is taken: what is added to a
-            whole row is no error.
-        activations: how int8 files hold them where a format has both: `static`, with scales
-            from `calibration`, or `dynamic`, quantized as they come. One scale is not enough
-            for what differs from token to token.
+        dynamic: for every input, from its dimensions to axes.
+        scores: outputs `[rows, classes]` that go into a softmax or argmax, so that adding a
+            constant to a row is no error.
+        activations: in int8 files of formats that have both: `static`, with scales from
+            `calibration`, or `dynamic`, quantized at run time, for activations whose range differs
+            from token to token.
     """
 
     name: str
@@ -64,18 +63,18 @@ class Subject:
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """The module's answers as a list."""
         with torch.inference_mode():
-            found = self.module(*inputs)
-        return [found] if isinstance(found, Tensor) else list(found)
+            outputs = self.module(*inputs)
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
-    def meant(self, answers: list[Tensor]) -> list[Tensor]:
-        """Answers with the mean taken from every row of scores."""
+    def comparable(self, answers: list[Tensor]) -> list[Tensor]:
+        """Answers with the mean of every row of scores subtracted."""
         return [
             answer - answer.float().mean(-1, keepdim=True) if name in self.scores else answer
             for name, answer in zip(self.outputs, answers, strict=True)
         ]
 
     def sizes(self, inputs: Inputs) -> dict[str, int]:
-        """How large every axis is in `inputs`."""
+        """The size of every axis in `inputs`."""
         return {
             axis: tensor.shape[dim]
             for tensor, dims in zip(inputs, self.dynamic, strict=True)
@@ -83,26 +82,26 @@ class Subject:
         }
 
     def shapes(self) -> list[dict[str, int]]:
-        """Every combination of sizes that a static format is built for, smallest first."""
+        """Every combination of sizes for formats with fixed shapes, smallest first."""
         names = list(self.axes)
-        found = [
+        shapes = [
             dict(zip(names, sizes, strict=True))
             for sizes in product(*(self.axes[name].sizes for name in names))
         ]
-        return sorted(found, key=lambda shape: torch.tensor(list(shape.values())).prod().item())
+        return sorted(shapes, key=lambda shape: torch.tensor(list(shape.values())).prod().item())
 
     def example(self, shape: dict[str, int]) -> Inputs:
         """The first piece repeated or cut to a shape."""
-        found = []
+        tensors = []
         for tensor, dims in zip(self.pieces[0], self.dynamic, strict=True):
             for dim, axis in dims.items():
                 index = torch.arange(shape[axis]) % tensor.shape[dim]
                 tensor = tensor.index_select(dim, index)
-            found.append(tensor)
-        return tuple(found)
+            tensors.append(tensor)
+        return tuple(tensors)
 
     def unbounded(self) -> tuple[dict[int, Any], ...]:
-        """`dynamic_shapes` for `torch.export`, as large as the module can take."""
+        """`dynamic_shapes` for `torch.export`, up to the limits of the module."""
         named = {
             name: torch.export.Dim(name, min=axis.least, max=axis.limit)
             for name, axis in self.axes.items()
@@ -112,15 +111,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Exportable:
-    """A task's subjects, and how good a set of files is.
+    """A task's subjects, and how to evaluate a set of files.
 
     Attributes:
         subjects: one or more modules.
-        metric: what the check compares.
-        evaluate: from one function per subject, torch in and out, to its value by its name,
-            `samples`, `ci95`, `agreement` and `agreement_samples`. A second argument says how many
-            recordings a slow runtime is given; None is all.
-        served: whether `model.pt` takes and returns what the only subject does.
+        metric: the metric of the check.
+        evaluate: from one function per subject, from tensors to tensors, to the metric's value by
+            its name, `samples`, `ci95`, `agreement` and `agreement_samples`. A second argument
+            limits the number of recordings for slow runtimes; None for all.
+        served: whether `model.pt` has the inputs and outputs of the only subject.
+        notes: remarks for the report.
     """
 
     subjects: list[Subject]

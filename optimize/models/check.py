@@ -1,4 +1,4 @@
-"""The first check of a model that a user brings."""
+"""The first check of a user's model."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ def check(model: nn.Module, name: str, pixels: Tensor, classes: int) -> None:
     """Refuse a model that does not turn uint8 pixels `[N, C, H, W]` into logits `[N, classes]`.
 
     Raises:
-        ModelError: says what it raised or returned, and how to wrap it.
+        ModelError: says what the model raised or returned, and how to wrap it.
     """
     wrap = (
         "wrap it in your build function: a module whose forward(pixels) takes uint8 "
@@ -20,7 +20,7 @@ def check(model: nn.Module, name: str, pixels: Tensor, classes: int) -> None:
     try:
         with torch.no_grad():
             answers = model.eval()(pixels)
-    except Exception as error:  # the user's code: anything can come out
+    except Exception as error:  # the user's code can raise anything
         reason = (str(error).strip().splitlines() or [""])[-1][:200]
         raise ModelError(
             f"model {name} fails on pixels uint8 {list(pixels.shape)}: "

@@ -1,4 +1,4 @@
-"""Normalisation inside the model: pixels in, as they come."""
+"""Normalisation as part of the model, whose input is raw pixels."""
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +7,9 @@ from torch import Tensor, nn
 class Normalized(nn.Module):
     """`body((pixels - mean) / std)`, with mean and std in pixel units (0..255).
 
-    One mean and std for all channels (a float) is an affine uint8 quantization of its own:
-    scale 1/std, zero point mean. A statically quantized body then reads the pixels as its
-    quantized input as they are; `quantize` uses that when `mean` is a whole number.
+    One mean and std for all channels (a float) amount to affine uint8 quantization with scale
+    1/std and zero point mean. A statically quantized body can then take the pixels themselves as
+    its quantized input; `quantize` does so if `mean` is a whole number.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class Normalized(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).reshape(-1, 1, 1))
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """uint8 `[N, C, H, W]` to the float32 the body takes."""
+        """uint8 `[N, C, H, W]` to normalised float32, the input of the body."""
         return (pixels.float() - self.mean) / self.std
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class Normalized(nn.Module):
         return logits
 
     def input_quantization(self) -> tuple[float, int] | None:
-        """(scale, zero point) that make the pixels themselves the quantized input, or None."""
+        """(scale, zero point) of the pixels as the quantized input; None if it is impossible."""
         mean, std = self.mean.flatten().tolist(), self.std.flatten().tolist()
         if len(set(mean)) != 1 or len(set(std)) != 1 or not float(mean[0]).is_integer():
             return None

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into a model."""
+"""Loads the weights of a checkpoint into a model."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""From finished stages to an artefact: save, reload, measure, write, install in one go."""
+"""From finished stages to an artefact: save, reload, measure, write, install."""
 
 import shutil
 from pathlib import Path
@@ -37,22 +37,22 @@ def prepare(
     controls: dict[str, nn.Module] | None = None,
     search: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Save the final model, measure everything on the test split and write the artefact aside.
+    """Save the final model, measure on the test split, and write the artefact to `scratch`.
 
     Args:
-        job: what was asked.
-        states: as `run_stages` returns them.
-        scratch: a folder for the files; the artefact is made in its subfolder `ready`.
-        digest: of everything that decides the result; the job's by default.
+        job: the run.
+        states: from `run_stages`.
+        scratch: a folder for the files; the artefact is written to its subfolder `ready`.
+        digest: of everything that affects the result; the job's by default.
         controls: float models to compare with, by name.
-        search: the report's account of a search, where there was one.
+        search: the report's section on the search, if there was one.
 
     Returns:
         The report.
 
     Raises:
         ModelError: the model cannot be saved as TorchScript.
-        ParityError: the saved file answers otherwise than the model.
+        ParityError: the saved file's answers differ from the model's.
     """
     task, data, final = job.task, job.data, states[-1]
     ready, timed = scratch / "ready", scratch / "timed"
@@ -64,28 +64,15 @@ def prepare(
     parity = torchscript.check_parity(final.model, model_file, calls, engine=final.engine)
     job.say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
 
-    named = _named_states(job.recipe, states)
-    rows: dict[str, dict[str, Any]] = {}
-    split, reference = data.agreement_split, None
-    for number, (name, state) in enumerate(named.items()):
-        answers = task.predict(state.model, data, "test", name)
-        compared = answers if split == "test" else task.predict(state.model, data, split, name)
-        reference = compared if reference is None else reference
-        rows[name] = {
-            **_measure(job, state, answers, timed / str(number)),
-            "agreement": task.agreement(compared, reference),
-            "agreement_samples": data.count(split),
-            **({"details": state.details} if state.details else {}),
-        }
+    states_by_name = _named_states(job.recipe, states)
+    rows, answers = _measure_all(job, states_by_name, timed)
     _check_answers(job, answers, model_file)
-    # The last stage is the final model.
-    rows["final"] = {key: value for key, value in rows[name].items() if key != "details"}
     control_rows = [
         {"name": name, **task.score(task.predict(model, data, "test", name), data, "test")}
         for name, model in (controls or {}).items()
     ]
     job.say("  measuring latency: original (eager fp32), every stage and final by turns")
-    _time(job, named, rows, scratch, model_file)
+    _time(job, states_by_name, rows, scratch, model_file)
     shutil.rmtree(timed)
     evidence = report.build(
         job.recipe, data, task.metric(data), rows, control_rows, parity, digest or job.digest()
@@ -100,16 +87,16 @@ def prepare(
 
 
 def install(scratch: Path, folder: Path) -> None:
-    """Put what `prepare` made into the artefact's folder, the report last.
+    """Move the files from `prepare` into the artefact's folder, the report last.
 
-    Killed on the way, the folder has no report, and `recover` goes on from `scratch`.
+    If the process is killed meanwhile, the folder has no report, and `recover` finishes the move.
     """
     ready = scratch / "ready"
     folder.mkdir(parents=True, exist_ok=True)
     if (ready / "samples").is_dir():
         shutil.rmtree(folder / "samples", ignore_errors=True)
         (ready / "samples").replace(folder / "samples")
-    # An artefact with a report is complete: so it goes first and comes last.
+    # An artefact with a report is complete, so the report is removed first and written last.
     (folder / "report.json").unlink(missing_ok=True)
     extra = sorted(p.name for p in ready.iterdir() if p.is_file() and p.name not in _INSTALLED_LAST)
     for name in (*extra, *_INSTALLED_LAST):
@@ -119,44 +106,69 @@ def install(scratch: Path, folder: Path) -> None:
 
 
 def recover(scratch: Path, folder: Path) -> None:
-    """Finish an `install` that was killed: the report moves last, so it is still aside."""
+    """Finish an `install` that was killed before it moved the report."""
     complete = (scratch / "ready" / "report.json").is_file()
     if complete and not (folder / "report.json").is_file():
         install(scratch, folder)
 
 
 def save_calls(job: Job[D, A], batches: tuple[int, ...], path: Path) -> None:
-    """Real held-out inputs for `latency.measure`: calls by the batch size they have."""
+    """Save real held-out inputs for `latency.measure`: calls by batch size."""
     torch.save({f"batch{batch}": job.task.calls(job.data, batch) for batch in batches}, path)
 
 
 def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
-    """The original and every stage after it, in the report's order."""
+    """The original and the state after each later stage, in the report's order."""
     trained = [i for i, spec in enumerate(recipe.stages, 1) if spec.kind == "train"]
     original = trained[0] if trained else 0
-    named = {"original": states[original]}
+    states_by_name = {"original": states[original]}
     for number, spec in enumerate(recipe.stages, 1):
         if number > original:
-            named[f"stage:{spec.name}"] = states[number]
-    return named
+            states_by_name[f"stage:{spec.name}"] = states[number]
+    return states_by_name
+
+
+def _measure_all(
+    job: Job[D, A], states_by_name: dict[str, State], folder: Path
+) -> tuple[dict[str, dict[str, Any]], A]:
+    """The report's rows of all states, and the answers of the last one on the test split.
+
+    The last state's row is also that of `final`. Saves each model's file in a subfolder of
+    `folder`, numbered from 0.
+    """
+    task, data = job.task, job.data
+    rows: dict[str, dict[str, Any]] = {}
+    split, reference = data.agreement_split, None
+    for number, (name, state) in enumerate(states_by_name.items()):
+        answers = task.predict(state.model, data, "test", name)
+        compared = answers if split == "test" else task.predict(state.model, data, split, name)
+        reference = compared if reference is None else reference
+        rows[name] = {
+            **_measure(job, state, answers, folder / str(number)),
+            "agreement": task.agreement(compared, reference),
+            "agreement_samples": data.count(split),
+            **({"details": state.details} if state.details else {}),
+        }
+    rows["final"] = {key: value for key, value in rows[name].items() if key != "details"}
+    return rows, answers
 
 
 def _measure(job: Job[D, A], state: State, answers: A, place: Path) -> dict[str, Any]:
-    """Score, cost and size of one model; leaves its file in the folder `place`."""
+    """Score, cost and size of one model; saves its file in the folder `place`."""
     scripted = script(state, job.task.calls(job.data, 1)[0])
     return {
         **job.task.score(answers, job.data, "test"),
         **job.task.cost(state, job.data, answers),
-        # Of one name for all, as the records in the file hold it.
+        # All files have the same name, because the records in the file contain it.
         "bytes": torchscript.save(scripted, place / "model.pt"),
     }
 
 
 def _check_answers(job: Job[D, A], answers: A, file: Path) -> None:
-    """Refuse a file that, over the whole test split, answers otherwise than the model.
+    """Refuse a file whose answers differ from the model's on the test split.
 
-    Tracing keeps the one path that the example took: a model that chooses its path by its
-    input differs on some inputs only.
+    Tracing records only the path that the example took, so the file of a model with control flow
+    differs only on some inputs.
     """
     loaded = torchscript.load(file)
     same = job.task.agreement(job.task.predict(loaded, job.data, "test", "saved file"), answers)
@@ -170,28 +182,28 @@ def _check_answers(job: Job[D, A], answers: A, file: Path) -> None:
 
 def _time(
     job: Job[D, A],
-    named: dict[str, State],
+    states_by_name: dict[str, State],
     rows: dict[str, dict[str, Any]],
     scratch: Path,
     model_file: Path,
 ) -> None:
-    """Latency of the original (eager float32), every stage and the final file, by turns."""
+    """Latency of the original (eager float32), every stage and the final file, interleaved."""
     eager_file, calls_file = scratch / "original.eager.pt", scratch / "calls.pt"
-    original, final = named["original"].original, list(named.values())[-1]
+    original, final = states_by_name["original"].original, list(states_by_name.values())[-1]
     pickles.save(original, eager_file)
     save_calls(job, LATENCY_BATCHES, calls_file)
     contestants = {"original": latency.Contestant(eager_file, eager=True)}
-    for number, (name, state) in enumerate(list(named.items())[1:-1], 1):
+    for number, (name, state) in enumerate(list(states_by_name.items())[1:-1], 1):
         file = scratch / "timed" / str(number) / "model.pt"
         contestants[name] = latency.Contestant(file, engine=state.engine)
     contestants["final"] = latency.Contestant(model_file, engine=final.engine)
     for name, measured in latency.measure(contestants, calls_file).items():
         rows[name]["latency_ms"] = measured
-    rows[list(named)[-1]].setdefault("latency_ms", rows["final"]["latency_ms"])
+    rows[list(states_by_name)[-1]].setdefault("latency_ms", rows["final"]["latency_ms"])
 
 
 def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
-    """The model card, see docs/architecture.md, and the files that it names."""
+    """Write the model card, see docs/architecture.md, and the files that it names."""
     recipe, serving = job.recipe, job.recipe.serving
     own = job.task.card(recipe, job.data)
     extra = job.task.files(recipe, job.data)
@@ -220,7 +232,7 @@ def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
 
 
 def _write_samples(folder: Path, samples: list[Sample]) -> None:
-    """Real encoded test inputs with their labels, for the live check after deployment."""
+    """Write encoded test inputs with their labels, for the check after deployment."""
     if not samples:
         return
     with files.replacing(folder) as aside:

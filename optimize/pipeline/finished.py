@@ -1,7 +1,7 @@
-"""Finished stages on disk, so that a run goes on where another one ended.
+"""Finished stages on disk, so that a later run can continue after them.
 
-Each stage has a folder `NN-NAME` with `state.pt` and `stage.json`, the digest it belongs to. A
-model that a stage left as it was is stored with the stage that made it, not again.
+Each stage has a folder `NN-NAME` with `state.pt`, and `stage.json` with its digest. A model that a
+stage did not change is stored only with the stage that made it.
 """
 
 import copy
@@ -18,12 +18,12 @@ _SHARED = ("float_model", "original")
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished stage left in its folder."""
+    """The folder of a finished stage."""
 
     folder: Path
 
     def matches(self, digest: str) -> bool:
-        """Whether the folder holds what this digest stands for."""
+        """Whether the folder holds the result of a stage with this digest."""
         try:
             stage = json.loads((self.folder / "stage.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -31,30 +31,30 @@ class Finished:
         return bool(stage.get("digest") == digest)
 
     def load(self) -> Any:
-        """What was saved."""
+        """The saved value."""
         return pickles.load(self.folder / "state.pt")
 
     def save(self, value: Any, digest: str, seconds: float) -> None:
-        """Save a value that can be pickled; aside first, so that it is whole or absent."""
+        """Save a value that can be pickled; after a failure nothing is there."""
         with files.replacing(self.folder) as aside:
             aside.mkdir(parents=True)
             pickles.save(value, aside / "state.pt")
             files.write_json(aside / "stage.json", {"digest": digest, "seconds": round(seconds, 1)})
 
     def save_state(self, state: State, before: State | None, digest: str, seconds: float) -> None:
-        """Save a state; `before` is that of the stage before it, if that was saved too."""
-        same = [
+        """Save a state; `before` is the state of the previous stage, if that was saved too."""
+        unchanged = [
             name
             for name in _SHARED
             if before is not None and getattr(state, name) is getattr(before, name)
         ]
         stored = copy.copy(state)
-        for name in same:
+        for name in unchanged:
             setattr(stored, name, None)
         self.save(stored, digest, seconds)
 
     def load_state(self, before: State | None) -> State:
-        """Load a state whose stage came after `before`."""
+        """Load a state; `before` is the state of the previous stage."""
         state: State = self.load()
         for name in _SHARED:
             if getattr(state, name) is None:
@@ -63,7 +63,7 @@ class Finished:
 
 
 def last_state(stages: Path, digest: str) -> State | None:
-    """The state after the last stage of the run whose report has this digest; None without one.
+    """The state after the last stage of the run whose report has this digest, or None.
 
     Raises:
         OSError, ValueError, KeyError, RuntimeError: a file is damaged.
@@ -74,7 +74,7 @@ def last_state(stages: Path, digest: str) -> State | None:
             continue
         state = Finished(folder).load_state(state)
         # The report's digest starts with that of the last stage.
-        known = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["digest"]
-        if digest.startswith(known):
+        stage_digest = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["digest"]
+        if digest.startswith(stage_digest):
             return state
     return None

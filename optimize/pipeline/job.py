@@ -1,4 +1,4 @@
-"""One run of a recipe: what was asked, of which task, on which data, into which folder."""
+"""One run of a recipe: its task, data and output folder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from optimize.tasks.base import A, D, Task
 from optimize.training import distributed
 
 Say = Callable[[str], None]
-"""Told a line where a person should know of something."""
+"""Called with a line to print."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Job(Generic[D, A]):
     """A recipe with its task and data, and the artefact's folder.
 
     Attributes:
-        resume: keep finished stages of an earlier run of the same recipe on the same data.
-        say: told a line at each step.
+        resume: reuse finished stages of an earlier run of the same recipe on the same data.
+        say: called with a line at each step.
     """
 
     recipe: Recipe
@@ -33,15 +33,15 @@ class Job(Generic[D, A]):
     say: Say = print
 
     def stages_digest(self, count: int) -> str:
-        """Of everything that decides the result of the first `count` stages."""
+        """Digest of everything that affects the result of the first `count` stages."""
         return f"{self.recipe.digest(count)}:{self.data.fingerprint()}"
 
     def digest(self) -> str:
-        """Of everything that decides the artefact; it starts with the last stage's digest."""
+        """Digest of everything that affects the artefact; starts with the last stage's digest."""
         return self.stages_digest(len(self.recipe.stages)) + self.recipe.digest()
 
     def is_finished(self) -> bool:
-        """Whether the folder holds the artefact already, and is to be kept."""
+        """Whether to keep the folder, because it holds this artefact already."""
         return distributed.agreed(self.resume and report.is_current(self.folder, self.digest()))  # type: ignore[no-any-return]
 
 
@@ -51,7 +51,7 @@ def begin(recipe: Recipe, output: Path | None, *, resume: bool, say: Say) -> "Jo
     Args:
         recipe: a checked recipe.
         output: the artefact's folder; `artifacts/NAME` by default.
-        resume, say: see `Job`; of several processes only the first one speaks.
+        resume, say: see `Job`; of several processes only the first one prints.
 
     Raises:
         DataError: the data are absent or malformed.
@@ -70,7 +70,7 @@ def gate(job: Job[D, A]) -> None:
     """Print the report's main lines.
 
     Raises:
-        BudgetMissed: the gate failed; the artefact is complete and kept.
+        BudgetMissed: the gate failed; the artefact is complete and stays.
     """
     if not distributed.leads():
         return
@@ -85,4 +85,4 @@ def gate(job: Job[D, A]) -> None:
 
 
 def _silent(line: str) -> None:
-    """What processes other than the first say."""
+    """Print nothing, in processes other than the first."""

@@ -8,10 +8,10 @@ from optimize.training import distributed
 
 
 def run(job: Job[D, A]) -> None:
-    """Run the recipe's stages as they are written and leave the artefact in the job's folder.
+    """Run the recipe's stages and install the artefact in the job's folder.
 
     Raises:
-        OptimizeError: whatever the user can mend.
+        OptimizeError: anything that the user can fix.
     """
     scratch = job.folder / "stages"
     states = run_stages(job, scratch)

@@ -1,4 +1,4 @@
-"""Runs a recipe's stages one after the other, or loads those that were finished before."""
+"""Runs a recipe's stages in order, or loads those that an earlier run finished."""
 
 import dataclasses
 import shutil
@@ -27,36 +27,36 @@ def run_stages(
     job: Job[D, A],
     folder: Path,
     *,
-    begun: list[State] | None = None,
+    initial: list[State] | None = None,
     memory: Memory | None = None,
 ) -> list[State]:
-    """Run every stage, or load it if it was finished before with the same inputs.
+    """Run every stage, or load it if an earlier run finished it with the same inputs.
 
-    Every stage is seeded by its own position, so that a run continued after any stage ends as
-    an uninterrupted one does.
+    The seed of a stage depends on its position, so that a resumed run gives the same result as an
+    uninterrupted one.
 
     Args:
         job: what to run.
         folder: of the finished stages.
-        begun: states of the first stages, where they ran already.
+        initial: states before and after the first stages, if these have run already.
         memory: shared with other runs on the same first stages.
 
     Returns:
         The state after building the model and after each stage.
     """
     leads, recipe = distributed.leads(), job.recipe
-    states = list(begun or [build(job)])
+    states = list(initial or [build(job)])
     done, memory = len(states) - 1, memory or Memory()
     if leads and not job.resume and folder.exists():
         shutil.rmtree(folder)
     for number, spec in enumerate(recipe.stages):
         if number < done:
             continue
-        kept = Finished(folder / f"{number:02d}-{spec.name}")
+        finished = Finished(folder / f"{number:02d}-{spec.name}")
         digest = job.stages_digest(number + 1)
-        before = states[-1] if number > done else None  # what is on disk here as well
-        if distributed.agreed(job.resume and kept.matches(digest)):
-            loaded = kept.load_state(states[-1]) if leads else None
+        before = states[-1] if number > done else None  # saved in `folder` too
+        if distributed.agreed(job.resume and finished.matches(digest)):
+            loaded = finished.load_state(states[-1]) if leads else None
             states.append(distributed.agreed(loaded))
             job.say(f"  {spec.name}: finished before, kept")
             continue
@@ -74,7 +74,7 @@ def run_stages(
         state = _run_stage(job.task, spec, states[-1], context)
         seconds = time.monotonic() - start
         if leads:
-            kept.save_state(state, before, digest, seconds)
+            finished.save_state(state, before, digest, seconds)
         states.append(state)
         job.say(f"  {spec.name}: {seconds:.0f} s")
     for leftover in folder.glob("*.unfinished") if leads else []:
@@ -88,21 +88,21 @@ def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context
     state = dataclasses.replace(state, details={})
     try:
         after = task.stages[spec.kind].run(state, spec.options, context)
-    except OptionError as error:  # an option that fits the recipe, and not this model or data
+    except OptionError as error:  # valid in the recipe, but not for this model or data
         raise RecipeError(f"{spec.kind}: {error}", *spec.where) from error
     return distributed.agreed(after)  # type: ignore[no-any-return]
 
 
 def run_controls(job: Job[D, A], final: State, folder: Path) -> dict[str, nn.Module]:
-    """The report's controls, trained once and kept like a stage."""
+    """The report's controls, trained once and saved like a stage."""
     if not job.recipe.controls:
         return {}
-    kept = Finished(folder / "controls")
+    finished = Finished(folder / "controls")
     digest = job.stages_digest(len(job.recipe.stages))
-    if distributed.agreed(job.resume and kept.matches(digest)):
-        return kept.load() if distributed.leads() else {}
+    if distributed.agreed(job.resume and finished.matches(digest)):
+        return finished.load() if distributed.leads() else {}
     start = time.monotonic()
     controls = job.task.controls(job.recipe, job.data, final.float_model)
     if distributed.leads():
-        kept.save(controls, digest, time.monotonic() - start)
+        finished.save(controls, digest, time.monotonic() - start)
     return controls

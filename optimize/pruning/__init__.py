@@ -1,1 +1,1 @@
-"""Parts of `optimize.pruning.prune`: the dependency graph, dead channels, single weights."""
+"""Pruning: of channels, single weights, transformer heads and neurons, and vocabulary."""

@@ -1,4 +1,4 @@
-"""Dead channels: all their weights are zero, or nobody reads them. Removing them is exact."""
+"""Dead channels: their weights are all zero, or no layer reads them. Removing them is exact."""
 
 import copy
 
@@ -14,19 +14,19 @@ def remove_dead(
 ) -> tuple[nn.Module, dict[str, int]]:
     """Remove the channels whose removal changes no answer.
 
-    A channel is dead when every layer that writes it has zero weights and bias for it and zero
-    is what arrives at those that read it (after normalisation and activation), or when every
-    layer that reads it has zero weights for it. Each removal is tried on a copy and kept only
-    if the answers stay the same, up to the rounding of float32 sums.
+    A channel is dead in two cases: every layer that writes it has zero weights and bias for it,
+    and its value is still zero after normalisation and activation; or every layer that reads it
+    has zero weights for it. Each removal is tried on a copy, and undone if the answers change by
+    more than the rounding of float32 sums.
 
     Args:
         model: in eval mode; left as it is.
         example: an input `[1, ...]`.
-        keep: names of layers whose width must stay.
-        round_to: leave so many dead channels that widths stay multiples of this.
+        keep: names of layers whose width must not change.
+        round_to: widths stay multiples of this, even if a few dead channels remain.
 
     Returns:
-        A new module, and how many channels went, by the layer's name.
+        A new module, and the number of removed channels by the layer's name.
 
     Raises:
         ModelError: the model cannot be traced.
@@ -36,24 +36,24 @@ def remove_dead(
     inputs = _probe(example)
     groups = coupled(model, example, fixed_layers(model, example, keep))
     live = _live_inputs(model, inputs)
-    found = {group.name: _dead(group, live, round_to) for group in groups}
+    dead = {group.name: _dead(group, live, round_to) for group in groups}
     removed = {}
-    for name in [name for name, _ in model.named_modules() if found.get(name)]:
-        trial = _without(model, example, keep, name, found[name])
+    for name in [name for name, _ in model.named_modules() if dead.get(name)]:
+        trial = _without(model, example, keep, name, dead[name])
         if trial is not None and _same(model, trial, inputs):
-            model, removed[name] = trial, len(found[name])
+            model, removed[name] = trial, len(dead[name])
     return model, removed
 
 
 def _live_inputs(model: nn.Module, inputs: list[Tensor]) -> dict[nn.Module, Tensor]:
-    """Which input channels of every convolution and linear layer are ever not zero."""
+    """Bool per input channel of each convolution and linear layer: ever non-zero."""
     live: dict[nn.Module, Tensor] = {}
 
-    def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0].detach()
+    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        x = args[0].detach()
         x = x.flatten(0, -2) if isinstance(module, nn.Linear) else x.transpose(0, 1).flatten(1).t()
-        found = x.ne(0).any(0)
-        live[module] = live[module] | found if module in live else found
+        non_zero = x.ne(0).any(0)
+        live[module] = live[module] | non_zero if module in live else non_zero
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [m.register_forward_pre_hook(look) for m in layers]
@@ -68,9 +68,10 @@ def _live_inputs(model: nn.Module, inputs: list[Tensor]) -> dict[nn.Module, Tens
 
 
 def _dead(group: Coupled, live: dict[nn.Module, Tensor], round_to: int) -> list[int]:
-    """Channels that are zero wherever they are read, whatever the input, or never read."""
+    """Channels that are zero for any input wherever they are read, or that are never read."""
     written, arrives = (torch.zeros(group.width, dtype=torch.bool) for _ in range(2))
-    shut, norms = torch.ones(group.width, dtype=torch.bool), 0  # times zero, plus zero
+    # Normalised to zero: gain and bias are both zero.
+    zeroed, norms = torch.ones(group.width, dtype=torch.bool), 0
     read: Tensor | None = None
     for module, part, own, roots in group.members:
         weight = getattr(module, "weight", None)
@@ -91,14 +92,14 @@ def _dead(group: Coupled, live: dict[nn.Module, Tensor], round_to: int) -> list[
         elif part == "norm":
             norms += 1
             assert isinstance(bias, Tensor)
-            shut[root] &= (weight.detach()[own] == 0) & (bias.detach()[own] == 0)
+            zeroed[root] &= (weight.detach()[own] == 0) & (bias.detach()[own] == 0)
     if read is None:
         return []
-    # Without weights a channel is the same for every input: zero once is zero always.
-    constant = ~written | shut if norms else ~written
+    # Without weights a channel is constant: if it is zero for one input, it is for all.
+    constant = ~written | zeroed if norms else ~written
     channels = (constant & ~arrives | ~read).nonzero().flatten().tolist()
-    left = max(1, group.width - len(channels))
-    return channels[: max(0, group.width - -(-left // round_to) * round_to)]
+    remaining = max(1, group.width - len(channels))
+    return channels[: max(0, group.width - -(-remaining // round_to) * round_to)]
 
 
 def _without(
@@ -116,7 +117,7 @@ def _without(
 
 
 def _probe(example: Tensor) -> list[Tensor]:
-    """The example and, for pixels and floats, something livelier."""
+    """The example and, for pixels and floats, three random inputs."""
     generator = torch.Generator().manual_seed(0)
     size = (3, *example.shape[1:])
     if example.dtype == torch.uint8:
@@ -130,11 +131,11 @@ def _same(model: nn.Module, trial: nn.Module, inputs: list[Tensor]) -> bool:
     with torch.no_grad():
         for x in inputs:
             try:
-                wanted, found = model(x), trial(x)
+                expected, answers = model(x), trial(x)
             except RuntimeError:
                 return False
-            if wanted.shape != found.shape:
+            if expected.shape != answers.shape:
                 return False
-            if (wanted - found).abs().max() > 1e-5 * wanted.abs().max().clamp(min=1e-6):
+            if (expected - answers).abs().max() > 1e-5 * expected.abs().max().clamp(min=1e-6):
                 return False
     return True

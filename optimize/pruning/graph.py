@@ -1,4 +1,4 @@
-"""Which channels of which layers go together: the dependency graph of torch-pruning
+"""Channels that must be removed together: the dependency graph of torch-pruning
 (Fang et al. 2023, "DepGraph: Towards Any Structural Pruning").
 """
 
@@ -17,7 +17,7 @@ _FAULTS = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexE
 
 
 def torch_pruning() -> Any:
-    """The package, imported now: it imports deprecated torch names."""
+    """Import torch-pruning, which uses deprecated torch names, without its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -28,9 +28,9 @@ def torch_pruning() -> Any:
 
 @contextmanager
 def tracing() -> Iterator[None]:
-    """Turn what tracing a model can raise into a `ModelError`."""
+    """Turn the errors of tracing a model into a `ModelError`."""
     try:
-        with warnings.catch_warnings():  # it warns of buffers, which do not have channels here
+        with warnings.catch_warnings():  # it warns about buffers, which have no channels here
             warnings.simplefilter("ignore", UserWarning)
             yield
     except _FAULTS as error:
@@ -50,7 +50,7 @@ def widths(model: nn.Module) -> dict[str, int]:
 
 
 def fixed_layers(model: nn.Module, example: Tensor, keep: Iterable[str]) -> list[nn.Module]:
-    """Layers whose width must stay: those in `keep`, and the classifier, for its classes.
+    """Layers whose width must not change: those in `keep`, and the classifier.
 
     Raises:
         OptionError: `keep` names a layer that is not there.
@@ -58,8 +58,8 @@ def fixed_layers(model: nn.Module, example: Tensor, keep: Iterable[str]) -> list
     modules = dict(model.named_modules())
     for name in keep:
         if name not in modules:
-            known = ", ".join(widths(model))
-            raise OptionError(f"keep: there is no layer {name!r}; there are {known}")
+            layer_names = ", ".join(widths(model))
+            raise OptionError(f"keep: there is no layer {name!r}; there are {layer_names}")
     with torch.no_grad():
         classes = model(example).shape[-1]
     layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
@@ -73,10 +73,11 @@ class Coupled:
 
     Attributes:
         name: of the layer torch-pruning starts from.
-        width: its channels.
+        width: its number of channels.
         members: (module, part, its channels, the channels of `name` they belong to); part is
             `out`, `in`, `norm` or `other`.
         remove: removes the given channels from every member.
+        group: torch-pruning's own group.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""Pruning: channels are removed from the tensors, not masked.
+"""Channel pruning: channels are removed from the tensors, not masked.
 
-Dead channels always go, exactly; then the least important ones, at once or in steps with
-training between.
+Dead channels are removed first, which is exact; then the least important ones, at once or in
+steps with training in between.
 """
 
 import copy
@@ -23,7 +23,7 @@ from optimize.recipe.schema import explored
 
 __all__ = ["PruneOptions", "prune", "widths"]
 
-# Called after every step with the pruned model, to be trained in place, and the step from 0.
+# Trains the pruned model in place after a step; takes the model and the step, from 0.
 Recover = Callable[[nn.Module, int], object]
 
 
@@ -32,18 +32,18 @@ class PruneOptions:
     """What to remove.
 
     Attributes:
-        ratio: share of channels to remove from every layer (or on the whole, if `scope` is
+        ratio: share of channels to remove from every layer (or in total, if `scope` is
             global); 0 removes dead channels only.
-        importance: how a channel's worth is estimated: `magnitude` is the L2 norm of its
+        importance: how a channel's importance is estimated: `magnitude` is the L2 norm of its
             group (Li et al. 2017), `bn_scale` the normalisation's gain (Liu et al. 2017),
             `taylor` weight times gradient on training data (Molchanov et al. 2019).
-        scope: `layer` prunes every layer alike, `global` ranks channels across layers.
-        round_to: widths stay multiples of this, which int8 kernels like (16).
-        structure: `channels` makes tensors smaller; `weights` sets single weights of least
-            magnitude to zero, which shrinks the compressed file and buys no speed.
-        iterations: reach the ratio in so many equal steps, recovering after each.
-        samples: training inputs that `taylor` takes gradients on.
-        keep: names of layers whose width must stay.
+        scope: `layer` prunes every layer by the same ratio, `global` ranks channels across layers.
+        round_to: widths stay multiples of this; 16 suits int8 kernels.
+        structure: `channels` makes tensors smaller; `weights` sets the weights of least magnitude
+            to zero, which shrinks the compressed file but brings no speed.
+        iterations: number of equal steps to reach the ratio, with recovery after each.
+        samples: training inputs that `taylor` computes gradients on.
+        keep: names of layers whose width must not change.
     """
 
     ratio: float = field(default=0.5, metadata=explored(0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75))
@@ -85,7 +85,7 @@ def prune(
 
     Raises:
         ModelError: the model's layers cannot be traced, or nothing could be removed.
-        OptionError: an option that does not fit this model.
+        OptionError: an option does not fit this model.
     """
     options = options or PruneOptions()
     if options.structure == "weights":
@@ -179,20 +179,20 @@ def _prune_channels(
 
 
 def _ratios(pruned: nn.Module, before: dict[str, int], options: PruneOptions) -> dict[str, Any]:
-    """The ratio, counted from the widths before dead channels went."""
+    """Ratios for the current widths that, with dead channels counted, reach `options.ratio`."""
     now, modules = widths(pruned), dict(pruned.named_modules())
 
-    def left(original: int, current: int) -> float:
+    def remaining_ratio(original: int, current: int) -> float:
         return max(0.0, 1 - (1 - options.ratio) * original / current)
 
     if options.scope == "global":
-        return {"pruning_ratio": left(sum(before.values()), sum(now.values()))}
-    changed = {modules[n]: left(before[n], now[n]) for n in now if now[n] != before[n]}
+        return {"pruning_ratio": remaining_ratio(sum(before.values()), sum(now.values()))}
+    changed = {modules[n]: remaining_ratio(before[n], now[n]) for n in now if now[n] != before[n]}
     return {"pruning_ratio": options.ratio, "pruning_ratio_dict": changed}
 
 
 def _gradients(model: nn.Module, split: Split, samples: int) -> None:
-    """Leave the gradients of the cross entropy on evenly spaced samples in the parameters."""
+    """Set the parameters' gradients of the cross entropy on evenly spaced samples."""
     model.eval().zero_grad(set_to_none=True)
     chosen = torch.linspace(0, len(split) - 1, min(samples, len(split))).long()
     for index in chosen.split(128):

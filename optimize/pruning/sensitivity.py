@@ -1,6 +1,4 @@
-"""How much each layer's compression costs on its own: the tables that guide a person's choice
-and the engine's.
-"""
+"""Layer sensitivity: the accuracy lost by pruning each layer alone."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -15,7 +13,7 @@ from optimize.pruning.graph import coupled, fixed_layers, torch_pruning, tracing
 
 
 def accuracy_on(split: Split, samples: int) -> Callable[[nn.Module], float]:
-    """A function that gives a model's top-1 accuracy on `samples` evenly spaced ones."""
+    """A function from a model to its top-1 accuracy on `samples` evenly spaced samples."""
     chosen = torch.linspace(0, len(split) - 1, min(samples, len(split))).long()
     inputs, targets = split.inputs[chosen], split.targets[chosen]
 
@@ -39,13 +37,13 @@ def pruning_table(
     Args:
         model: left as it is.
         example: an input `[1, ...]`.
-        ratios: shares of the layer's channels, the least in magnitude, to remove.
-        accuracy: of a model, for instance from `accuracy_on`.
+        ratios: shares of the layer's channels to remove, those of least magnitude first.
+        accuracy: from a model to its accuracy, for instance from `accuracy_on`.
         keep: names of layers to leave out.
 
     Returns:
         A row for every layer and ratio: `{"layer", "channels", "ratio", "drop"}`; layers that
-        share their channels are one row, under one of their names. The costliest layer first.
+        share their channels are one row, under one of their names. Largest drop first.
 
     Raises:
         ModelError: the model cannot be traced.
@@ -53,7 +51,7 @@ def pruning_table(
     """
     importance = torch_pruning().importance.GroupMagnitudeImportance(p=2)
     original = copy.deepcopy(model).eval()
-    whole = accuracy(original)
+    baseline = accuracy(original)
     order = [name for name, _ in original.named_modules()]
     names = [g.name for g in coupled(original, example, fixed_layers(original, example, keep))]
     rows: list[dict[str, Any]] = []
@@ -66,9 +64,9 @@ def pruning_table(
             if count < 1:
                 continue
             with tracing():
-                worth = importance(group.group)
-                group.remove(worth.argsort()[:count].tolist())
-            drop = whole - accuracy(trial)
+                channel_importance = importance(group.group)
+                group.remove(channel_importance.argsort()[:count].tolist())
+            drop = baseline - accuracy(trial)
             rows.append({"layer": name, "channels": group.width, "ratio": ratio, "drop": drop})
     worst = {
         name: max((r["drop"] for r in rows if r["layer"] == name), default=0.0) for name in names

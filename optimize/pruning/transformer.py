@@ -1,10 +1,10 @@
 """Structured pruning of transformers: heads and feed-forward neurons.
 
-Works on plain modules: a `Block` says which linear layers belong together, whatever model they
-come from. A head is a run of columns of the output projection, a neuron a column of the second
-feed-forward matrix; what feeds a column goes with it, so the pruned model is a smaller dense one.
+Works on plain modules: a `Block` names the linear layers of one transformer layer of any model. A
+head is a run of columns of the output projection, a neuron a column of the second feed-forward
+matrix. The rows that produce a column are removed with it, so the pruned model is dense.
 
-Importance is first-order Taylor: how much the loss would change without the column, from one
+Importance is a first-order Taylor estimate of the change in loss without the column, from one
 backward pass over real data (Michel et al. 2019 for heads, Molchanov et al. 2019 for neurons).
 """
 
@@ -23,11 +23,11 @@ class Block:
     """One transformer layer.
 
     Attributes:
-        qkv: the projections of query, key and value: one matrix of three parts, or three.
+        qkv: the projections of query, key and value: one fused matrix, or three.
         out: from the heads back to the model's width.
         fc1, fc2: the feed-forward layers.
         head_size: columns of one head.
-        resized: told the number of heads left.
+        resized: called with the number of heads that remain.
     """
 
     qkv: Sequence[nn.Linear]
@@ -48,11 +48,11 @@ class Block:
 
 def blocks(model: BertClassifier) -> list[Block]:
     """The layers of one of our BERT encoders."""
-    found = []
+    layers = []
     for layer in model.layers:
         assert isinstance(layer, Layer)
         attention = layer.attention
-        found.append(
+        layers.append(
             Block(
                 [attention.qkv],
                 attention.out,
@@ -62,19 +62,19 @@ def blocks(model: BertClassifier) -> list[Block]:
                 functools.partial(setattr, attention, "heads"),
             )
         )
-    return found
+    return layers
 
 
 @dataclass(frozen=True)
 class Importance:
-    """For each block: float `[heads]` and float `[neurons]`, larger for what matters more."""
+    """For each block: float `[heads]` and float `[neurons]`, larger for more important ones."""
 
     heads: list[Tensor]
     neurons: list[Tensor]
 
 
 def keep_rows(linear: nn.Linear, index: Tensor) -> None:
-    """Keep these outputs of a linear layer, in place."""
+    """Keep only the outputs in `index`, in place."""
     linear.weight = nn.Parameter(linear.weight.detach()[index].clone())
     if linear.bias is not None:
         linear.bias = nn.Parameter(linear.bias.detach()[index].clone())
@@ -82,7 +82,7 @@ def keep_rows(linear: nn.Linear, index: Tensor) -> None:
 
 
 def keep_columns(linear: nn.Linear, index: Tensor) -> None:
-    """Keep these inputs of a linear layer, in place."""
+    """Keep only the inputs in `index`, in place."""
     linear.weight = nn.Parameter(linear.weight.detach()[:, index].clone())
     linear.in_features = len(index)
 
@@ -95,25 +95,25 @@ def measure(
     Args:
         blocks: of the model.
         batches: its inputs.
-        loss: input and the batch's number to a scalar to differentiate; it runs the model.
+        loss: from an input and the batch's number to a scalar to differentiate; runs the model.
 
     Raises:
         ValueError: no batches.
     """
     heads = [torch.zeros(block.heads) for block in blocks]
     neurons = [torch.zeros(block.neurons) for block in blocks]
-    seen: dict[nn.Module, Tensor] = {}
+    activations: dict[nn.Module, Tensor] = {}
 
-    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         inputs[0].retain_grad()
-        seen[module] = inputs[0]
+        activations[module] = inputs[0]
 
     watched = [layer for block in blocks for layer in (block.out, block.fc2)]
-    hooks = [layer.register_forward_pre_hook(keep) for layer in watched]
+    hooks = [layer.register_forward_pre_hook(record) for layer in watched]
     count = 0
     try:
         for number, batch in enumerate(batches):
-            seen.clear()
+            activations.clear()
             with torch.enable_grad():
                 loss(batch, number).backward()
             for position, block in enumerate(blocks):
@@ -121,7 +121,7 @@ def measure(
                     (block.out, heads[position], block.head_size),
                     (block.fc2, neurons[position], 1),
                 ):
-                    values = seen[layer]
+                    values = activations[layer]
                     assert values.grad is not None
                     effect = (values.detach() * values.grad).float().flatten(0, -2)
                     total += effect.unflatten(1, (-1, size)).sum(2).abs().sum(0)
@@ -137,15 +137,15 @@ def measure(
 
 
 def best(importance: Tensor, count: int) -> Tensor:
-    """Ascending positions of the `count` largest."""
+    """Positions of the `count` largest values, in ascending order."""
     return importance.topk(min(count, len(importance))).indices.sort().values
 
 
 def prune(blocks: Sequence[Block], importance: Importance, *, heads: int, neurons: int) -> None:
     """Keep the most important `heads` and `neurons` of every block, in place.
 
-    Every block keeps as many, so that its matrices stay dense and of one shape; widths at
-    multiples of 16 are what the int8 kernels like.
+    All blocks keep equally many, so that their matrices have one shape. Widths that are multiples
+    of 16 suit the int8 kernels.
 
     Raises:
         ValueError: fewer than one of either.
@@ -155,8 +155,8 @@ def prune(blocks: Sequence[Block], importance: Importance, *, heads: int, neuron
     for block, of_heads, of_neurons in zip(
         blocks, importance.heads, importance.neurons, strict=True
     ):
-        chosen = best(of_heads, heads)
-        columns = (chosen[:, None] * block.head_size + torch.arange(block.head_size)).flatten()
+        head_index = best(of_heads, heads)
+        columns = (head_index[:, None] * block.head_size + torch.arange(block.head_size)).flatten()
         before = block.out.in_features
         if len(block.qkv) == 1:
             keep_rows(block.qkv[0], torch.cat([columns + part * before for part in range(3)]))
@@ -164,7 +164,7 @@ def prune(blocks: Sequence[Block], importance: Importance, *, heads: int, neuron
             for linear in block.qkv:
                 keep_rows(linear, columns)
         keep_columns(block.out, columns)
-        block.resized(len(chosen))
-        kept = best(of_neurons, neurons)
-        keep_rows(block.fc1, kept)
-        keep_columns(block.fc2, kept)
+        block.resized(len(head_index))
+        neuron_index = best(of_neurons, neurons)
+        keep_rows(block.fc1, neuron_index)
+        keep_columns(block.fc2, neuron_index)

@@ -1,7 +1,7 @@
-"""A smaller table of word embeddings, chosen on evidence.
+"""A smaller word embedding table, by token frequency in the training texts.
 
-The tokenizer stays as it is. Tokens that the training texts use least share the row of the
-kept token whose embedding points the same way, looked up in a small table inside the model.
+The tokenizer does not change. The rarest tokens share the row of the frequent token whose
+embedding is closest in cosine, through a lookup table inside the model.
 """
 
 import copy
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from optimize.data.corpus import TextSplit
 from optimize.models.architectures.bert import BertClassifier
 
-# Tokens that keep a row of their own whether the texts use them or not.
+# Tokens that always keep a row of their own.
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -23,7 +23,7 @@ class VocabularyOptions:
     """How many rows to keep.
 
     Attributes:
-        rows: of the embedding table, the most frequent tokens' own.
+        rows: rows of the embedding table, one for each of the most frequent tokens.
     """
 
     rows: int = 16000
@@ -36,7 +36,7 @@ class VocabularyOptions:
 class SharedEmbedding(nn.Module):
     """Token ids `[N, L]` to rows of a smaller table, float `[N, L, width]`.
 
-    `place` int16 or int32 `[tokens]` names each token's row; row 0 is padding's.
+    `place` int16 or int32 `[tokens]` is each token's row; row 0 belongs to padding.
     """
 
     def __init__(self, place: Tensor, table: Tensor) -> None:
@@ -48,41 +48,49 @@ class SharedEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         rows = F.embedding(ids, self.place[:, None]).squeeze(2)
-        found: Tensor = self.table(rows.int())
-        return found
+        embedded: Tensor = self.table(rows.int())
+        return embedded
 
 
 def frequencies(split: TextSplit, tokens: int) -> Tensor:
-    """How often the texts use each token, int64 `[tokens]`."""
+    """Occurrences of each token in the texts, int64 `[tokens]`."""
     return torch.bincount(split.windows.flatten().long(), minlength=tokens)
 
 
-def nearest(table: Tensor, kept: Tensor) -> Tensor:
-    """For every row of `table`, the position in `kept` of the row closest in cosine."""
+def nearest(table: Tensor, candidates: Tensor) -> Tensor:
+    """For every row of `table`, the position in `candidates` of the row closest in cosine.
+
+    Args:
+        table: float `[tokens, width]`.
+        candidates: int64 `[n]`, positions of rows of `table`.
+
+    Returns:
+        int64 `[tokens]`, each from 0 to n - 1.
+    """
     unit = F.normalize(table.float(), dim=1)
-    mine = unit[kept]
-    return torch.cat([(part @ mine.t()).argmax(1) for part in unit.split(2048)])
+    columns = unit[candidates].t()
+    return torch.cat([(part @ columns).argmax(1) for part in unit.split(2048)])
 
 
 def shrink(
     model: BertClassifier, counts: Tensor, special: list[int], options: VocabularyOptions
 ) -> tuple[BertClassifier, float]:
-    """A copy with a table of `options.rows` rows, and the share of the texts' tokens that keep
-    a row of their own.
+    """A copy with a table of `options.rows` rows, and the share of the texts' tokens that have
+    a row of their own in it.
 
     Args:
         model: with a plain embedding table.
-        counts: of `frequencies`.
+        counts: from `frequencies`.
         special: ids that always keep their row, padding (0) among them.
         options: see `VocabularyOptions`.
     """
     table = model.embeddings.word.weight.detach()
     ranked = counts[: len(table)].clone()
     ranked[special] = ranked.max() + 1
-    kept = ranked.topk(min(options.rows, len(table))).indices.sort().values
-    place = nearest(table, kept)
-    place[kept] = torch.arange(len(kept))
-    covered = float(counts[kept[kept != 0]].sum() / counts[1:].sum().clamp(min=1))
+    frequent = ranked.topk(min(options.rows, len(table))).indices.sort().values
+    place = nearest(table, frequent)
+    place[frequent] = torch.arange(len(frequent))
+    covered = float(counts[frequent[frequent != 0]].sum() / counts[1:].sum().clamp(min=1))
     smaller = copy.deepcopy(model)
-    smaller.embeddings.word = SharedEmbedding(place, table[kept])  # type: ignore[assignment]
+    smaller.embeddings.word = SharedEmbedding(place, table[frequent])  # type: ignore[assignment]
     return smaller, covered

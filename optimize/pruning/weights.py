@@ -1,6 +1,6 @@
-"""Unstructured pruning: single weights become zero (Han et al. 2015).
+"""Unstructured pruning: single weights are set to zero (Han et al. 2015).
 
-The tensors keep their shapes, so it buys no speed on CPUs; the compressed file shrinks.
+The tensors keep their shapes, so it brings no speed on CPUs, but the compressed file shrinks.
 """
 
 import copy
@@ -17,25 +17,25 @@ NO_SPEED = (
 )
 
 
-def _weights(model: nn.Module, keep: Iterable[str]) -> dict[str, Tensor]:
-    kept = set(keep)
+def _weights(model: nn.Module, skip: Iterable[str]) -> dict[str, Tensor]:
+    skipped = set(skip)
     return {
         name: module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and name not in kept
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and name not in skipped
     }
 
 
 def zero_smallest(
     model: nn.Module, ratio: float, *, per_layer: bool = False, keep: Iterable[str] = ()
 ) -> nn.Module:
-    """Set the `ratio` of weights that are smallest in magnitude to zero; returns a new module.
+    """Set the share `ratio` of weights of least magnitude to zero; returns a new module.
 
     Args:
         model: left as it is.
         ratio: share of the weights of convolutions and linear layers.
-        per_layer: the same share of every layer, instead of one threshold for all.
-        keep: names of layers to leave alone.
+        per_layer: the same share of every layer, instead of one threshold for all layers.
+        keep: names of layers to leave as they are.
     """
     pruned = copy.deepcopy(model).eval()
     weights = _weights(pruned, keep)
@@ -58,8 +58,8 @@ def zeros(model: nn.Module) -> dict[str, float]:
 
 
 @contextmanager
-def held(model: nn.Module) -> Iterator[None]:
-    """Weights that are zero stay zero while `model` trains within the block."""
+def zeros_held(model: nn.Module) -> Iterator[None]:
+    """Hold zero weights at zero while `model` trains within the block."""
     masks = [(weight, weight.detach() != 0) for weight in _weights(model, ()).values()]
 
     handles = []

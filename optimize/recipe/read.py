@@ -1,4 +1,4 @@
-"""Reads recipes: YAML into dataclasses, or a refusal with file, line and what was expected."""
+"""Reads recipes: YAML into dataclasses, or an error with file, line and what was expected."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ _OPTIONAL = {
     "checkpoint": str,
     "controls": bool,
 }
-_NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that no recipe says
+_NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that are not keys of a recipe
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
 
 
@@ -38,7 +38,8 @@ def read(
     Args:
         path: the YAML file.
         overrides: `key.sub=value` settings that replace what the file says.
-        tasks: what each task's stages take, asked for only when the recipe names the task.
+        tasks: from a task's name to a function for the options of its stages, called only for the
+            recipe's task.
 
     Raises:
         RecipeError: with file, line and what was expected.
@@ -58,8 +59,8 @@ def read(
             entries["name"], f"name {name!r}: use letters, digits, '-', '_' and '.' only"
         )
     if task not in tasks:
-        known = ", ".join(sorted(tasks))
-        raise reader.fail(entries["task"], f"task must be one of {known}, not {task!r}")
+        choices = ", ".join(sorted(tasks))
+        raise reader.fail(entries["task"], f"task must be one of {choices}, not {task!r}")
     optional = {key: value(key, hint) for key, hint in _OPTIONAL.items() if key in entries}
     if "search" in entries:
         optional["search"] = _search(reader, entries["search"])
@@ -77,7 +78,7 @@ def read(
 
 
 def _document(path: Path) -> yaml.Node:
-    """The file's YAML as nodes, which know their lines."""
+    """The file's YAML as nodes, which keep their line numbers."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -95,12 +96,12 @@ def _document(path: Path) -> yaml.Node:
 
 
 def _entries(reader: Reader, root: yaml.Node) -> dict[str, yaml.Node]:
-    """The recipe's values by key; every key is known, and none that it needs is missing."""
-    known = [f.name for f in dataclasses.fields(Recipe) if f.name not in _NOT_WRITTEN]
+    """The recipe's values by key; refuses unknown and missing keys."""
+    allowed = [f.name for f in dataclasses.fields(Recipe) if f.name not in _NOT_WRITTEN]
     entries = {}
     for name, (key, node) in reader.mapping(root, "the recipe").items():
-        if name not in known:
-            raise reader.unknown(key, name, known, "the recipe")
+        if name not in allowed:
+            raise reader.unknown(key, name, allowed, "the recipe")
         entries[name] = node
     for name in _REQUIRED:
         if name not in entries:
@@ -109,7 +110,7 @@ def _entries(reader: Reader, root: yaml.Node) -> dict[str, yaml.Node]:
 
 
 def _stages(reader: Reader, node: yaml.Node, kinds: StageOptions) -> list[StageSpec]:
-    """`- kind: {options}`, each with a name of its own: the second `prune` is `prune-2`."""
+    """Stages, written `- kind: {options}`; the name of a second `prune` is `prune-2`."""
     if not isinstance(node, yaml.SequenceNode):
         raise reader.fail(node, "stages must be a list, each `- kind: {options}`")
     stages: list[StageSpec] = []
@@ -127,7 +128,7 @@ def _stages(reader: Reader, node: yaml.Node, kinds: StageOptions) -> list[StageS
 
 
 def _options(reader: Reader, stage: yaml.Node) -> yaml.Node:
-    """The mapping of a stage's options; an empty one where it is named alone."""
+    """The mapping of a stage's options; empty if only its name is written."""
     node: yaml.Node | None = stage.value[0][1] if isinstance(stage, yaml.MappingNode) else None
     if node is None or reader.plain_is_null(node):
         return yaml.MappingNode("tag:yaml.org,2002:map", [], stage.start_mark)

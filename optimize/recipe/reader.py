@@ -1,4 +1,4 @@
-"""YAML nodes into dataclasses, keeping track of lines for messages."""
+"""Turns YAML nodes into dataclasses, with line numbers in error messages."""
 
 import dataclasses
 import difflib
@@ -15,9 +15,9 @@ from optimize.errors import RecipeError
 
 @dataclass(frozen=True)
 class Named:
-    """Something chosen by name, with options of its own: a data set or an architecture.
+    """A data set or architecture chosen by name, with its options.
 
-    `name` is a module of ours (`fashion_mnist`, `resnet`) or the user's `path/to/file.py:function`;
+    `name` is a built-in one (`fashion_mnist`, `resnet`) or a user's `path/to/file.py:function`;
     `where` is the recipe's file and line, for messages.
     """
 
@@ -27,7 +27,7 @@ class Named:
 
 
 class Reader:
-    """Turns YAML nodes into dataclasses, keeping track of lines for messages."""
+    """Turns YAML nodes of one file into values; errors name the file and line."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -38,19 +38,19 @@ class Reader:
     def mapping(self, node: yaml.Node, what: str) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         if not isinstance(node, yaml.MappingNode):
             raise self.fail(node, f"{what} must be a mapping of names to values")
-        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         for key, value in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else ""
             if not name:
                 raise self.fail(key, f"{what}: a key must be a plain word")
-            if name in found:
+            if name in entries:
                 raise self.fail(key, f"{name} is given twice in {what}; keep one")
-            found[name] = (key, value)
-        return found
+            entries[name] = (key, value)
+        return entries
 
-    def unknown(self, key: yaml.Node, name: str, known: list[str], what: str) -> RecipeError:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(sorted(known))}"
+    def unknown(self, key: yaml.Node, name: str, allowed: list[str], what: str) -> RecipeError:
+        near = difflib.get_close_matches(name, allowed, 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(sorted(allowed))}"
         return self.fail(key, f"{what} has no option {name!r}{hint}")
 
     def dataclass(self, node: yaml.Node, cls: type[Any], what: str) -> Any:
@@ -86,12 +86,12 @@ class Reader:
         name, (_, options) = next(iter(entries.items()))
         if isinstance(options, yaml.SequenceNode):
             raise self.fail(options, f"{what}: the options of {name} must be a mapping")
-        given = self.plain(options, what)
-        if isinstance(options, yaml.ScalarNode) and given is not None:  # `timm: resnet18`
-            given = {"name": given}
-        if isinstance(given, dict) and not all(isinstance(key, str) for key in given):
+        arguments = self.plain(options, what)
+        if isinstance(options, yaml.ScalarNode) and arguments is not None:  # `timm: resnet18`
+            arguments = {"name": arguments}
+        if isinstance(arguments, dict) and not all(isinstance(key, str) for key in arguments):
             raise self.fail(options, f"{what}: the options of {name} must have names")
-        return Named(name, given or {}, where)
+        return Named(name, arguments or {}, where)
 
     def plain(self, node: yaml.Node, what: str) -> Any:
         try:
@@ -137,7 +137,7 @@ class Reader:
 
 
 def node_text(node: yaml.Node) -> str:
-    """A node as a person wrote it, shortened."""
+    """A node as written, shortened."""
     return repr(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
 
 
@@ -151,7 +151,7 @@ def _compose(text: str) -> yaml.Node:
 
 
 def override(root: yaml.Node, setting: str, reader: Reader) -> None:
-    """Apply `--set a.b=value` to the composed document; list items are addressed by number."""
+    """Apply `--set a.b=value` to the composed document; list items are addressed by index."""
     path, separator, text = setting.partition("=")
     if not separator or not path:
         raise RecipeError(

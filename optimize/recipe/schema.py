@@ -1,4 +1,4 @@
-"""What a recipe says: what to compress, on which data, within which budget."""
+"""The contents of a recipe: what to compress, on which data, within which budget."""
 
 import dataclasses
 import hashlib
@@ -14,8 +14,8 @@ __all__ = ["Budget", "Named", "Recipe", "Serving", "StageSpec", "explored"]
 
 
 def explored(*values: Any) -> dict[str, Any]:
-    """Metadata of a stage's option that a search tries these values of; a Literal's need no
-    naming."""
+    """Metadata of a stage's option: a search tries these values. Leave them out for a Literal, of
+    which all values are tried."""
     return {"explored": values}
 
 
@@ -24,9 +24,9 @@ class Budget:
     """The gate.
 
     Attributes:
-        max_drop: what the final model may lose against the original (0.01 is one point).
-        min_agreement: the least share of samples on which both must say the same.
-        objective: what a search makes best within the two: the latency of one input, inputs
+        max_drop: largest loss of the final model against the original (0.01 is one point).
+        min_agreement: least share of samples on which both must agree.
+        objective: what a search optimises within these limits: the latency of one input, inputs
             per second in batches of `serving.batch_size`, or the size of the file.
     """
 
@@ -41,14 +41,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Serving:
-    """How TorchServe is to run the archive.
+    """How TorchServe runs the archive.
 
     Attributes:
         workers: processes that serve the model.
-        threads: intra-op threads of each.
-        batch_size, max_batch_delay_ms: how long a request may wait for mates.
+        threads: intra-op threads of each worker.
+        batch_size, max_batch_delay_ms: largest batch, and the longest wait for it to fill.
         response_timeout_s: a worker that takes longer is restarted.
-        batch_sizes: warmed up before a worker reports READY; 1 to `batch_size` when left out.
+        batch_sizes: warmed up before a worker reports READY; 1 to `batch_size` if left out.
         max_pixels, max_bytes: larger requests are refused with 413 before decoding.
     """
 
@@ -72,15 +72,15 @@ class Serving:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How long a search may take; `search: true` is all defaults.
+    """Limits of a search; `search: true` uses the defaults.
 
     Attributes:
-        trials: candidates to try, those stopped early included.
-        minutes: no candidate is begun after so many.
-        short: the share of its training after which a candidate that another one beats in
-            cost and accuracy is given up.
-        storage: an SQLAlchemy URL that Optuna keeps the study in; several machines that name
-            the same one share it. By default an SQLite file in the artefact's folder.
+        trials: candidates to try, including those stopped early.
+        minutes: no candidate is started after this many.
+        short: share of its training after which a candidate is stopped if another one is better
+            in cost and accuracy.
+        storage: SQLAlchemy URL of Optuna's storage, which several machines can share. By default
+            an SQLite file in the artefact's folder.
     """
 
     trials: int = 20
@@ -95,8 +95,8 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage: its kind, a name unique in the recipe, its checked options, and where it stands
-    (file and line, for messages)."""
+    """One stage: its kind, a name unique in the recipe, its checked options, and its file and line
+    for messages."""
 
     kind: str
     name: str
@@ -106,7 +106,7 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. `folder` is where its relative paths start."""
+    """A checked recipe. Its relative paths start at `folder`."""
 
     name: str
     task: str
@@ -124,22 +124,22 @@ class Recipe:
     settings: tuple[str, ...] = ()
 
     def command(self) -> str:
-        """What to type to run this recipe again."""
+        """The command line that runs this recipe again."""
         words = ["python", "-m", "optimize", "run", self.file]
         for setting in self.settings:
             words += ["--set", setting]
         return shlex.join(words)
 
     def digest(self, stages: int | None = None) -> str:
-        """SHA-256 of everything that decides the result of the first `stages` stages."""
-        kept = self.stages if stages is None else self.stages[:stages]
+        """SHA-256 of everything that affects the result of the first `stages` stages."""
+        counted = self.stages if stages is None else self.stages[:stages]
         parts: dict[str, Any] = {
             "task": self.task,
             "data": [self.data.name, self.data.options],
             "model": [self.model.name, self.model.options],
             "checkpoint": self.checkpoint,
             "seed": self.seed,
-            "stages": [[s.kind, s.name, dataclasses.asdict(s.options)] for s in kept],
+            "stages": [[s.kind, s.name, dataclasses.asdict(s.options)] for s in counted],
         }
         if stages is None:
             parts["rest"] = [
@@ -154,7 +154,7 @@ class Recipe:
 
 
 def _without_where(value: Any) -> Any:
-    """Drop line numbers: moving a stage down a line changes nothing about it."""
+    """Drop file and line, which do not affect the result."""
     if isinstance(value, dict):
         return {k: _without_where(v) for k, v in value.items() if k != "where"}
     if isinstance(value, list | tuple):

@@ -1,9 +1,9 @@
-"""Search: which distillation, pruning and quantization serve a budget best, tried with Optuna.
+"""Searches for the combination of stages and options that best meets a budget, with Optuna.
 
-Two things are made small at once, cost and the loss of accuracy on the validation split
-(tree-structured Parzen estimator, Bergstra et al. 2011, several objectives as Ozaki et al.
-2020). The first artefact that meets the budget is installed at once and replaced only by a
-better one; every trial is in the study's storage before the next begins.
+Two objectives are minimised, cost and the loss of accuracy on the validation split
+(tree-structured Parzen estimator, Bergstra et al. 2011; with several objectives, Ozaki et al.
+2020). The first artefact that meets the budget is installed at once and replaced only by a better
+one. Every trial is stored in the study before the next one starts.
 """
 
 import dataclasses
@@ -27,24 +27,24 @@ from optimize.tasks.base import A, D, Memory, State
 from optimize.utils import files, pickles, torchscript
 
 _ROUNDS = 4
-_LEAST_GAIN = 0.98  # of the cost: less is within the noise of a measurement
+_LEAST_GAIN = 0.98  # ratio of costs; a smaller gain is within measurement noise
 
 
 @dataclass
 class _Tried:
-    """A candidate that ran: its states, and what it costs and loses."""
+    """A candidate that ran: its states, and measurements of its cost and loss of accuracy."""
 
     states: list[State]
-    found: dict[str, Any]
+    measured: dict[str, Any]
 
 
 @dataclass
 class _Search(Generic[D, A]):
-    """What every trial needs; `answers` and `score` are the original's on the validation split."""
+    """What all trials share; `answers` and `score` are the original's on the validation split."""
 
     job: Job[D, A]
     options: SearchOptions
-    begun: list[State]
+    initial: list[State]
     memory: Memory
     study: Any
     answers: A
@@ -64,12 +64,12 @@ def run(job: Job[D, A]) -> None:
     """Search, and leave the best artefact that meets the budget in the job's folder.
 
     Args:
-        job: its recipe has `search` set, and stages that are the starting point. Decisions use
-            the validation split. The study is in the folder's subfolder `search`; with `resume`
-            an earlier one goes on, and one in a shared storage always does.
+        job: its recipe has `search` set, and its stages are the starting point. Decisions use
+            the validation split. The study is in the job's subfolder `search`; `resume` continues
+            an earlier one, and one in shared storage is always continued.
 
     Raises:
-        DataError: there is no labelled split to decide on.
+        DataError: there is no labelled split for decisions.
         RecipeError: the storage cannot be reached, or there is nothing to explore.
     """
     recipe, task = job.recipe, job.task
@@ -86,20 +86,22 @@ def run(job: Job[D, A]) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     first = dataclasses.replace(recipe, stages=recipe.stages[: space.prefix(recipe)])
     memory = Memory()
-    begun = run_stages(dataclasses.replace(job, recipe=first), job.folder / "stages", memory=memory)
-    answers = task.predict(begun[-1].original, data, "validation", "original")
+    initial = run_stages(
+        dataclasses.replace(job, recipe=first), job.folder / "stages", memory=memory
+    )
+    answers = task.predict(initial[-1].original, data, "validation", "original")
     score = task.score(answers, data, "validation")[task.metric(data).name]
-    begun_study = study.begin(recipe, options, scratch, data.fingerprint())
-    search = _Search(job, options, begun, memory, begun_study, answers, score)
-    _remember(search)
+    optuna_study = study.begin(recipe, options, scratch, data.fingerprint())
+    search = _Search(job, options, initial, memory, optuna_study, answers, score)
+    _restore_best(search)
     _loop(search)
     if not search.best:
         _publish_closest(search)
-    _account(search, digest=digest)
+    _update_report(search, digest=digest)
 
 
 def _loop(search: _Search[D, A]) -> None:
-    """Ask, try, tell, until the trials or the minutes are used up or nothing new is left."""
+    """Ask for a candidate, try it, tell the result, until trials, minutes or candidates run out."""
     import optuna
 
     state = optuna.trial.TrialState
@@ -111,8 +113,8 @@ def _loop(search: _Search[D, A]) -> None:
             key: trial.suggest_categorical(key, values)
             for key, values in space.choices(search.recipe).items()
         }
-        words = space.describe(search.recipe, params)
-        if words in {p["stages"] for p in study.points(search.study)}:
+        description = space.describe(search.recipe, params)
+        if description in {p["stages"] for p in study.points(search.study)}:
             trial.set_user_attr("repeat", True)
             search.study.tell(trial, state=state.FAIL)
             repeats += 1
@@ -121,8 +123,8 @@ def _loop(search: _Search[D, A]) -> None:
                 return
             continue
         repeats = 0
-        trial.set_user_attr("stages", words)
-        search.job.say(f"  trial {trial.number}: {words}")
+        trial.set_user_attr("stages", description)
+        search.job.say(f"  trial {trial.number}: {description}")
         try:
             tried = _try(search, params, end, trial.set_user_attr)
         except StorageError:
@@ -132,40 +134,40 @@ def _loop(search: _Search[D, A]) -> None:
             search.study.tell(trial, state=state.FAIL)
             search.job.say(f"    failed: {error}")
             continue
-        for key, value in tried.found.items():
+        for key, value in tried.measured.items():
             trial.set_user_attr(key, value)
-        ratio = tried.found.get("latency_ratio")
+        ratio = tried.measured.get("latency_ratio")
         search.job.say(
-            f"    loses {tried.found['drop'] * 100:+.2f} points on validation, "
-            f"{report.size(tried.found['bytes'])}"
+            f"    loses {tried.measured['drop'] * 100:+.2f} points on validation, "
+            f"{report.size(tried.measured['bytes'])}"
             + (f", {1 / ratio:.1f}x speed" if ratio else "")
-            + (", stopped early" if tried.found["short"] else "")
+            + (", stopped early" if tried.measured["short"] else "")
         )
-        if tried.found["short"]:
+        if tried.measured["short"]:
             search.study.tell(trial, state=state.PRUNED)
         else:
-            search.study.tell(trial, (tried.found["cost"], max(0.0, tried.found["drop"])))
+            search.study.tell(trial, (tried.measured["cost"], max(0.0, tried.measured["drop"])))
             _consider(search, trial.number, params, tried)
-        _account(search)
+        _update_report(search)
 
 
 def _try(
     search: _Search[D, A], params: space.Params, end: float, note: Callable[[str, Any], None]
 ) -> _Tried:
-    """Train a little, measure, and train in full unless another candidate is better already."""
+    """Train briefly and measure; then train in full unless another candidate is already better."""
     specs = space.stages(search.recipe, params)
     if space.trains(specs[space.prefix(search.recipe) :]):
         brief = _run(search, space.shortened(specs, search.options.short), brief=True)
         for key in ("drop", "cost"):
-            note(f"short_{key}", brief.found[key])
-        if _beaten(search, brief.found) or time.monotonic() > end:
-            brief.found["short"] = True
+            note(f"short_{key}", brief.measured[key])
+        if _beaten(search, brief.measured) or time.monotonic() > end:
+            brief.measured["short"] = True
             return brief
     return _run(search, specs)
 
 
 def _beaten(search: _Search[D, A], brief: dict[str, Any]) -> bool:
-    """Whether a finished candidate costs no more and lost less after as short a training."""
+    """Whether a finished candidate costs no more and lost less after its brief training."""
     return any(
         point["cost"] <= brief["cost"] and point.get("short_drop", 1.0) < brief["drop"]
         for point in study.points(search.study)
@@ -174,14 +176,16 @@ def _beaten(search: _Search[D, A], brief: dict[str, Any]) -> bool:
 
 
 def _run(search: _Search[D, A], specs: list[StageSpec], *, brief: bool = False) -> _Tried:
-    """Run a candidate's stages and measure it on the validation split, latency only if it
-    matters where that is to be `brief`."""
+    """Run a candidate's stages and measure it on the validation split.
+
+    With `brief`, latency is measured only if the objective depends on it.
+    """
     recipe = dataclasses.replace(search.recipe, stages=specs)
     job = dataclasses.replace(search.job, recipe=recipe, resume=False, say=_silent)
     task, data, budget = job.task, job.data, recipe.budget
     work = search.scratch / "work"
     shutil.rmtree(work, ignore_errors=True)
-    states = run_stages(job, work, begun=search.begun, memory=search.memory)
+    states = run_stages(job, work, initial=search.initial, memory=search.memory)
     final, file = states[-1], work / "model.pt"
     size = torchscript.save(artifact.script(final, task.calls(data, 1)[0]), file)
     answers = task.predict(final.model, data, "validation", "candidate")
@@ -209,7 +213,7 @@ def _run(search: _Search[D, A], specs: list[StageSpec], *, brief: bool = False) 
 
 
 def _latency(search: _Search[D, A], final: State, file: Path) -> tuple[float, float]:
-    """Time of the candidate over the original's, for one input and for a full batch."""
+    """Latency of the candidate over the original's, for one input and for a full batch."""
     work, serving = file.parent, search.recipe.serving
     full = serving.batch_size if search.recipe.budget.objective == "throughput" else 1
     batches = tuple(sorted({1, full}))
@@ -233,9 +237,9 @@ def _latency(search: _Search[D, A], final: State, file: Path) -> tuple[float, fl
 
 
 def _consider(search: _Search[D, A], number: int, params: space.Params, tried: _Tried) -> None:
-    """Install the candidate if it meets the budget and is better than what is there."""
-    cost = tried.found["cost"]
-    if not tried.found["meets_budget"]:
+    """Install the candidate if it meets the budget and is better than the installed one."""
+    cost = tried.measured["cost"]
+    if not tried.measured["meets_budget"]:
         return
     passed = bool(search.best.get("passed"))
     if passed and cost > search.best["cost"] * _LEAST_GAIN:
@@ -260,14 +264,14 @@ def _install(
         search.job.say("    the test split says otherwise: not taken")
         return
     artifact.install(search.scratch, search.job.folder)
-    search.best = {"number": number, "cost": tried.found["cost"], "passed": passed}
+    search.best = {"number": number, "cost": tried.measured["cost"], "passed": passed}
     files.write_json(search.scratch / "best.json", search.best)
     if passed:
         search.job.say(f"    installed in {search.job.folder}: the best within the budget so far")
 
 
 def _publish_closest(search: _Search[D, A]) -> None:
-    """No candidate met the budget: install the one that lost least, for its report."""
+    """No candidate met the budget: install the one that lost least, with its report."""
     done = [p for p in study.points(search.study) if p["state"] == "complete"]
     if not done:
         raise RecipeError(
@@ -282,14 +286,14 @@ def _publish_closest(search: _Search[D, A]) -> None:
     _install(search, number, params, tried, only_if_passed=False)
 
 
-def _remember(search: _Search[D, A]) -> None:
-    """What an earlier run of this study installed."""
+def _restore_best(search: _Search[D, A]) -> None:
+    """Restore what an earlier run of this study installed."""
     try:
-        kept = json.loads((search.scratch / "best.json").read_text(encoding="utf-8"))
+        best = json.loads((search.scratch / "best.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if (search.job.folder / "report.json").is_file() and kept.get("passed"):
-        search.best = kept
+    if (search.job.folder / "report.json").is_file() and best.get("passed"):
+        search.best = best
 
 
 def _summary(search: _Search[D, A], chosen: int | None, *, finished: bool) -> dict[str, Any]:
@@ -301,9 +305,8 @@ def _summary(search: _Search[D, A], chosen: int | None, *, finished: bool) -> di
     }
 
 
-def _account(search: _Search[D, A], *, digest: str | None = None) -> None:
-    """Bring the installed report's account of the search up to date; with a digest it is the
-    last one."""
+def _update_report(search: _Search[D, A], *, digest: str | None = None) -> None:
+    """Update the search section of the installed report; with a digest, for the last time."""
     if not (search.job.folder / "report.json").is_file():
         return
     evidence = report.read(search.job.folder)
@@ -316,4 +319,4 @@ def _account(search: _Search[D, A], *, digest: str | None = None) -> None:
 
 
 def _silent(line: str) -> None:
-    """Stages of candidates are told in one line of their own."""
+    """Discard the lines of a candidate's stages; the search prints one line for each."""

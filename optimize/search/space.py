@@ -1,4 +1,4 @@
-"""What a search may change: candidates made of the recipe's own stages."""
+"""The search space: candidates made from the recipe's stages."""
 
 import copy
 import dataclasses
@@ -11,7 +11,7 @@ Params = dict[str, Any]
 
 
 def prefix(recipe: Recipe) -> int:
-    """How many stages come before the first that the search explores."""
+    """The number of stages before the first that the search explores."""
     searched = [_is_searched(spec) for spec in recipe.stages]
     return searched.index(True) if True in searched else len(searched)
 
@@ -19,21 +19,21 @@ def prefix(recipe: Recipe) -> int:
 def choices(recipe: Recipe) -> dict[str, list[Any]]:
     """The search space: values to choose from, by `stage.option`.
 
-    A stage is left out (`prune` with a ratio by 0) or used, with other values of the options
-    that say so: `field(..., metadata=explored(...))`; a student is scaled in width. Everything
-    else is as written.
+    A stage can be left out (one with a ratio by a ratio of 0). Options declared with
+    `field(..., metadata=explored(...))` take other values, and students are scaled in width.
+    Everything else is as in the recipe.
     """
-    found: dict[str, list[Any]] = {}
+    values_by_key: dict[str, list[Any]] = {}
     for spec in recipe.stages[prefix(recipe) :]:
         if not _is_searched(spec):
             continue
         if not hasattr(spec.options, "ratio"):
-            found[spec.name] = [True, False]
+            values_by_key[spec.name] = [True, False]
         if _widths(spec):
-            found[f"{spec.name}.width"] = list(_SCALES)
+            values_by_key[f"{spec.name}.width"] = list(_SCALES)
         for name, values in _alternatives(spec.options).items():
-            found[f"{spec.name}.{name}"] = values
-    return found
+            values_by_key[f"{spec.name}.{name}"] = values
+    return values_by_key
 
 
 def as_written(recipe: Recipe) -> Params:
@@ -49,7 +49,7 @@ def as_written(recipe: Recipe) -> Params:
 
 
 def cheapest(recipe: Recipe) -> Params:
-    """The point that needs no training: quantization alone, if the recipe quantizes."""
+    """The point without training: only quantization, if the recipe quantizes."""
     params = as_written(recipe)
     for key in params:
         name, _, option = key.partition(".")
@@ -62,8 +62,8 @@ def cheapest(recipe: Recipe) -> Params:
 
 
 def stages(recipe: Recipe, params: Params) -> list[StageSpec]:
-    """The recipe's stages with the options that `params` chooses; those left out are gone."""
-    kept = list(recipe.stages[: prefix(recipe)])
+    """The recipe's stages with the options in `params`, without those that it leaves out."""
+    candidate = list(recipe.stages[: prefix(recipe)])
     for spec in recipe.stages[prefix(recipe) :]:
         chosen = {
             key.partition(".")[2]: value
@@ -76,20 +76,20 @@ def stages(recipe: Recipe, params: Params) -> list[StageSpec]:
         options = dataclasses.replace(spec.options, **chosen)
         if scale != 1.0:
             options = _scaled(options, scale)
-        kept.append(dataclasses.replace(spec, options=options))
-    return kept
+        candidate.append(dataclasses.replace(spec, options=options))
+    return candidate
 
 
 def describe(recipe: Recipe, params: Params) -> str:
-    """A candidate in a few words: `distill width 0.5, prune ratio 0.25, quantize`."""
+    """A candidate as printed: `distill width 0.5, prune ratio 0.25, quantize`."""
     parts, written = [], as_written(recipe)
     for spec in stages(recipe, params)[prefix(recipe) :]:
-        words = [spec.name]
+        part = [spec.name]
         for key, value in params.items():
             name, _, option = key.partition(".")
             if name == spec.name and option and (option == "ratio" or value != written[key]):
-                words.append(f"{option} {value}")
-        parts.append(" ".join(words))
+                part.append(f"{option} {value}")
+        parts.append(" ".join(part))
     return ", ".join(parts) or "as it is"
 
 
@@ -118,23 +118,23 @@ def trains(specs: list[StageSpec]) -> bool:
 
 
 def _is_searched(spec: StageSpec) -> bool:
-    """Whether a search may change the stage, or leave it out."""
+    """Whether a search may change the stage or leave it out."""
     return bool(getattr(spec.options, "searched", False))
 
 
 def _alternatives(options: Any) -> dict[str, list[Any]]:
-    """What the dataclass offers to a search: values by option, what is written among them."""
+    """The values to explore by option, including the option's current value."""
     hints = get_type_hints(type(options))
-    found = {}
+    alternatives = {}
     for option in dataclasses.fields(options):
         if "explored" not in option.metadata:
             continue
         values = option.metadata["explored"]
         if get_origin(hints[option.name]) is Literal:
-            found[option.name] = list(get_args(hints[option.name]))
+            alternatives[option.name] = list(get_args(hints[option.name]))
         else:
-            found[option.name] = sorted({*values, getattr(options, option.name)})
-    return found
+            alternatives[option.name] = sorted({*values, getattr(options, option.name)})
+    return alternatives
 
 
 def _widths(spec: StageSpec) -> bool:
@@ -148,10 +148,10 @@ def _scaled(options: Any, scale: float) -> Any:
     def width(value: int) -> int:
         return max(8, round(value * scale / 8) * 8)
 
-    given = copy.deepcopy(options.student.options)
-    if "width" in given:
-        given["width"] = width(given["width"])
-    if "widths" in given:
-        given["widths"] = [width(value) for value in given["widths"]]
-    student = dataclasses.replace(options.student, options=given)
+    arguments = copy.deepcopy(options.student.options)
+    if "width" in arguments:
+        arguments["width"] = width(arguments["width"])
+    if "widths" in arguments:
+        arguments["widths"] = [width(value) for value in arguments["widths"]]
+    student = dataclasses.replace(options.student, options=arguments)
     return dataclasses.replace(options, student=student)

@@ -1,8 +1,8 @@
-"""The contract of a task: one kind of model with its data, stages, answers and metric.
+"""The interface of a task: one kind of model with its data, stages, answers and metric.
 
-The pipeline, the search, the report and the exporters know only this. What an input, an answer
-and a split are is between a task and its data: `D` is the task's data set, `A` what `predict`
-returns for a split.
+The pipeline, the search, the report and the exporters use only this. Task and data define what an
+input, an answer and a split are: `D` is the type of the task's data set, `A` the type of the
+answers that `predict` returns for a split.
 """
 
 import dataclasses
@@ -30,14 +30,14 @@ Inputs = tuple[Tensor, ...]
 
 @dataclass
 class State:
-    """What goes from stage to stage.
+    """The state passed from stage to stage.
 
     Attributes:
         model: the current model, as it will be saved.
-        float_model: the current model before quantization: what is counted and exported.
-        original: the model everything is compared with: the first trained one.
+        float_model: the current model before quantization, for counting parameters and exports.
+        original: the first trained model, which all others are compared with.
         engine: `torch.backends.quantized.engine` that `model` needs, if any.
-        details: what the last stage measured, for its row of the report: plain values.
+        details: JSON values that the last stage measured, for its row of the report.
     """
 
     model: nn.Module
@@ -52,39 +52,38 @@ class State:
         return cls(model, model, model, details=details)
 
     def then(self, model: nn.Module, **details: Any) -> "State":
-        """The state after a stage that made another float model."""
+        """The state after a stage that produced a new float model."""
         return dataclasses.replace(self, model=model, float_model=model, details=details)
 
 
 class Memory:
-    """Answers of a model that several stages of a run need, computed once."""
+    """Cache for results of a model that several stages of a run need."""
 
     def __init__(self) -> None:
-        self._known: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
+        self._results: WeakKeyDictionary[nn.Module, dict[str, Any]] = WeakKeyDictionary()
 
     def once(self, model: nn.Module, name: str, compute: Callable[[], T]) -> T:
-        """`compute()` the first time this `model` is asked for `name`, what it gave after that."""
-        known = self._known.setdefault(model, {})
-        if name not in known:
-            known[name] = compute()
-        answer: T = known[name]
-        return answer
+        """The result of `compute()` for this `model` and `name`, computed the first time only."""
+        results = self._results.setdefault(model, {})
+        if name not in results:
+            results[name] = compute()
+        result: T = results[name]
+        return result
 
 
 @dataclass(frozen=True)
 class Context(Generic[D]):
-    """What a stage works with beside the state.
+    """What a stage gets in addition to the state.
 
     Attributes:
-        recipe: what was asked.
+        recipe: the recipe.
         data: the data set.
-        seed: this stage's own.
+        seed: of this stage.
         title: for progress bars.
         memory: shared by the stages of a run.
-        scratch: where the stage may keep what it needs to go on after being killed; None: it
-            starts over.
-        digest: of everything that decides the stage's result.
-        say: told a line where the user should know of something.
+        scratch: folder for checkpoints, to resume from after being killed; None for none.
+        digest: of everything that affects the stage's result.
+        say: called with a line to print.
     """
 
     recipe: Recipe
@@ -102,7 +101,7 @@ class Context(Generic[D]):
         return self.recipe.folder
 
     def progress(self, name: str, seconds: float) -> Progress | None:
-        """Where the training called `name` keeps its checkpoints, one every `seconds`."""
+        """Checkpoints of the training `name`, one every `seconds`; None without `scratch`."""
         if self.scratch is None:
             return None
         return Progress(self.scratch / f"{name}.pt", self.digest, seconds)
@@ -110,7 +109,7 @@ class Context(Generic[D]):
 
 @dataclass(frozen=True)
 class Stage(Generic[D]):
-    """A kind of stage: the dataclass of its options, and what it does to the state."""
+    """A kind of stage: the dataclass of its options, and the function from state to state."""
 
     options: type[Any]
     run: Callable[[State, Any, Context[D]], State]
@@ -120,9 +119,9 @@ class Task(ABC, Generic[D, A]):
     """A kind of model. Register one with `optimize.tasks.registry.register`.
 
     Attributes:
-        stages: what recipes of the task can be made of.
-        exporter: the module whose `load` says what is exported (see
-            `optimize.export.subjects`); "" where exporting is not supported.
+        stages: the kinds of stages that recipes of the task can use, by name.
+        exporter: the module whose `load` returns what to export (see
+            `optimize.export.subjects`); "" if exporting is not supported.
     """
 
     stages: ClassVar[Mapping[str, Stage[Any]]]
@@ -149,18 +148,18 @@ class Task(ABC, Generic[D, A]):
         """
 
     def with_validation(self, data: D, seed: int) -> D:
-        """The data with a `validation` split, taken from the training data where there is none.
+        """The data with a `validation` split, taken from the training data if there is none.
 
         Raises:
-            DataError: there is nothing to take it from.
+            DataError: there is no training data to take it from.
         """
         return data
 
-    # Answers, and what they are worth.
+    # Answers and their quality.
 
     @abstractmethod
     def calls(self, data: D, batch_size: int) -> list[Inputs]:
-        """Real held-out inputs, each a call of the model with `batch_size` samples."""
+        """Real held-out inputs: the arguments of calls with `batch_size` samples each."""
 
     @abstractmethod
     def predict(self, model: nn.Module, data: D, split: str, title: str) -> A:
@@ -168,15 +167,15 @@ class Task(ABC, Generic[D, A]):
 
     @abstractmethod
     def metric(self, data: D) -> Metric:
-        """What the gate looks at."""
+        """The metric that the gate checks."""
 
     @abstractmethod
     def score(self, answers: A, data: D, split: str) -> dict[str, Any]:
-        """The metric's value by its name, `samples` and the 95% interval `ci95`; and more."""
+        """The metric's value by its name, `samples`, the 95% interval `ci95`, and other values."""
 
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:
-        """Share of samples on which two models say the same."""
+        """Share of samples on which two models agree."""
 
     def cost(self, state: State, data: D, answers: A) -> dict[str, int]:
         """`parameters`, and `macs` of one sample."""
@@ -187,21 +186,21 @@ class Task(ABC, Generic[D, A]):
         }
 
     def controls(self, recipe: Recipe, data: D, final: nn.Module) -> dict[str, nn.Module]:
-        """Float models the report compares with, trained where the recipe says `controls`."""
+        """Float models to compare with in the report, trained if the recipe sets `controls`."""
         return {}
 
     # What is served.
 
     @abstractmethod
     def card(self, recipe: Recipe, data: D) -> dict[str, Any]:
-        """Entries of model.json that are the task's: `handler`, `labels`, `input`, and what it
-        adds to `model`."""
+        """The task's entries of model.json: `handler`, `labels`, `input`, and additions to
+        `model`."""
 
     def files(self, recipe: Recipe, data: D) -> dict[str, Path]:
-        """Files that the handler needs beside the model: name in the artefact to source."""
+        """Files that the handler needs beside the model, by their name in the artefact."""
         return {}
 
     def samples(self, data: D, answers: A) -> list[Sample]:
-        """Held-out inputs to ask a server with; `answers` are the final model's on the test
+        """Held-out inputs for the check of a server; `answers` are the final model's on the test
         split."""
         return []

@@ -37,7 +37,7 @@ MODELS = {
 def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
     """Load the data set `spec` names: a module of `optimize.data`, or `file.py:function`.
 
-    A function of the user's returns a `Dataset`, or a mapping with `test` and optionally
+    A user's function returns a `Dataset`, or a mapping with `test` and optionally
     `train`, `validation` (pairs of uint8 images `[N, C, H, W]` and labels `[N]`) and `labels`.
 
     Raises:
@@ -55,7 +55,7 @@ def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
 
 
 def _from_mapping(name: str, mapping: Any) -> Dataset:
-    """Check what a user's loader returned and make it a `Dataset`."""
+    """Turn the mapping that a user's loader returned into a `Dataset`, after checks."""
     if not isinstance(mapping, dict) or "test" not in mapping:
         raise DataError(f"{name} must return a mapping with at least 'test': (images, labels)")
     splits: dict[str, Split] = {}
@@ -187,11 +187,10 @@ class ImageClassification(Task[Dataset, Tensor]):
         return data.samples
 
     def controls(self, recipe: Recipe, data: Dataset, final: nn.Module) -> dict[str, nn.Module]:
-        """Two float models trained on the labels alone, to show what the chain is worth.
+        """Two float models trained on labels only, to show what distillation and pruning gain.
 
-        `undistilled` is the student's shape with as many epochs as the distillation had;
-        `scratch` is the final (pruned) shape with the epochs of distillation and recovery
-        together.
+        `undistilled` has the student's architecture and the epochs of the distillation; `scratch`
+        has the final (pruned) architecture and the epochs of distillation and recovery together.
         """
         split = split_of(data, "train")
         stage = next((s for s in recipe.stages if s.kind == "distill"), None)

@@ -1,4 +1,4 @@
-"""The stages of image recipes: what a recipe may say, and the library calls it becomes."""
+"""The stages of image recipes: their options, and the library calls they make."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ from optimize.errors import DataError
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
-from optimize.pruning.weights import NO_SPEED, held, zeros
+from optimize.pruning.weights import NO_SPEED, zeros, zeros_held
 from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
 from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.recipe.schema import Named
@@ -45,9 +45,9 @@ class PruneStage(PruneOptions):
 
     Attributes:
         recover: how to train after pruning; its epochs are shared by the iterations.
-        sensitivity: ratios of the report's table of what each layer costs alone; none by
-            default, as it takes an evaluation per layer and ratio.
-        sensitivity_samples: images each of those evaluations sees.
+        sensitivity: ratios for the report's table of each layer's sensitivity; none by default,
+            because it takes an evaluation per layer and ratio.
+        sensitivity_samples: images in each of those evaluations.
     """
 
     searched: ClassVar[bool] = True
@@ -68,8 +68,8 @@ class QuantizeStage(QuantizeOptions):
     """Quantize the current model.
 
     Attributes:
-        recover: first train on with int8 simulated, by distillation from the original
-            (quantization-aware training); a tenth of the usual learning rate serves.
+        recover: first train with simulated int8, by distillation from the original
+            (quantization-aware training); a tenth of the usual learning rate suffices.
     """
 
     searched: ClassVar[bool] = True
@@ -82,7 +82,7 @@ class QuantizeStage(QuantizeOptions):
 
 
 def training_logits(state: State, flip: bool, context: Context[Dataset]) -> Tensor:
-    """What the original says of the training images, computed once per run."""
+    """The original's logits of the training images, computed once per run."""
     split = split_of(context.data, "train")
     name = f"training logits{', mirrored too' if flip else ''}"
     return context.memory.once(
@@ -100,7 +100,7 @@ def run_train(state: State, options: TrainOptions, context: Context[Dataset]) ->
 def distill_into(
     build: BuildModel,
 ) -> Callable[[State, DistillStage, Context[Dataset]], State]:
-    """The stage that distils the original into a student, which `build` makes."""
+    """The stage that distils the original into a student from `build`."""
 
     def run(state: State, options: DistillStage, context: Context[Dataset]) -> State:
         torch.manual_seed(context.seed)
@@ -120,7 +120,7 @@ def _distill(
 
 
 def run_prune(state: State, options: PruneStage, context: Context[Dataset]) -> State:
-    """Prune, recover after each step, and note what happened."""
+    """Prune, recover after each step, and record the details."""
     image = context.data.test.inputs[:1]
     details: dict[str, Any] = {}
     if options.sensitivity:
@@ -167,7 +167,7 @@ def _recover(
     if options.iterations > 1:
         arguments["title"] = f"{context.title} {step + 1}/{options.iterations}"
     logits = training_logits(state, share.flip, context)
-    with held(model) if options.structure == "weights" else nullcontext():
+    with zeros_held(model) if options.structure == "weights" else nullcontext():
         distill(model, logits, split_of(context.data, "train"), share, **arguments)
     details.setdefault("training", []).append(dataclasses.asdict(arguments["history"]))
 
@@ -187,7 +187,7 @@ def calibration_images(context: Context[Dataset], count: int) -> Tensor:
 
 
 def run_quantize(state: State, options: QuantizeStage, context: Context[Dataset]) -> State:
-    """Quantize, after training for it if asked, and note which layers stayed in float and why."""
+    """Quantize, after `recover` if set, and record which layers stayed in float and why."""
     images = calibration_images(context, options.calibration)
     details: dict[str, Any] = {"method": options.method}
     model = state.model
@@ -199,9 +199,9 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[Dataset]
         accuracy = accuracy_on(split, len(split) if options.max_drop is not None else 1000)
     quantized = quantize(model, images, options, accuracy=accuracy, details=details)
     if options.max_drop is not None:
-        kept = [name for name in details["left_in_float"] if name not in options.keep]
+        in_float = [name for name in details["left_in_float"] if name not in options.keep]
         context.say(
-            f"    {details['lowered']} layers in {options.method}, {len(kept)} in float; drop "
+            f"    {details['lowered']} layers in {options.method}, {len(in_float)} in float; drop "
             f"{details['drop']:.4f} of {options.max_drop:.4f} on the validation split"
         )
     float_model = model if options.recover is not None else state.float_model
@@ -226,11 +226,13 @@ def _train_for_int8(
     if recover.precision == "auto":  # bfloat16 would round the int8 steps away
         recover = dataclasses.replace(recover, precision="fp32")
     model = copy.deepcopy(state.model)
-    kept = [n for n in layers(model) if any(n == k or n.startswith(f"{k}.") for k in options.keep)]
+    in_float = [
+        n for n in layers(model) if any(n == k or n.startswith(f"{k}.") for k in options.keep)
+    ]
     qparams = input_ranges(model, images, options.ranges)
     arguments = training_arguments(recover, context, "int8")
     logits = training_logits(state, recover.flip, context)
-    with fake_quantized(model, qparams, only=[n for n in qparams if n not in kept]):
+    with fake_quantized(model, qparams, only=[n for n in qparams if n not in in_float]):
         split = split_of(context.data, "train")
         distill(model, logits, split, recover, freeze_norm=True, **arguments)
     details["training"] = dataclasses.asdict(arguments["history"])

@@ -1,4 +1,4 @@
-"""Calls what a recipe names, with the recipe's options checked against its signature."""
+"""Calls functions named in a recipe, with options checked against their signatures."""
 
 import dataclasses
 import inspect
@@ -13,20 +13,20 @@ T = TypeVar("T")
 
 
 def call(function: Callable[..., T], spec: Named, **defaults: object) -> T:
-    """`function` with the options of `spec`, which win over `defaults`.
+    """Call `function` with the options of `spec`, which override `defaults`.
 
-    A default that the function does not take is left out.
+    Defaults that are not parameters of the function are left out.
 
     Raises:
-        RecipeError: it has no such option, or refuses a value.
+        RecipeError: the function has no such option, or refuses a value.
     """
     parameters = inspect.signature(function).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for name in spec.options:
             if name not in parameters:
-                known = ", ".join(p for p in parameters if p not in defaults)
+                accepted = ", ".join(p for p in parameters if p not in defaults)
                 raise RecipeError(
-                    f"{spec.name} has no option {name!r}; it takes {known}", *spec.where
+                    f"{spec.name} has no option {name!r}; it takes {accepted}", *spec.where
                 )
         defaults = {name: value for name, value in defaults.items() if name in parameters}
     try:
@@ -36,7 +36,7 @@ def call(function: Callable[..., T], spec: Named, **defaults: object) -> T:
 
 
 def absolute(spec: Named, folder: Path, *names: str) -> Named:
-    """`spec` with the paths among its options starting at the recipe's folder."""
+    """`spec` with relative paths in the options `names` resolved from the recipe's folder."""
     options = dict(spec.options)
     for name in names:
         if isinstance(options.get(name), str):
@@ -44,8 +44,8 @@ def absolute(spec: Named, folder: Path, *names: str) -> Named:
     return dataclasses.replace(spec, options=options)
 
 
-def unknown(what: str, spec: Named, known: list[str]) -> RecipeError:
-    """The refusal of a name that stands for nothing."""
-    listed = ", ".join(known)
-    verb = "are" if len(known) > 1 else "is"
+def unknown(what: str, spec: Named, choices: list[str]) -> RecipeError:
+    """The error for a name that does not exist."""
+    listed = ", ".join(choices)
+    verb = "are" if len(choices) > 1 else "is"
     return RecipeError(f"no {what} {spec.name!r}; there {verb} {listed}", *spec.where)

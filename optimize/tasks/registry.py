@@ -1,4 +1,4 @@
-"""The tasks there are, by name. A new one is a line here, or a call of `register`."""
+"""The tasks by name. A new one is a line here, or a call of `register`."""
 
 import importlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ _TASKS: dict[str, str | Task[Any, Any]] = {
 
 
 def register(name: str, task: Task[Any, Any]) -> None:
-    """Make a task of one's own known to recipes under `name`.
+    """Make a task available to recipes under `name`.
 
     Raises:
         ValueError: the name is taken.
@@ -29,12 +29,12 @@ def register(name: str, task: Task[Any, Any]) -> None:
 
 
 def names() -> list[str]:
-    """Tasks there are."""
+    """Names of all tasks."""
     return sorted(_TASKS)
 
 
 def load(name: str) -> Task[Any, Any]:
-    """The task of that name; its module is imported only now."""
+    """The task of that name; imports its module when first called."""
     task = _TASKS[name]
     if isinstance(task, str):
         module, _, cls = task.partition(":")
@@ -49,7 +49,7 @@ def _options(name: str) -> read.StageOptions:
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
-    """Read and check a recipe of any task there is.
+    """Read and check a recipe of any task.
 
     Args:
         path: the YAML file.

@@ -30,13 +30,13 @@ from optimize.utils.packages import package_folder
 WORD_ERROR_RATE = Metric("wer", "Word error rate", higher_is_better=False, most=None)
 LANGUAGE = "en"
 MAX_SECONDS = 3600
-TIMED = 8  # recordings, evenly spaced, that latency and parity are measured on
+TIMED = 8  # recordings, evenly spaced, for latency and parity
 SAMPLES = 4
 
 
 @dataclass(frozen=True)
 class Transcripts:
-    """What a model said of each recording: token ids without start and end, and text."""
+    """A model's transcript of each recording: token ids without start and end, and text."""
 
     tokens: list[list[int]]
     texts: list[str]
@@ -114,7 +114,7 @@ def score(references: list[str], texts: list[str]) -> dict[str, Any]:
 class SpeechRecognition(Task[SpeechData, Transcripts]):
     """Float32 samples `[N, n]` at 16 kHz and their lengths `[N]` to token ids and counts.
 
-    There is no training: compression is post-training, and the development recordings decide.
+    There is no training: compression is post-training, and uses the development recordings.
     """
 
     stages: ClassVar[dict[str, Stage[SpeechData]]] = {
@@ -126,7 +126,7 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
 
     def load_data(self, recipe: Recipe) -> SpeechData:
         recordings = load_recordings(recipe.data, recipe.folder)
-        voice_detector()  # missing, it is told before anything runs
+        voice_detector()  # if it is missing, fail before anything runs
         return SpeechData(
             recordings, load_checkpoint(recipe.model, recipe.folder, recipe.checkpoint)
         )
@@ -198,7 +198,7 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
         return {"tokenizer.json": data.checkpoint.tokenizer, "vad.jit": voice_detector()}
 
     def samples(self, data: SpeechData, answers: Transcripts) -> list[Sample]:
-        """A few recordings that are transcribed to the letter."""
+        """A few recordings whose transcript equals the reference exactly."""
         right = [
             (utterance, text.strip())
             for utterance, text in zip(data.recordings.test, answers.texts, strict=True)

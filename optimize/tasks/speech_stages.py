@@ -1,6 +1,6 @@
-"""The stages of speech recipes: what a recipe may say, and the compression it becomes.
+"""The stages of speech recipes: their options, and the compression they apply.
 
-Each stage builds the transcriber anew from the checkpoint, with what the stages before it chose.
+Each stage rebuilds the transcriber from the checkpoint, with the options of earlier stages.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from optimize.tasks.base import Context, State
 
 @dataclass(frozen=True)
 class SpeechData:
-    """Recordings, and the checkpoint that transcribes them: its tokenizer writes the texts."""
+    """Recordings, and the checkpoint whose tokenizer decodes their transcripts."""
 
     recordings: Speech
     checkpoint: Checkpoint
@@ -61,7 +61,7 @@ class Int8Stage:
 
 @dataclass(frozen=True)
 class ScreenStage:
-    """The output head looks through a projection of `rank` columns first."""
+    """SVD-softmax in the output head (Shim et al. 2017), with a projection of `rank` columns."""
 
     searched: ClassVar[bool] = True
     rank: int = field(default=screen.RANK, metadata=explored(64, 128, 192))
@@ -69,7 +69,7 @@ class ScreenStage:
 
 @dataclass(frozen=True)
 class ContextStage:
-    """Encode the real audio only; see `optimize.models.whisper.silence`."""
+    """Encode only the real audio; see `optimize.models.whisper.silence`."""
 
     searched: ClassVar[bool] = True
     group: int = silence.GROUP
@@ -84,12 +84,12 @@ def samples(utterances: list[Utterance]) -> list[Tensor]:
 
 
 def run_int8(state: State, options: Int8Stage, context: Context[SpeechData]) -> State:
-    """Int8 alone: 30 s are encoded whatever the length."""
+    """Int8 only: every recording is padded to 30 s."""
     return _compressed(state, context, None, CompressOptions("padded", rank=0, group=1, merged=1))
 
 
 def run_screen(state: State, options: ScreenStage, context: Context[SpeechData]) -> State:
-    """Fit the projection on the development recordings."""
+    """Fit the SVD-softmax projection on the development recordings."""
     before = _options(state.model)
     clips = samples(context.data.recordings.development)
     bases = compress.fit_screen(context.data.checkpoint, clips, options.rank)
@@ -97,7 +97,7 @@ def run_screen(state: State, options: ScreenStage, context: Context[SpeechData])
 
 
 def run_context(state: State, options: ContextStage, context: Context[SpeechData]) -> State:
-    """Let cached silence stand for the padding."""
+    """Replace the padding by cached silence."""
     changes: dict[str, Any] = {"context": "real", **vars(options)}
     after = dataclasses.replace(_options(state.model), **changes)
     bases = compress.bases_of(state.model) if isinstance(state.model, Transcriber) else None
@@ -105,7 +105,7 @@ def run_context(state: State, options: ContextStage, context: Context[SpeechData
 
 
 def _options(model: nn.Module) -> CompressOptions:
-    """What the stages before chose."""
+    """The options of the stages before."""
     try:
         assert isinstance(model, Transcriber)
         return compress.options_of(model)

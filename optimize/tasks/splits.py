@@ -24,7 +24,7 @@ def split_of(dataset: Dataset, name: str) -> Split:
 
 
 def with_validation(dataset: S, seed: int) -> S:
-    """The data set with a validation split: a tenth of the training data where it has none.
+    """The data set with a validation split: a tenth of the training data if it has none.
 
     Raises:
         DataError: it has neither.
@@ -38,5 +38,5 @@ def with_validation(dataset: S, seed: int) -> S:
         )
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))
     count = max(1, len(order) // 10)
-    held = dataset.train[order[:count]]
-    return dataclasses.replace(dataset, validation=held, train=dataset.train[order[count:]])
+    validation = dataset.train[order[:count]]
+    return dataclasses.replace(dataset, validation=validation, train=dataset.train[order[count:]])

@@ -30,7 +30,7 @@ METRICS = {
     for metric in (ACCURACY, Metric("macro_f1", "Macro F1"), Metric("auroc", "AUROC"))
 }
 
-# A finished model's answers: the pipeline asks for some of them twice, and they take minutes.
+# Answers of finished models, which take minutes and are needed more than once.
 _ANSWERS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
 
 
@@ -55,7 +55,7 @@ def build_model(
 ) -> bert.BertClassifier:
     """An encoder with a head for the data's labels; a Hugging Face folder's weights.
 
-    Without `path` the folder is the one whose tokenizer cut the data.
+    `path` defaults to the folder of the data's tokenizer.
 
     Raises:
         ModelError: it does not fit the checkpoint, or the data's tokenizer.
@@ -85,17 +85,17 @@ def score(answers: Tensor, targets: Tensor, labels: int) -> dict[str, Any]:
         labels: how many classes there are.
     """
     multi_label = targets.is_floating_point()
-    given = text_metrics.said(answers, multi_label)
-    right = text_metrics.truth(targets, labels)
+    predicted = text_metrics.predicted_labels(answers, multi_label)
+    actual = text_metrics.target_labels(targets, labels)
     per_class = [
-        float(given[right[:, i], i].double().mean()) if right[:, i].any() else None
+        float(predicted[actual[:, i], i].double().mean()) if actual[:, i].any() else None
         for i in range(labels)
     ]
     return {
-        **text_metrics.accuracy(given, right),
+        **text_metrics.accuracy(predicted, actual),
         "per_class": per_class,
-        "macro_f1": text_metrics.macro_f1(given, right),
-        "auroc": text_metrics.auroc(answers if multi_label else answers.softmax(1), right),
+        "macro_f1": text_metrics.macro_f1(predicted, actual),
+        "auroc": text_metrics.auroc(answers if multi_label else answers.softmax(1), actual),
         "ece": text_metrics.expected_calibration_error(answers, targets),
     }
 
@@ -128,22 +128,22 @@ class TextClassification(Task[TextDataset, Tensor]):
         return [(data.test.inputs[:batch_size],)]
 
     def predict(self, model: nn.Module, data: TextDataset, split: str, title: str) -> Tensor:
-        known = _ANSWERS.setdefault(model, {})
-        if split not in known:
-            known[split] = text_inference.predict(model, split_of(data, split), title)
-        return known[split]
+        cached = _ANSWERS.setdefault(model, {})
+        if split not in cached:
+            cached[split] = text_inference.predict(model, split_of(data, split), title)
+        return cached[split]
 
     def metric(self, data: TextDataset) -> Metric:
         return METRICS[data.metric]
 
     def score(self, answers: Tensor, data: TextDataset, split: str) -> dict[str, Any]:
         part = split_of(data, split)
-        given = text_metrics.said(answers, data.multi_label)
-        right = text_metrics.truth(part.targets, len(data.labels))
+        predicted = text_metrics.predicted_labels(answers, data.multi_label)
+        actual = text_metrics.target_labels(part.targets, len(data.labels))
         sources = {}
         for name in sorted(set(part.sources)):
             chosen = torch.tensor([source == name for source in part.sources])
-            sources[name] = text_metrics.accuracy(given[chosen], right[chosen])
+            sources[name] = text_metrics.accuracy(predicted[chosen], actual[chosen])
         return {**score(answers, part.targets, len(data.labels)), "per_source": sources}
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The stages of text recipes: what a recipe may say, and the library calls it becomes."""
+"""The stages of text recipes: their options, and the library calls they make."""
 
 import copy
 import dataclasses
@@ -26,7 +26,7 @@ from optimize.training.transfer import TransferOptions
 
 @dataclass(frozen=True)
 class DistillStage(TransferOptions):
-    """Distil into a student cut from the original: `layers` of its layers, evenly spaced."""
+    """Distil into a student with `layers` of the original's layers, evenly spaced."""
 
     searched: ClassVar[bool] = True
     layers: int = field(default=3, metadata=explored(2, 3, 4))
@@ -86,7 +86,7 @@ def encoder_of(model: nn.Module) -> BertClassifier:
     """The model as the float encoder that stages work on.
 
     Raises:
-        ModelError: it is none, or not in float any more.
+        ModelError: it is not a BERT encoder, or no longer in float.
     """
     if not isinstance(model, BertClassifier):
         raise ModelError(
@@ -119,7 +119,7 @@ def run_distill(state: State, options: DistillStage, context: Context[TextDatase
 def run_vocabulary(
     state: State, options: VocabularyOptions, context: Context[TextDataset]
 ) -> State:
-    """Give the rarest tokens the rows of their nearest neighbours."""
+    """Let the rarest tokens share the embedding rows of their nearest neighbours."""
     model, data = encoder_of(state.model), context.data
     if isinstance(model.embeddings.word, vocabulary.SharedEmbedding):
         raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
@@ -172,7 +172,7 @@ def _learn(
     context: Context[TextDataset],
     name: str,
 ) -> State:
-    """Train `student` on what the original says of the training texts."""
+    """Train `student` on the original's outputs for the training texts."""
     teacher = encoder_of(state.original)
     view = _teacher_view(teacher, len(student.layers), options.attention > 0, context)
     loss = transfer.transfer_loss(view, options)
@@ -185,13 +185,13 @@ def _learn(
 def _teacher_view(
     teacher: BertClassifier, layers: int, attention: bool, context: Context[TextDataset]
 ) -> transfer.TeacherView:
-    """What the teacher says of the training texts, asked once for all stages that can share."""
+    """The teacher's outputs for the training texts, computed once for stages that can share."""
 
     def ask() -> transfer.TeacherView:
-        # The run's seed: a stage that is run alone, after a resume, sees the same windows.
+        # The run's seed, so that a stage that is resumed alone has the same windows.
         split = transfer.one_window_each(split_of(context.data, "train"), context.recipe.seed)
-        wanted = transfer.spread(layers, len(teacher.layers))
-        return transfer.ask(teacher, split, wanted, attention=attention, title="teacher")
+        teacher_layers = transfer.spread(layers, len(teacher.layers))
+        return transfer.ask(teacher, split, teacher_layers, attention=attention, title="teacher")
 
     name = f"view of {layers} layers{' with attention' if attention else ''}"
     return context.memory.once(teacher, name, ask)

@@ -1,4 +1,4 @@
-"""What every training function takes beside model, data and options, from a stage's context."""
+"""Arguments of training functions other than model, data and options, from the context."""
 
 from typing import Any
 

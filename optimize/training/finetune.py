@@ -222,6 +222,6 @@ def fit(
 def _accuracy(model: nn.Module, split: TextSplit) -> float:
     """Share of whole texts with exactly the right labels."""
     logits = text_inference.predict(model, split, "validating")
-    answers = text_metrics.said(logits, split.targets.is_floating_point())
-    right = text_metrics.truth(split.targets, logits.shape[1])
+    answers = text_metrics.predicted_labels(logits, split.targets.is_floating_point())
+    right = text_metrics.target_labels(split.targets, logits.shape[1])
     return float((answers == right).all(1).double().mean())

@@ -1,4 +1,4 @@
-"""Progress bars, all alike: one line of a terminal, gone when done, shown by one process."""
+"""Progress bars in one style: a single line, removed when done, shown by the first process only."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,11 +18,11 @@ def bar(
     """A `tqdm` bar.
 
     Args:
-        iterable: what to go through; without one the caller calls `update`.
-        title: what is going on.
-        unit: what is counted.
-        total: how many there are, where `iterable` does not know.
-        initial: how many are done already.
+        iterable: iterated over; without one the caller calls `update`.
+        title: shown before the bar.
+        unit: name of one item.
+        total: number of items, if `iterable` has no length.
+        initial: number of items already done.
     """
     first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
     return tqdm(

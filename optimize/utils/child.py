@@ -1,8 +1,8 @@
-"""A Python process of our own that answers questions: loaded once, gone when its parent is.
+"""A Python child process that answers questions. It loads once and ends with its parent.
 
-Started as `python -m MODULE`, wherever the parent was started from; the module calls `serve`.
-Questions and answers are pickled over a pipe of their own, so that what libraries print disturbs
-nobody. Whatever ends the process, its last words reach the parent.
+It is started as `python -m MODULE`, from any working directory, and the module calls `serve`.
+Questions and answers are pickled over a separate pipe, so what libraries print does no harm.
+However the process ends, the parent gets the last line it wrote to standard error.
 """
 
 import logging
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 600
-# Big batches spend their time in the allocator otherwise; the handlers set the same with mallopt.
+# Without these, large batches spend their time in the allocator. The handlers use mallopt.
 MALLOC = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
@@ -31,19 +31,19 @@ MALLOC = {
 
 
 class ChildError(Exception):
-    """No answer came; `str` says why, for the parent to say of what."""
+    """No answer came; `str` gives the reason, and the parent adds which file it was about."""
 
 
 class Failed(ChildError):
-    """What the child's own code raised: `ValueError: ...`."""
+    """The child's own code raised: `ValueError: ...`."""
 
 
 class Ended(ChildError):
-    """How the process came to its end: `ended with code 3 (its last line)`."""
+    """The process ended: `ended with code 3 (its last line)`."""
 
 
 class TimedOut(ChildError):
-    """It took too long and was ended: `gave no answer within 600 s`."""
+    """It took too long and was killed: `gave no answer within 600 s`."""
 
 
 class Child:
@@ -51,9 +51,9 @@ class Child:
 
     Args:
         module: calls `serve` when it is run.
-        arguments: of its `start`.
-        environment: variables beside the parent's own.
-        seconds: to load within.
+        arguments: passed to its `start`.
+        environment: variables in addition to the parent's.
+        seconds: time limit for loading.
 
     Raises:
         Failed: `start` raised.
@@ -90,7 +90,7 @@ class Child:
             raise
 
     def ask(self, question: Any, seconds: float = SECONDS) -> Any:
-        """The child's answer to `question`, both of anything that pickles.
+        """The child's answer to `question`; both can be anything that pickles.
 
         Raises:
             Failed: answering it raised; the child can be asked again.
@@ -99,7 +99,7 @@ class Child:
         """
         try:
             self._pipe.send(question)
-        except OSError as error:  # EPIPE or ECONNRESET: it has ended
+        except OSError as error:  # EPIPE or ECONNRESET: the process has ended
             raise Ended(self._end()) from error
         return self._answer(seconds)
 
@@ -111,14 +111,14 @@ class Child:
         except (EOFError, ConnectionResetError) as error:
             raise Ended(self._end()) from error
         except (KeyboardInterrupt, TimedOut):
-            self._process.kill()  # busy as it is, it would not see that its pipe is closed
+            self._process.kill()  # it is busy and would not notice the closed pipe
             raise
         if not good:
             raise Failed(value)
         return value
 
     def _end(self) -> str:
-        """How the process came to its end."""
+        """A sentence on how the process ended."""
         try:
             code = self._process.wait(10)
         except subprocess.TimeoutExpired:
@@ -130,7 +130,7 @@ class Child:
         return f"ended with code {code} ({' '.join(last) or 'no message'})"
 
     def close(self) -> None:
-        """End the process: a closed pipe is its sign to leave."""
+        """End the process, which exits when its pipe is closed."""
         self._pipe.close()
         try:
             self._process.wait(10)
@@ -152,11 +152,11 @@ class Child:
 
 
 def serve(start: Callable[..., Callable[[Any], Any]]) -> None:
-    """The child's side: `start(*arguments)` loads, and what it returns answers each question."""
+    """The child's side: `start(*arguments)` loads and returns the function that answers."""
     pipe = Connection(int(sys.argv[1]))
     try:
         answer = start(*sys.argv[2:])
-    except Exception as error:  # a foreign runtime's loader: anything can come out
+    except Exception as error:  # a runtime's loader can raise anything
         pipe.send((False, _described(error)))
         return
     pipe.send((True, None))
@@ -173,6 +173,6 @@ def serve(start: Callable[..., Callable[[Any], Any]]) -> None:
 
 
 def _described(error: BaseException) -> str:
-    """`ValueError: what it says; from KeyError: what caused it`, in one line."""
+    """One line with the error and its cause: `ValueError: ...; from KeyError: ...`."""
     causes = [error] if error.__cause__ is None else [error, error.__cause__]
     return "; from ".join(f"{type(e).__name__}: {' '.join(str(e).split())[:400]}" for e in causes)

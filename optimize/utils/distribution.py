@@ -1,4 +1,4 @@
-"""This project's own metadata: of the checkout that runs, or of the installed distribution."""
+"""This project's metadata, from the running checkout or the installed distribution."""
 
 import re
 import tomllib
@@ -17,19 +17,19 @@ def version() -> str:
 
 
 def requirements(extra: str) -> list[str]:
-    """Requirements of an extra, such as `["onnx==1.23.2"]`; empty if there is no such extra."""
+    """Requirements of an extra, such as `["onnx==1.23.2"]`; empty for an unknown extra."""
     project = _checkout()
     if project is not None:
         return list(project["optional-dependencies"].get(extra, []))
     marked = [line.partition(";") for line in metadata.requires(NAME) or []]
-    wanted = re.compile(rf"""\bextra\s*==\s*["']{re.escape(extra)}["']""")
-    return [requirement.strip() for requirement, _, marker in marked if wanted.search(marker)]
+    of_extra = re.compile(rf"""\bextra\s*==\s*["']{re.escape(extra)}["']""")
+    return [requirement.strip() for requirement, _, marker in marked if of_extra.search(marker)]
 
 
 def _checkout() -> dict[str, Any] | None:
-    """The `project` table beside this package; None where it was installed from a wheel.
+    """The `project` table of a checkout's pyproject.toml; None if installed from a wheel.
 
-    It wins over an installed distribution, which may be of another day than the code beside it.
+    It takes precedence over an installed distribution, which may be older than the checkout.
     """
     try:
         project = tomllib.loads(PROJECT.read_text(encoding="utf-8")).get("project", {})

@@ -1,4 +1,4 @@
-"""Writing files so that one that exists is whole: write aside, then rename."""
+"""Atomic file writes: write to a temporary path beside the target, then rename."""
 
 import errno
 import json
@@ -17,13 +17,12 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes `path`'s place when the block succeeds.
+    """Yield a temporary path beside `path`, renamed to `path` when the block succeeds.
 
-    Works for files and folders. On any failure what was written is removed and `path` is as
-    it was.
+    Works for files and folders. On failure the temporary path is removed and `path` is unchanged.
 
     Raises:
-        StorageError: the disk is full or the place cannot be written.
+        StorageError: the disk is full or the folder cannot be written to.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -49,12 +48,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Call `save` with a path aside of `path`, then rename it into place."""
+    """Call `save` with a temporary path, then rename it to `path`."""
     with replacing(path) as aside:
         save(aside)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON with a final newline. NaN is refused (ValueError)."""
+    """Write `value` as indented JSON with a final newline; NaN raises ValueError."""
     text = json.dumps(value, indent=2, allow_nan=False) + "\n"
     write(path, lambda aside: aside.write_text(text, encoding="utf-8"))

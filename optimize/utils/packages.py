@@ -1,4 +1,4 @@
-"""Installed packages that ship weights and data, found without importing them."""
+"""Folders of installed packages that ship weights and data."""
 
 import logging
 from importlib.util import find_spec
@@ -8,7 +8,7 @@ logger = logging.getLogger(__name__)
 
 
 def package_folder(name: str) -> Path | None:
-    """Folder of an installed package, found without importing it; None if absent."""
+    """Folder of an installed package, without importing it; None if it is not installed."""
     spec = find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None

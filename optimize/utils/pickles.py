@@ -1,4 +1,4 @@
-"""Checkpoints of whole modules, for this machine's own later runs. Never serve or share one."""
+"""Pickles of whole modules, for later runs on this machine. Never serve or share one."""
 
 import warnings
 from pathlib import Path
@@ -12,7 +12,7 @@ from optimize.utils.torchvision_shim import retrying
 
 
 def save(value: Any, path: Path) -> None:
-    """Pickle `value`. Classes from a user's file travel by value (cloudpickle).
+    """Pickle `value`. Classes from a user's file are stored by value (cloudpickle).
 
     Raises:
         StorageError: the file could not be written.
@@ -24,7 +24,7 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read what `save` wrote."""
+    """The value that `save` wrote."""
     with warnings.catch_warnings():  # torch's own unpickling of quantized tensors
         warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")

@@ -1,7 +1,7 @@
-"""TorchScript files: trace, freeze, save small, reload in a fresh process, check parity.
+"""TorchScript files: trace, freeze, save compressed, reload in a fresh process, check parity.
 
-`torch.jit` works in torch 2.13 and warns that it is deprecated; this module owns every call
-and names the warnings it silences.
+`torch.jit` works in torch 2.13 but warns that it is deprecated. All calls go through this module,
+which names the warnings it silences.
 """
 
 import json
@@ -29,8 +29,8 @@ _DEPRECATED = (r"`?torch\.jit\.\w+`? is deprecated", r"torch\.ao\.quantization i
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Silence torch's notices that TorchScript, torch.ao.quantization and quantized tensors are
-    deprecated."""
+    """Silence torch's deprecation warnings for TorchScript, torch.ao.quantization and quantized
+    tensors."""
     settle_quantized_notice()
     with warnings.catch_warnings():
         for message in _DEPRECATED:
@@ -42,13 +42,13 @@ def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.
     """Trace `model` on `example` and freeze it, unless the model scripts itself.
 
     Args:
-        model: in eval mode. One whose `traceable` is False has a method `scripted`.
-        example: the input, or all arguments, of one call; the batch size is not baked in.
+        model: in eval mode. If its `traceable` is False, its method `scripted` is called instead.
+        example: the input, or all arguments, of one call; the batch size stays free.
 
     Raises:
-        ModelError: the model cannot be traced, or answers otherwise for another batch size.
+        ModelError: the model cannot be traced.
     """
-    if getattr(model, "traceable", True) is False:  # lowered to kernels that pack when loaded
+    if getattr(model, "traceable", True) is False:  # its kernels pack their weights at load
         return model.scripted()  # type: ignore[no-any-return,operator]
     try:
         with silenced(), torch.no_grad():
@@ -56,7 +56,7 @@ def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.
             if not getattr(model, "frozen", True):  # freezing would widen weights stored as int8
                 return traced  # type: ignore[no-any-return]
             return torch.jit.freeze(traced)  # type: ignore[no-any-return]
-    except Exception as error:  # tracing runs the user's code: anything can come out
+    except Exception as error:  # the user's code can raise anything
         raise ModelError(
             f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}"
         ) from error
@@ -66,8 +66,8 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
     """Save `module` as a compressed file; returns its size in bytes.
 
     `torch.jit.save` stores tensors uncompressed and adds debug tables of source ranges. The
-    records are deflated and the debug tables left out: `torch.jit.load` reads both alike.
-    Entry times and class names are made constant, so the same model gives the same bytes.
+    records are deflated and the debug tables left out, which `torch.jit.load` accepts. Entry
+    times and class names are made constant, so that the same model gives the same bytes.
     """
     with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
         plain = Path(scratch) / path.name
@@ -88,14 +88,14 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
 
 
 class _Renumber:
-    """Class names counted from 0: torch numbers them by what the process traced before."""
+    """Numbers mangled class names from 0; torch goes on from what the process traced before."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
 
     def __call__(self, text: str) -> str:
-        def number(found: re.Match[str]) -> str:
-            return f"___torch_mangle_{self.numbers.setdefault(found[1], len(self.numbers))}"
+        def number(match: re.Match[str]) -> str:
+            return f"___torch_mangle_{self.numbers.setdefault(match[1], len(self.numbers))}"
 
         return re.sub(r"___torch_mangle_(\d+)", number, text)
 
@@ -104,8 +104,8 @@ class _Renumber:
             return self(content.decode()).encode()
         if name.endswith(".pkl"):  # protocol 2: a class is the opcode c and a line of text
 
-            def line(found: re.Match[bytes]) -> bytes:
-                return self(found[0].decode()).encode()
+            def line(match: re.Match[bytes]) -> bytes:
+                return self(match[0].decode()).encode()
 
             return re.sub(rb"c__torch__[\w.]*\n", line, content)
         return content
@@ -141,9 +141,11 @@ torch.save(answers, outputs)
 
 
 def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | None) -> list[Any]:
-    """What the file answers to each call in a fresh process, on one thread.
+    """The file's answers to each call in a fresh process, on one thread.
 
     Args:
+        path: the TorchScript file.
+        calls: the arguments of each call.
         engine: `torch.backends.quantized.engine` of that process.
 
     Raises:
@@ -178,20 +180,20 @@ def check_parity(
     """Reload `path` in a fresh process and compare its answers with `module`'s.
 
     Args:
-        module: what was saved.
+        module: the module that was saved.
         path: the file.
-        inputs: real ones `[N, ...]`, cut into batches; or the arguments of each call, with batch
-            sizes other than the traced one among them.
+        inputs: real inputs `[N, ...]`, cut into batches; or the arguments of each call, including
+            batch sizes other than the traced one.
         engine: `torch.backends.quantized.engine` of the fresh process.
         tolerance: largest accepted norm of the difference over the norm of the answer, for
             floating-point outputs; all others must be equal.
-        batch_sizes: what one tensor of inputs is cut into.
+        batch_sizes: sizes that one tensor of inputs is cut into.
 
     Returns:
         The largest relative error over all calls and outputs.
 
     Raises:
-        ParityError: the file does not load, or answers otherwise.
+        ParityError: the file does not load, or its answers differ.
     """
     calls = inputs
     if isinstance(calls, Tensor):
@@ -199,11 +201,11 @@ def check_parity(
     with torch.inference_mode():
         expected = [module(*call) for call in calls]
     worst = 0.0
-    for call, answer, wanted in zip(
+    for call, answer, reference in zip(
         calls, answers_afresh(path, calls, engine), expected, strict=True
     ):
-        pairs = zip(_outputs(answer), _outputs(wanted), strict=True)
-        error = max(_error(got, expect) for got, expect in pairs)
+        pairs = zip(_outputs(answer), _outputs(reference), strict=True)
+        error = max(_error(output, target) for output, target in pairs)
         if not error <= tolerance:
             raise ParityError(
                 f"{path.name} differs from the module it was saved from at batch {len(call[0])}: "
@@ -214,25 +216,25 @@ def check_parity(
 
 
 def _outputs(answer: Any) -> list[Tensor]:
-    """The tensors of an answer: of a tensor, or of lists, tuples and dicts of them."""
+    """The tensors in an answer: a tensor, or lists, tuples and dicts of tensors."""
     if isinstance(answer, Tensor):
         return [answer]
     parts = answer.values() if isinstance(answer, dict) else answer
     return [tensor for part in parts for tensor in _outputs(part)]
 
 
-def _error(answer: Tensor, wanted: Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted; infinite where shapes differ, or
-    where values that are not floating-point do."""
-    if answer.shape != wanted.shape or answer.dtype != wanted.dtype:
+def _error(answer: Tensor, reference: Tensor) -> float:
+    """Norm of the difference over the norm of the reference; infinite if shapes or dtypes differ,
+    or values that are not floating-point."""
+    if answer.shape != reference.shape or answer.dtype != reference.dtype:
         return math.inf
-    if not wanted.is_floating_point():
-        return 0.0 if torch.equal(answer, wanted) else math.inf
-    return float((answer - wanted).norm() / wanted.norm().clamp(min=1e-12))
+    if not reference.is_floating_point():
+        return 0.0 if torch.equal(answer, reference) else math.inf
+    return float((answer - reference).norm() / reference.norm().clamp(min=1e-12))
 
 
 def operators(module: torch.jit.ScriptModule) -> dict[str, int]:
-    """How often each operator occurs in the graph, sub-blocks included."""
+    """The number of times each operator occurs in the graph, sub-blocks included."""
     counts: dict[str, int] = {}
     for line in str(module.inlined_graph).splitlines():
         if " = " in line:
@@ -242,5 +244,5 @@ def operators(module: torch.jit.ScriptModule) -> dict[str, int]:
 
 
 def describe(path: Path) -> str:
-    """Operators and their counts as JSON, for people."""
+    """Operators and their counts as indented JSON."""
     return json.dumps(operators(load(path)), indent=2, sort_keys=True)

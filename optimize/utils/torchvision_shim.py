@@ -1,4 +1,4 @@
-"""Importing packages that need torchvision where torchvision has no compiled operators."""
+"""Imports packages that need torchvision when torchvision's compiled operators are missing."""
 
 import contextlib
 import sys
@@ -14,11 +14,11 @@ _library: torch.library.Library | None = None
 
 
 def retrying(action: Callable[[], T]) -> T:
-    """`action()`; once more if torchvision failed to import for want of its operators.
+    """`action()`, repeated once if torchvision failed to import because its operators are missing.
 
-    timm and transformers import torchvision. A build of it for another torch release raises
-    "operator torchvision::nms does not exist" while it registers what `nms` returns; with the
-    operators declared (no classifier calls them) the rest of it works.
+    timm and transformers import torchvision. A torchvision built for another torch release raises
+    "operator torchvision::nms does not exist" when it registers the shape of `nms`. Once the
+    operators are declared, the rest of it works; no classifier calls them.
     """
     try:
         return action()
@@ -26,7 +26,7 @@ def retrying(action: Callable[[], T]) -> T:
         if not _torchvision_is_why(error):
             raise
     _declare()
-    # What was imported halfway would answer the second import as it is.
+    # Half-imported modules would be reused by the second import.
     for name in list(sys.modules):
         if name.split(".")[0] in ("torchvision", "timm", "transformers"):
             del sys.modules[name]
@@ -48,5 +48,5 @@ def _declare() -> None:
         _library = torch.library.Library("torchvision", "FRAGMENT")
         for name in _SCHEMAS:
             schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            with contextlib.suppress(RuntimeError):  # declared by someone else meanwhile
+            with contextlib.suppress(RuntimeError):  # already declared elsewhere
                 _library.define(schema)

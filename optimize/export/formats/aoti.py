@@ -1,7 +1,7 @@
 """AOTInductor packages (.pt2): C++ compiled for this machine's processor, loaded by torch.
 
-Needs a C++ compiler here, and runs only where the processor has the same instruction sets. Int8
-through PT2E quantization and oneDNN's kernels.
+Exporting needs a C++ compiler, and the file runs only on processors with the same instruction
+sets. Int8 uses PT2E quantization and oneDNN's kernels.
 """
 
 import logging
@@ -17,7 +17,7 @@ from torch import nn
 
 from optimize.evaluation.session import served
 from optimize.export.formats import pt2e
-from optimize.export.formats.base import FLOAT32, INT8, Run, arrays
+from optimize.export.formats.interface import FLOAT32, INT8, Run, arrays
 from optimize.export.subject import Subject
 
 EXTRA = "aoti"
@@ -37,12 +37,12 @@ def file(artifact: str, subject: str) -> str:
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write `path`; see `optimize.export.Format`."""
+    """Write `path`; see `interface.Format`."""
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     with torch.no_grad(), pt2e.quiet():
         module = subject.module if precision == "float32" else quantize(subject)
         program = torch.export.export(module, subject.pieces[0], dynamic_shapes=subject.unbounded())
-        # Only frozen weights are packed for oneDNN's int8 kernels; others are made float again.
+        # Only frozen weights are packed for oneDNN's int8 kernels; others are dequantized.
         with torch._inductor.config.patch(freezing=precision == "int8"):
             torch._inductor.aoti_compile_and_package(program, package_path=str(path))
 
@@ -50,8 +50,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 def quantize(subject: Subject) -> nn.Module:
     """Static int8: unsigned activations per tensor, weights per channel.
 
-    Convolutions of one channel stay in float: with the batch left open inductor mistakes the
-    layout of what they answer.
+    Convolutions of one channel stay in float: with a dynamic batch inductor assumes a wrong layout
+    for their outputs.
     """
     from torchao.quantization.pt2e.inductor_passes import x86  # noqa: F401  registers fusions
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86_quantizer
@@ -68,7 +68,7 @@ def quantize(subject: Subject) -> nn.Module:
 
 
 def load(path: Path) -> Run:
-    """The file through torch's loader, as the handlers load it."""
+    """The file in AOTInductor's runtime, loaded as the handlers load it."""
     return arrays(served(path))
 
 

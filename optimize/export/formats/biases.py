@@ -1,9 +1,9 @@
-"""Bias correction for compressed Core ML convolutions, against the file's own evaluation.
+"""Bias correction for compressed Core ML models, by evaluating the file.
 
-Rounded weights shift what every channel answers on the average, and what lies behind is shifted
-by what lies before. Following Nagel et al., "Data-Free Quantization Through Weight Equalization
-and Bias Correction" (2019), section 4.2, with real inputs: in one pass, layer after layer, the
-bias takes back the difference of the averages.
+Rounded weights shift the mean output of every channel, and each layer's shift adds to that of the
+layers before. As in Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction" (2019), section 4.2, but with real inputs: in one pass, layer by layer, the bias is
+corrected by the difference of the means.
 """
 
 from pathlib import Path
@@ -13,40 +13,40 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from optimize.export.formats.base import Array
+from optimize.export.formats.interface import Array
 from optimize.export.formats.mil import Program
 from optimize.export.subject import Inputs
 
 
-def corrected(model: Any, plain: Any, pieces: Inputs) -> Any:
-    """A compressed `coremltools` model with its convolutions' and linear layers' biases corrected.
+def corrected(model: Any, plain: Any, inputs: Inputs) -> Any:
+    """A compressed `coremltools` model with the biases of its layers corrected.
 
     Args:
-        model: compressed.
-        plain: the same before.
-        pieces: real inputs, one batch.
+        model: the compressed model.
+        plain: the model before compression.
+        inputs: real inputs, one batch.
     """
-    wanted: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
     shifts: dict[str, Array] = {}
 
     def note(op: Any, answer: Tensor) -> Tensor:
         if _has_bias(op):
-            wanted[op.outputs[0].name] = _average(op, answer)
+            means[op.outputs[0].name] = _average(op, answer)
         return answer
 
     def correct(op: Any, answer: Tensor) -> Tensor:
         name = op.outputs[0].name
-        if name not in wanted or not _has_bias(op):
+        if name not in means or not _has_bias(op):
             return answer
-        shift = wanted[name] - _average(op, answer)
+        shift = means[name] - _average(op, answer)
         shifts[name] = shift.numpy()
         return answer + _spread(op, shift, answer.dim())
 
-    arrays = [tensor.numpy() for tensor in pieces]
-    for found, tap in ((plain, note), (model, correct)):
+    arrays = [tensor.numpy() for tensor in inputs]
+    for source, tap in ((plain, note), (model, correct)):
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / "model.mlpackage"
-            found.save(str(path))
+            source.save(str(path))
             Program(path)(*arrays, tap=tap)
     return _shifted(model, shifts)
 
@@ -56,7 +56,7 @@ def _has_bias(op: Any) -> bool:
 
 
 def _average(op: Any, answer: Tensor) -> Tensor:
-    """Of every channel: the second dimension of a convolution, a linear layer's last."""
+    """Mean of every channel: the second dimension of a convolution, the last of a linear layer."""
     axis = 1 if op.op_type == "conv" else answer.dim() - 1
     return answer.float().mean([dim for dim in range(answer.dim()) if dim != axis])
 
@@ -66,7 +66,7 @@ def _spread(op: Any, shift: Tensor, dims: int) -> Tensor:
 
 
 def _shifted(model: Any, shifts: dict[str, Array]) -> Any:
-    """The model with a bias of its own for every operator named in `shifts`."""
+    """The model with the bias of every operator in `shifts` shifted."""
     from coremltools.converters.mil.mil import Builder
     from coremltools.converters.mil.mil.passes.graph_pass import AbstractGraphPass
     from coremltools.models.utils import _apply_graph_pass

@@ -1,7 +1,7 @@
-"""Core ML ML Programs: float16 as Core ML runs by default, float32, and compressed weights.
+"""Core ML ML Programs: float16, which Core ML uses by default, float32, and compressed weights.
 
-The traced route: coremltools' route from an exported program has compiled an attention mask
-wrongly and silently.
+The model is converted from a trace, because coremltools' conversion of an exported program
+silently compiled an attention mask wrongly.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from optimize.export.formats.base import FLOAT16, FLOAT32, Array, Limits, Run
+from optimize.export.formats.interface import FLOAT16, FLOAT32, Array, Limits, Run
 from optimize.export.subject import Inputs, Subject
 from optimize.utils import torchscript
 
@@ -31,7 +31,7 @@ PRECISIONS = {
     "int8": Limits(error=0.1, agreement=0.95, drop=0.01, quantized=True),
     "palettized": Limits(error=0.2, agreement=0.93, drop=0.01, quantized=True),
 }
-RECORDINGS = 125  # of speech: every fourth, each takes seconds to evaluate
+RECORDINGS = 125  # of 500 in speech; each takes seconds to evaluate
 TIMED = False
 PROVES = (
     "evaluated on Linux operator by operator from the ML Program, float16 values rounded as in "
@@ -43,7 +43,7 @@ PALETTE_BITS = 6
 LARGER_BITS = 8
 CHEAP_SHARE = 0.02  # of all matrices: see `_sensitive`
 SMALLEST_WEIGHT = 512
-CORRECTING = 32  # rows that biases are corrected with
+CORRECTING = 32  # rows for bias correction
 
 
 def file(artifact: str, subject: str) -> str:
@@ -52,7 +52,7 @@ def file(artifact: str, subject: str) -> str:
 
 
 class _FromInt32(nn.Module):
-    """Takes int32 where the module takes int64: Core ML has no other whole numbers."""
+    """Takes int32 where the module takes int64, which Core ML does not have."""
 
     def __init__(self, module: nn.Module, types: list[torch.dtype]) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _FromInt32(nn.Module):
 
 
 def _without_tensorflow() -> None:
-    """Import coremltools as if TensorFlow were not installed: it would be loaded for nothing."""
+    """Import coremltools without TensorFlow, which it would load needlessly."""
     if "coremltools" in sys.modules or "tensorflow" in sys.modules:
         return
     blocked: Any = sys.modules
@@ -81,11 +81,11 @@ def _without_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without its notices that this is not a Mac."""
+    """Silence coremltools' warnings that this is not a Mac."""
     logging.getLogger("coremltools").setLevel(logging.ERROR)
     _without_tensorflow()
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # traces into an operator nobody converts
+    torch.backends.mha.set_fastpath_enabled(False)  # its operator cannot be converted
     try:
         with warnings.catch_warnings(), torchscript.silenced():
             warnings.simplefilter("ignore")
@@ -95,7 +95,7 @@ def _quiet() -> Iterator[None]:
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write the folder `path`; see `optimize.export.Format`."""
+    """Write the folder `path`; see `interface.Format`."""
     with _quiet():
         convolves = any(isinstance(module, nn.Conv2d) for module in subject.module.modules())
         model = convert(subject, "FLOAT32" if precision == "float32" else "FLOAT16")
@@ -110,13 +110,13 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 
 
 def _rows(calibration: list[Inputs]) -> Inputs:
-    """A few batches of calibration as one."""
+    """A few calibration batches as one."""
     pieces = calibration[: max(1, CORRECTING // len(calibration[0][0]))]
     return tuple(torch.cat(tensors) for tensors in zip(*pieces, strict=True))
 
 
-def taken(tensor: Tensor) -> Tensor:
-    """An input in a type that Core ML takes: pixels as float32, whole numbers as int32."""
+def supported(tensor: Tensor) -> Tensor:
+    """An input in a type that Core ML has: integers as int32, all else as float32."""
     if tensor.dtype in (torch.int64, torch.int32, torch.bool):
         return tensor.to(torch.int32)
     return tensor.to(torch.float32)
@@ -126,7 +126,7 @@ def convert(subject: Subject, precision: str) -> Any:
     """A `coremltools` model with open axes, from a trace."""
     import coremltools as ct
 
-    example = tuple(taken(tensor) for tensor in subject.pieces[0])
+    example = tuple(supported(tensor) for tensor in subject.pieces[0])
     module = _FromInt32(subject.module, [tensor.dtype for tensor in subject.pieces[0]]).eval()
     with torch.no_grad():
         traced = torch.jit.trace(module, example, check_trace=False)
@@ -154,28 +154,28 @@ def convert(subject: Subject, precision: str) -> Any:
 
 
 def compress(model: Any, precision: str) -> Any:
-    """Weights as int8 per channel, or as indices into a palette made by k-means."""
+    """Weights as int8 per channel, or as indices into a k-means palette."""
     import coremltools.optimize.coreml as cto
 
     if precision == "int8":
-        how: Any = cto.OpLinearQuantizerConfig(
+        config: Any = cto.OpLinearQuantizerConfig(
             mode="linear_symmetric", weight_threshold=SMALLEST_WEIGHT
         )
-        return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=how))
+        return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=config))
     few, many = (
         cto.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=SMALLEST_WEIGHT)
         for bits in (PALETTE_BITS, LARGER_BITS)
     )
     larger = dict.fromkeys(_sensitive(model), many)
-    how = cto.OptimizationConfig(global_config=few, op_name_configs=larger)
-    return cto.palettize_weights(model, how)
+    config = cto.OptimizationConfig(global_config=few, op_name_configs=larger)
+    return cto.palettize_weights(model, config)
 
 
 def _sensitive(model: Any) -> list[str]:
-    """Names of the weights for which 64 values are too few.
+    """Names of the weights that need more than a palette of 64 values.
 
-    They are those of convolutions too small a share to save much on (the first ones and the
-    depthwise ones), and tables that tokens are both looked up in and scored against.
+    These are small convolutions (the first ones and depthwise ones), which save little space, and
+    tables that serve both as the embedding and as the output head.
     """
     operations = model._mil_program["main"].operations
     kinds: dict[str, set[str]] = {}
@@ -185,17 +185,17 @@ def _sensitive(model: Any) -> list[str]:
         if op.op_type in ("conv", "linear", "gather") and const:
             kinds.setdefault(holder.op.name, set()).add(op.op_type)
     sizes = {op.name: op.outputs[0].val.size for op in operations if op.name in kinds}
-    matrices = [name for name, found in kinds.items() if found & {"conv", "linear"}]
-    most = CHEAP_SHARE * sum(sizes[name] for name in matrices)
+    matrices = [name for name, uses in kinds.items() if uses & {"conv", "linear"}]
+    limit = CHEAP_SHARE * sum(sizes[name] for name in matrices)
     return [
         name
         for name in matrices
-        if kinds[name] >= {"gather", "linear"} or ("conv" in kinds[name] and sizes[name] < most)
+        if kinds[name] >= {"gather", "linear"} or ("conv" in kinds[name] and sizes[name] < limit)
     ]
 
 
 def load(path: Path) -> Run:
-    """The ML Program, evaluated by `optimize.export.mil`."""
+    """The ML Program, evaluated by `optimize.export.formats.mil`."""
     with _quiet():
         from optimize.export.formats.mil import Program
 

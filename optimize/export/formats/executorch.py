@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from optimize.export.formats import pt2e
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run
+from optimize.export.formats.interface import FLOAT32, INT8, Array, Run
 from optimize.export.formats.xnnpack import clamped
 from optimize.export.subject import Inputs, Subject
 
@@ -25,8 +25,11 @@ def file(artifact: str, subject: str) -> str:
 
 
 def _dims(subject: Subject) -> tuple[dict[int, Any], ...]:
-    """The first axis, bounded: memory is planned for the largest size, one above which is left
-    out. XNNPACK reshapes along one dynamic dimension only, so the others are fixed."""
+    """Dynamic shapes for `torch.export`: the first axis alone, bounded.
+
+    Memory is planned for the largest size. The bound is one higher, because the bound itself is
+    excluded. XNNPACK supports only one dynamic dimension, so the others are fixed.
+    """
     first = next(iter(subject.axes), "")
     named = {}
     if first:
@@ -41,27 +44,27 @@ def _dims(subject: Subject) -> tuple[dict[int, Any], ...]:
 def _fixed(subject: Subject, piece: Inputs) -> Inputs:
     """Inputs with every axis but the first padded with zeros to its largest size."""
     first = next(iter(subject.axes), "")
-    found = []
+    padded = []
     for tensor, dims in zip(piece, subject.dynamic, strict=True):
         shape = [
             subject.axes[dims[i]].most if i in dims and dims[i] != first else size
             for i, size in enumerate(tensor.shape)
         ]
-        found.append(_pad(tensor, shape))
-    return tuple(found)
+        padded.append(_pad(tensor, shape))
+    return tuple(padded)
 
 
 def _pad(tensor: torch.Tensor, shape: list[int]) -> torch.Tensor:
     sides = [
         side
-        for have, want in zip(reversed(tensor.shape), reversed(shape), strict=True)
-        for side in (0, want - have)
+        for size, target in zip(reversed(tensor.shape), reversed(shape), strict=True)
+        for side in (0, target - size)
     ]
     return torch.nn.functional.pad(tensor, sides) if any(sides) else tensor
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write `path`; see `optimize.export.Format`."""
+    """Write `path`; see `interface.Format`."""
     with pt2e.quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
@@ -75,8 +78,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 
 
 def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Module:
-    """Int8 for XNNPACK, weights per channel: static, or with attention the linear layers alone,
-    their activations quantized as they come (static, they were ten times further off)."""
+    """Int8 for XNNPACK, weights per channel. Static; for models with attention, dynamic and only
+    the linear layers, because the error of static int8 was ten times larger."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -103,17 +106,17 @@ def load(path: Path) -> Run:
     method = Runtime.get().load_program(path).load_method("forward")
     assert method is not None
 
-    told = method.metadata
-    shapes = [list(told.input_tensor_meta(i).sizes()) for i in range(told.num_inputs())]
+    metadata = method.metadata
+    shapes = [list(metadata.input_tensor_meta(i).sizes()) for i in range(metadata.num_inputs())]
 
     def run(*arrays: Array) -> list[Array]:
-        found = method.execute(
+        outputs = method.execute(
             [
                 _pad(torch.from_numpy(array), [len(array), *shape[1:]]) if shape else array
                 for array, shape in zip(arrays, shapes, strict=True)
             ]
         )
-        return [tensor.clone().numpy() for tensor in found]
+        return [tensor.clone().numpy() for tensor in outputs]
 
     return run
 
@@ -123,8 +126,8 @@ def operators(path: Path) -> dict[str, int]:
     with pt2e.quiet():
         from executorch.exir._serialize._program import deserialize_pte_binary
 
-        found: Any = deserialize_pte_binary(path.read_bytes())
-    program = getattr(found, "program", found)
+        loaded: Any = deserialize_pte_binary(path.read_bytes())
+    program = getattr(loaded, "program", loaded)
     counts: Counter[str] = Counter()
     for plan in program.execution_plan:
         counts.update(op.name for op in plan.operators)
@@ -134,7 +137,7 @@ def operators(path: Path) -> dict[str, int]:
 
 
 def _quantized(blob: bytes) -> int:
-    """Quantized values in a delegate's graph, read with the schema that ExecuTorch ships."""
+    """Number of quantized values in a delegate's graph, read with ExecuTorch's schema."""
     from executorch.backends.xnnpack import serialization
     from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import XNNHeader
     from executorch.exir._serialize._flatbuffer import _flatc_decompile

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from optimize.evaluation.session import served
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run, arrays
+from optimize.export.formats.interface import FLOAT32, INT8, Array, Run, arrays
 from optimize.export.subject import Subject
 
 EXTRA = "onnx"
@@ -28,7 +28,7 @@ def file(artifact: str, subject: str) -> str:
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write `path`; see `optimize.export.Format`."""
+    """Write `path`; see `interface.Format`."""
     if precision == "float32":
         write(subject.module, subject, path)
         return
@@ -39,8 +39,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 
 
 def write(module: nn.Module, subject: Subject, path: Path) -> None:
-    """Export through torch.export, with every axis left open."""
-    # It warns that torchvision, which we do not use, is not installed.
+    """Export through torch.export, with all axes dynamic."""
+    # It warns that torchvision is not installed, which is not needed here.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # onnxscript's own deprecations
@@ -59,7 +59,7 @@ def write(module: nn.Module, subject: Subject, path: Path) -> None:
 
 
 class _Reader:
-    """Calibration inputs as ONNX Runtime asks for them: one mapping after another."""
+    """Calibration inputs for ONNX Runtime, one mapping after another."""
 
     def __init__(self, subject: Subject) -> None:
         self._items: Iterator[dict[str, Array]] = iter(
@@ -76,10 +76,11 @@ class _Reader:
 
 def quantize(subject: Subject, source: Path, path: Path) -> None:
     """Int8, weights per channel: QuantizeLinear/DequantizeLinear pairs, or with `dynamic`
-    activations DynamicQuantizeLinear before the matrices and tables.
+    activations DynamicQuantizeLinear before matrix products and embeddings.
 
-    With attention only matrices and tables are quantized: one scale cannot hold a mask of minus
-    infinity, and the sums before a layer norm have a few channels that dwarf the others.
+    In models with attention only matrix products and embeddings are quantized: one scale cannot
+    represent a mask of minus infinity, and the sums before a layer norm have a few channels much
+    larger than the others.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -110,12 +111,12 @@ def quantize(subject: Subject, source: Path, path: Path) -> None:
 
 
 def load(path: Path) -> Run:
-    """The file in ONNX Runtime, as the handlers load it."""
+    """The file in ONNX Runtime, loaded as the handlers load it."""
     return arrays(served(path))
 
 
 def operators(path: Path) -> dict[str, int]:
-    """Operators by name; `quantized` counts weights in int8, and activations quantized."""
+    """Operators by name; `quantized` counts int8 weights and quantized activations."""
     import onnx
 
     counts = Counter(node.op_type for node in onnx.load(str(path)).graph.node)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from optimize.evaluation.session import served
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run, arrays
+from optimize.export.formats.interface import FLOAT32, INT8, Array, Run, arrays
 from optimize.export.subject import Inputs, Subject
 
 EXTRA = "openvino"
@@ -25,7 +25,7 @@ def file(artifact: str, subject: str) -> str:
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write `path`; see `optimize.export.Format`."""
+    """Write `path`; see `interface.Format`."""
     import openvino
 
     model = convert(subject)
@@ -35,7 +35,7 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 
 
 def convert(subject: Subject) -> Any:
-    """An `openvino.Model` with the subject's names and open axes."""
+    """An `openvino.Model` with the subject's names and dynamic axes."""
     import openvino
 
     program = torch.export.export(
@@ -50,12 +50,13 @@ def convert(subject: Subject) -> Any:
 
 
 def quantize(model: Any, subject: Subject) -> Any:
-    """Int8 by NNCF: post-training quantization, or with `dynamic` activations int8 weights,
-    for which OpenVINO quantizes activations as they come.
+    """Int8 by NNCF: post-training quantization, or with `dynamic` activations int8 weights, for
+    which OpenVINO quantizes activations at run time.
 
-    Static, biases are corrected against the quantized network layer by layer: the fast way, NNCF's
-    default, corrects each layer alone and lost a point on a small convolutional network. With
-    attention NNCF's scheme for transformers is used: masks and softmax stay in float.
+    Static quantization corrects biases layer by layer against the quantized network. NNCF's
+    default, fast bias correction, corrects each layer alone and lost a point on a small
+    convolutional network. Models with attention use NNCF's transformer scheme, which leaves masks
+    and softmax in float.
     """
     import nncf
 
@@ -69,8 +70,8 @@ def quantize(model: Any, subject: Subject) -> Any:
         return [tensor.numpy() for tensor in piece]
 
     data = nncf.Dataset(subject.calibration, feed)
-    found = {op.get_type_name() for op in model.get_ops()}
-    attends = not found.isdisjoint(("Softmax", "ScaledDotProductAttention"))
+    operator_types = {op.get_type_name() for op in model.get_ops()}
+    attends = not operator_types.isdisjoint(("Softmax", "ScaledDotProductAttention"))
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
         return nncf.quantize(
             model,
@@ -90,10 +91,10 @@ def operators(path: Path) -> dict[str, int]:
     """Operators by name; `quantized` counts FakeQuantize and int8 weights."""
     import openvino
 
-    found = openvino.Core().read_model(str(path)).get_ops()
-    counts = Counter(op.get_type_name() for op in found)
-    eight = (openvino.Type.i8, openvino.Type.u8)
+    nodes = openvino.Core().read_model(str(path)).get_ops()
+    counts = Counter(op.get_type_name() for op in nodes)
+    int8_types = (openvino.Type.i8, openvino.Type.u8)
     weights = sum(
-        op.get_type_name() == "Constant" and op.get_element_type() in eight for op in found
+        op.get_type_name() == "Constant" and op.get_element_type() in int8_types for op in nodes
     )
     return {**counts, "quantized": counts["FakeQuantize"] + weights}

@@ -1,4 +1,4 @@
-"""PT2E quantization of exported programs (torchao), for the formats that start from it."""
+"""PT2E quantization of exported programs (torchao), for the formats that use it."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from optimize.export.subject import Inputs
 from optimize.lowering.qparams import quantize_rows
 
-# What quantizers match: an operator's module, whoever called it.
+# The module of each operator, which quantizers match.
 _SOURCES: dict[Any, Any] = {
     torch.ops.aten.conv1d.default: nn.Conv1d,
     torch.ops.aten.conv2d.default: nn.Conv2d,
@@ -34,7 +34,7 @@ _SOURCES: dict[Any, Any] = {
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """torchao tells of libraries for other machines, and of Python's own changes."""
+    """Silence torchao's messages about other machines' libraries and Python's deprecations."""
     logging.getLogger("torchao").setLevel(logging.ERROR)
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -43,12 +43,12 @@ def quiet() -> Iterator[None]:
 
 
 def quantize(program: ExportedProgram, quantizer: Any, calibration: list[Inputs]) -> nn.Module:
-    """The program with quantizers around what `quantizer` annotates, and embedding tables in int8.
+    """The program quantized where `quantizer` annotates it, and with int8 embedding tables.
 
     Args:
         program: float32.
         quantizer: a `torchao.quantization.pt2e.quantizer.Quantizer`.
-        calibration: real inputs, for the ranges of activations.
+        calibration: real inputs for the ranges of activations.
 
     Returns:
         A graph module, to be exported again.
@@ -56,7 +56,7 @@ def quantize(program: ExportedProgram, quantizer: Any, calibration: list[Inputs]
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     graph: Any = program.module()
-    _part(graph)
+    _separate(graph)
     with torch.no_grad():
         prepared = prepare_pt2e(graph, quantizer)
         for piece in calibration:
@@ -66,11 +66,11 @@ def quantize(program: ExportedProgram, quantizer: Any, calibration: list[Inputs]
     return converted
 
 
-def _part(graph: Any) -> None:
-    """Give every operator a source, and every linear layer a weight, of its own.
+def _separate(graph: Any) -> None:
+    """Give every operator its own source, and every linear layer its own weight.
 
-    Quantizers match by source: the calls of a module that is used twice are one operator with
-    two answers to them. A weight that an embedding table shares would stay in float.
+    Quantizers match by source, and would take two calls of one module for one operator with two
+    outputs. A weight shared with an embedding table would stay in float.
     """
     for node in list(graph.graph.nodes):
         if node.target in _SOURCES:
@@ -83,20 +83,20 @@ def _part(graph: Any) -> None:
 
 
 def _shrink_tables(graph: Any) -> None:
-    """Embedding tables in int8, a scale per row: no quantizer here has a pattern for them."""
+    """Embedding tables in int8 with a scale per row; quantizers have no pattern for them."""
     for node in list(graph.graph.nodes):
         if node.target is not torch.ops.aten.embedding.default or len(node.args[0].users) > 1:
             continue
         table = _weight(graph, node.args[0]).detach()
         rows, scales = quantize_rows(table)
-        parts = [_attribute(graph, node, *named) for named in (("rows", rows), ("scales", scales))]
+        parts = [_attribute(graph, node, *item) for item in (("rows", rows), ("scales", scales))]
         with graph.graph.inserting_before(node):
             row, scale = (
                 graph.graph.call_function(node.target, (part, node.args[1])) for part in parts
             )
             row = graph.graph.call_function(torch.ops.aten.to.dtype, (row, torch.float32))
-            found = graph.graph.call_function(torch.ops.aten.mul.Tensor, (row, scale))
-        node.replace_all_uses_with(found, propagate_meta=True)
+            embedded = graph.graph.call_function(torch.ops.aten.mul.Tensor, (row, scale))
+        node.replace_all_uses_with(embedded, propagate_meta=True)
         graph.graph.erase_node(node)
     graph.graph.eliminate_dead_code()
     _forget_unread(graph)
@@ -104,7 +104,7 @@ def _shrink_tables(graph: Any) -> None:
 
 
 def _forget_unread(graph: Any) -> None:
-    """Drop tensors that nothing reads any more: exporters write every buffer they find."""
+    """Drop unused tensors; exporters would write every buffer."""
     read = {node.target for node in graph.graph.nodes if node.op in ("get_attr", "call_module")}
     for name, _ in [*graph.named_buffers(), *graph.named_parameters()]:
         if not any(name == target or name.startswith(f"{target}.") for target in read):
@@ -113,17 +113,17 @@ def _forget_unread(graph: Any) -> None:
 
 
 def _weight(graph: Any, node: Any) -> torch.Tensor:
-    found = graph
+    value = graph
     for part in node.target.split("."):
-        found = getattr(found, part)
-    return found  # type: ignore[no-any-return]
+        value = getattr(value, part)
+    return value  # type: ignore[no-any-return]
 
 
 def _attribute(graph: Any, node: Any, what: str, value: torch.Tensor, meta: Any = None) -> Any:
-    """A node in front of `node` for a tensor that it alone has."""
+    """A node before `node` for a new tensor that only `node` uses."""
     name = f"{node.name}_{what}"
     graph.register_buffer(name, value)
     with graph.graph.inserting_before(node):
-        found = graph.graph.get_attr(name)
-    found.meta = dict(meta or {})
-    return found
+        attribute = graph.graph.get_attr(name)
+    attribute.meta = dict(meta or {})
+    return attribute

@@ -1,10 +1,10 @@
 """TensorFlow SavedModel for TensorFlow Serving: `NAME/1/`, dynamic axes, signature
 `serving_default`.
 
-torchax turns the exported program into a JAX function and jax2tf that into a TensorFlow one
-with symbolic shapes. No graph of our own making is in between, but convolutions are written as
-TensorFlow's compiler for CPUs is fast at (`optimize.export.xla`). Weights are variables; those of
-a network with convolutions are constants, laid out for them once per batch size, not per call.
+torchax turns the exported program into a JAX function, and jax2tf turns that into a TensorFlow
+function with symbolic shapes. Convolutions are rewritten to a form that XLA's CPU compiler runs
+fast (`optimize.export.formats.xla`). Weights are variables; in networks with convolutions they are
+constants, so that their layout is changed once per batch size, not per call.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from optimize.export.formats.base import FLOAT32, Array, Run
+from optimize.export.formats.interface import FLOAT32, Array, Run
 from optimize.export.formats.xla import replace_convolution
 from optimize.export.subject import Subject
 
@@ -25,8 +25,8 @@ PACKAGES = ("tensorflow-cpu", "torchax", "jax")
 PRECISIONS = {"float32": FLOAT32}
 VERSION = "1"
 
-# Overloads of named tensors that torch 2.13 no longer has and torchax 0.0.13 lists in tables
-# when it is imported. Nothing calls them.
+# Overloads of named tensors that torch 2.13 no longer has, but torchax 0.0.13 lists in tables at
+# import. Nothing calls them.
 _REMOVED = {
     "all": ("dimname", "dimname_out"),
     "index_add": ("dimname",),
@@ -53,14 +53,14 @@ def file(artifact: str, subject: str) -> str:
 
 
 def _torchax() -> Any:
-    """`torchax.export`, imported although torch has moved on."""
+    """`torchax.export`, with placeholders for operators that torch has removed."""
     for name, overloads in _REMOVED.items():
         packet = getattr(torch.ops.aten, name)
         for overload in overloads:
             if overload not in packet.overloads():
                 setattr(packet, overload, object())
     import torchax.export
-    from torchax.ops import jaten, ops_registry  # noqa: F401  the first fills the second
+    from torchax.ops import jaten, ops_registry  # noqa: F401  jaten fills ops_registry
 
     replace_convolution(ops_registry.all_aten_ops)
     return torchax.export
@@ -78,9 +78,9 @@ def _tensorflow() -> Any:
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write the folder `path`; see `optimize.export.Format`."""
+    """Write the folder `path`; see `interface.Format`."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the three libraries' deprecations of each other
+        warnings.simplefilter("ignore")  # deprecation warnings among the three libraries
         _export(subject, path)
 
 
@@ -108,10 +108,10 @@ def _export(subject: Subject, path: Path) -> None:
     ]
     module = tf.Module()
     constant = any(isinstance(part, torch.nn.Conv2d) for part in subject.module.modules())
-    held = [] if constant else [tf.Variable(np.asarray(w), trainable=False) for w in weights]
-    module.weights = held
+    variables = [] if constant else [tf.Variable(np.asarray(w), trainable=False) for w in weights]
+    module.weights = variables
     converted = jax2tf.convert(
-        lambda held, *inputs: function(weights if constant else held, inputs),
+        lambda variables, *inputs: function(weights if constant else variables, inputs),
         polymorphic_shapes=[None, *symbolic],
         polymorphic_constraints=[
             f"{name} <= {axis.limit}" for name, axis in subject.axes.items() if axis.limit
@@ -121,28 +121,28 @@ def _export(subject: Subject, path: Path) -> None:
 
     @tf.function(autograph=False, input_signature=specs)  # type: ignore[untyped-decorator]
     def serve(*inputs: Any) -> dict[str, Any]:
-        found = converted(module.weights, *inputs)
-        return dict(zip(subject.outputs, found, strict=True))
+        outputs = converted(module.weights, *inputs)
+        return dict(zip(subject.outputs, outputs, strict=True))
 
     module.serve = serve
-    # A loaded signature forgets the order of its outputs: its map of them has none.
+    # A loaded signature does not keep the order of its outputs.
     module.outputs = tf.Variable(list(subject.outputs), trainable=False)
     tf.saved_model.save(module, str(path), signatures={"serving_default": serve})
 
 
 def load(path: Path) -> Run:
-    """The file's `serving_default`, inputs and outputs in the order they were saved in."""
+    """The file's `serving_default`, with inputs and outputs in the subject's order."""
     tf = _tensorflow()
     loaded = tf.saved_model.load(str(path))
     serve = loaded.signatures["serving_default"]
-    # A signature is called by name; the specifications keep the order they were saved in.
+    # Signatures take keyword arguments; their specifications keep the order of the inputs.
     names = [spec.name for spec in loaded.serve.concrete_functions[0].structured_input_signature[0]]
     outputs = [name.decode() for name in loaded.outputs.numpy()]
 
     def run(*arrays: Array) -> list[Array]:
-        given = dict(zip(names, (tf.constant(a) for a in arrays), strict=True))
-        found = serve(**given)
-        return [found[name].numpy() for name in outputs]
+        tensors = dict(zip(names, (tf.constant(a) for a in arrays), strict=True))
+        answers = serve(**tensors)
+        return [answers[name].numpy() for name in outputs]
 
     return run
 

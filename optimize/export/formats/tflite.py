@@ -1,7 +1,7 @@
 """TensorFlow Lite (LiteRT): one file with a signature per size; int8 weights and activations.
 
-The format's shapes are fixed, so every size in `Subject.shapes` becomes a signature; they share
-the weights. What lies between is padded to the next one and cut again.
+The format's shapes are fixed, so every size in `Subject.shapes` becomes a signature; all share
+the weights. Inputs of other sizes are padded to the next one, and outputs cut.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from optimize.export.formats.base import FLOAT32, INT8, Array, Run
+from optimize.export.formats.interface import FLOAT32, INT8, Array, Run
 from optimize.export.subject import Subject
 
 EXTRA = "tflite"
@@ -35,7 +35,7 @@ def signature(shape: dict[str, int]) -> str:
 
 
 def export(subject: Subject, path: Path, precision: str) -> None:
-    """Write `path`; see `optimize.export.Format`."""
+    """Write `path`; see `interface.Format`."""
     if precision == "float32":
         convert(subject, path)
         return
@@ -47,7 +47,7 @@ def export(subject: Subject, path: Path, precision: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The converter tells every step, on the screen and to the logs."""
+    """Silence the converter, which prints and logs every step."""
     logging.getLogger("ai_edge_quantizer").setLevel(logging.ERROR)
     with (
         warnings.catch_warnings(),
@@ -74,8 +74,8 @@ def convert(subject: Subject, path: Path) -> None:
 def quantize(subject: Subject, source: Path, path: Path) -> None:
     """Int8, weights per channel: static, calibrated through every signature.
 
-    With attention the matrices and tables alone, activations quantized as they come: one scale
-    cannot hold a mask, and the file is a third of what static matrices alone make.
+    In models with attention only matrix products and embeddings, with dynamic activations: one
+    scale cannot represent a mask, and the file is a third of one with static matrix products.
     """
     attends = "SOFTMAX" in operators(source)
     with _quiet():
@@ -101,9 +101,9 @@ def quantize(subject: Subject, source: Path, path: Path) -> None:
 
 
 def _fit(array: Array, shape: Any) -> Array:
-    """Cut or pad to a shape: rows by repeating the last one, all else with zeros."""
+    """Cut or pad to a shape: rows by repeating the last one, other dimensions with zeros."""
     array = array[tuple(slice(size) for size in shape)]
-    rows, *rest = [(0, want - have) for have, want in zip(array.shape, shape, strict=True)]
+    rows, *rest = [(0, target - size) for size, target in zip(array.shape, shape, strict=True)]
     array = np.pad(array, [(0, 0), *rest])
     return np.pad(array, [rows, *([(0, 0)] * len(rest))], mode="edge")
 
@@ -122,30 +122,30 @@ class _Signature:
         self.scales = [outputs[name]["quantization"] for name in self.outputs]
 
     def holds(self, arrays: tuple[Array, ...]) -> bool:
-        """Whether the arrays fit into its shapes, the batch aside."""
+        """Whether the arrays fit into its shapes, ignoring the batch."""
         return all(
-            all(have <= want for have, want in zip(array.shape[1:], shape[1:], strict=True))
+            all(size <= most for size, most in zip(array.shape[1:], shape[1:], strict=True))
             for array, shape in zip(arrays, self.shapes, strict=True)
         )
 
     def __call__(self, arrays: tuple[Array, ...]) -> list[Array]:
-        """Outputs as floats, only the rows that were asked for."""
+        """Outputs as floats, without padded rows."""
         fitted = {
             name: _fit(array, shape).astype(kind)
             for name, array, shape, kind in zip(
                 self.names, arrays, self.shapes, self.types, strict=True
             )
         }
-        found = self.runner(**fitted)
+        outputs = self.runner(**fitted)
         rows = arrays[0].shape[0]
         return [
-            self._floats(found[name], *scale)[:rows]
+            self._floats(outputs[name], *scale)[:rows]
             for name, scale in zip(self.outputs, self.scales, strict=True)
         ]
 
     @staticmethod
     def _floats(array: Array, scale: float, zero: int) -> Array:
-        """An int8 output by its scale and zero point; a float one (scale 0) as it is."""
+        """Dequantize an int8 output; a float one has scale 0 and is returned unchanged."""
         return (array.astype(np.float32) - zero) * scale if scale else array
 
 
@@ -154,21 +154,21 @@ def load(path: Path) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=1)
-    known = [
+    signatures = [
         _Signature(interpreter.get_signature_runner(name))
         for name in interpreter.get_signature_list()
     ]
-    known.sort(key=lambda s: int(np.prod(s.shapes[0])))
+    signatures.sort(key=lambda s: int(np.prod(s.shapes[0])))
 
     def run(*arrays: Array) -> list[Array]:
-        able = [s for s in known if s.holds(arrays)]
-        if not able:
+        fitting = [s for s in signatures if s.holds(arrays)]
+        if not fitting:
             raise ValueError(f"no signature holds {[a.shape for a in arrays]}")
         rows = arrays[0].shape[0]
-        chosen = next((s for s in able if s.shapes[0][0] >= rows), able[-1])
-        size = chosen.shapes[0][0]
+        smallest = next((s for s in fitting if s.shapes[0][0] >= rows), fitting[-1])
+        size = smallest.shapes[0][0]
         parts = [
-            chosen(tuple(array[start : start + size] for array in arrays))
+            smallest(tuple(array[start : start + size] for array in arrays))
             for start in range(0, rows, size)
         ]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]

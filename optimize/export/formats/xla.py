@@ -1,18 +1,18 @@
-"""Convolutions as XLA's CPU compiler is fast at: channels last, depthwise ones as sums.
+"""Convolutions in a form that XLA's CPU compiler runs fast: channels last, depthwise as sums.
 
-It calls a matrix library for dense convolutions whose channels come last and whose batch is not
-grouped; all others become loops over single numbers. A depthwise convolution as a sum of shifted
-products, one per kernel position, is fused into one vectorized loop.
+The compiler calls a matrix library for dense convolutions with channels last and without groups;
+all others become scalar loops. A depthwise convolution, written as a sum of shifted products, one
+per kernel position, is fused into one vectorized loop.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-LARGEST_KERNEL = 49  # positions of a depthwise kernel: each is a term of the sum
+LARGEST_KERNEL = 49  # positions of a depthwise kernel; each is a term of the sum
 
 
 def replace_convolution(operators: dict[Any, Any]) -> None:
-    """Put `convolution` in front of torchax's own in its table of operators."""
+    """Replace `convolution` in torchax's table of operators."""
     import torch
 
     entry = operators[torch.ops.aten.convolution]
@@ -24,7 +24,7 @@ def convolution(before: Callable[..., Any]) -> Callable[..., Any]:
     """`aten.convolution` for JAX arrays.
 
     Args:
-        before: takes what is not two-dimensional, or transposed, or grouped otherwise.
+        before: torchax's own, used if not 2-D, transposed, or grouped but not depthwise.
     """
 
     def convolve(
@@ -48,9 +48,9 @@ def convolution(before: Callable[..., Any]) -> Callable[..., Any]:
         sides = [(padding[0], padding[0]), (padding[-1], padding[-1])]
         x = numpy.transpose(x, (0, 2, 3, 1))
         if depthwise:
-            found = _shifted_sum(x, weight[:, 0], stride, sides, dilation)
+            output = _shifted_sum(x, weight[:, 0], stride, sides, dilation)
         else:
-            found = lax.conv_general_dilated(
+            output = lax.conv_general_dilated(
                 x,
                 numpy.transpose(weight, (2, 3, 1, 0)),
                 stride,
@@ -59,8 +59,8 @@ def convolution(before: Callable[..., Any]) -> Callable[..., Any]:
                 dimension_numbers=("NHWC", "HWIO", "NHWC"),
             )
         if bias is not None:
-            found = found + bias
-        return numpy.transpose(found, (0, 3, 1, 2))
+            output = output + bias
+        return numpy.transpose(output, (0, 3, 1, 2))
 
     convolve.before = before  # type: ignore[attr-defined]
     return convolve

@@ -1,4 +1,4 @@
-"""XNNPACK's quantizer for PT2E, with clamps as part of the layer before them."""
+"""XNNPACK's quantizer for PT2E, treating a clamp as part of the layer before it."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ _CLAMPS = ("aten.hardtanh.default", "aten.hardtanh_.default")
 
 
 def clamped(quantizer: Any) -> Any:
-    """A `torchao` quantizer that from now on observes a layer behind its ReLU6, not before it.
+    """Make a `torchao` quantizer observe layers after their ReLU6, not before it; returns it.
 
-    ExecuTorch's `XNNPACKQuantizer` does that for ReLU alone. It gives a ReLU6 the scale of the
-    layer before it: where a convolution answers -40 to 40, what lies in 0 to 6 has 19 of 255
-    steps. XNNPACK runs both as one operator.
+    ExecuTorch's `XNNPACKQuantizer` does so only for ReLU. A ReLU6 gets the scale of the layer
+    before it: if a convolution's outputs range from -40 to 40, the values from 0 to 6 have only 19
+    of 255 steps. XNNPACK runs both as one operator.
     """
     plain = quantizer.annotate
 
@@ -26,13 +26,13 @@ def clamped(quantizer: Any) -> Any:
 
 
 def _hand_over(layer: Any, clamp: Any) -> None:
-    """Let the clamp's answer have the range that the layer's would."""
+    """Move the output range from the layer to the clamp."""
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation
     from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY
 
-    found = layer.meta.get(Q_ANNOTATION_KEY)
-    if found is not None and found.output_qspec is not None:
+    annotation = layer.meta.get(Q_ANNOTATION_KEY)
+    if annotation is not None and annotation.output_qspec is not None:
         clamp.meta[Q_ANNOTATION_KEY] = QuantizationAnnotation(
-            output_qspec=found.output_qspec, _annotated=True
+            output_qspec=annotation.output_qspec, _annotated=True
         )
-        found.output_qspec = None
+        annotation.output_qspec = None

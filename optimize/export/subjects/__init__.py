@@ -1,4 +1,4 @@
-"""What each kind of model exports: one module per task, with a function `load`."""
+"""The modules that each task exports: one Python module per task, with a function `load`."""
 
 import importlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from optimize.tasks import registry
 
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
-    """The modules of an artefact to export, and how to measure what was exported.
+    """The modules of an artefact to export, and how to evaluate the files.
 
     Args:
         recipe: the one that made the artefact.

@@ -22,11 +22,11 @@ CALIBRATION = 256
 
 
 def make(module: nn.Module, dataset: Dataset) -> Exportable:
-    """What exporting an image classifier needs.
+    """An image classifier to export.
 
     Args:
         module: float32, uint8 `[N, C, H, W]` to logits `[N, classes]`.
-        dataset: held-out inputs check the files, training inputs calibrate them.
+        dataset: its held-out inputs check the files, its training inputs calibrate them.
     """
     test = dataset.test[:SAMPLES]
     crops = dataset.agreement if dataset.agreement is not None else test.inputs
@@ -35,25 +35,25 @@ def make(module: nn.Module, dataset: Dataset) -> Exportable:
     order = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(0))
     subject = Subject(
         name="model",
-        # Training leaves weights in channels-last order, which ExecuTorch's passes refuse.
+        # Training leaves weights in channels-last order, which ExecuTorch does not accept.
         module=copy.deepcopy(module).eval().to(memory_format=torch.contiguous_format),  # type: ignore[call-overload]
         inputs=("pixels",),
         outputs=("logits",),
-        # Traced with two: torch.export takes a batch of one for a constant.
+        # Traced with a batch of two: torch.export would make a batch of one a constant.
         pieces=[(crops[start : start + n],) for start, n in ((0, 2), (2, 1), (3, 3), (6, 8))],
         calibration=[(part,) for part in chosen[order[:CALIBRATION]].split(BATCH)],
         axes={"batch": Axis()},
         dynamic=({0: "batch"},),
     )
-    known: list[Tensor] = []
+    reference: list[Tensor] = []
 
     def measure(
         run: dict[str, Callable[..., list[Tensor]]], limit: int | None = None
     ) -> dict[str, Any]:
-        """Accuracy on the labelled samples, agreement on those or on the unlabelled ones."""
-        if not known:
-            known.append(_answers(subject, crops))
-        agreed = accuracy.agreement(_answers(run["model"], crops), known[0])
+        """Accuracy on the labelled samples, agreement on the unlabelled ones if there are any."""
+        if not reference:
+            reference.append(_answers(subject, crops))
+        agreed = accuracy.agreement(_answers(run["model"], crops), reference[0])
         return {
             **image.score(_answers(run["model"], test.inputs), test.targets),
             "agreement": agreed,

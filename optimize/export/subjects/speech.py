@@ -1,4 +1,4 @@
-"""Speech: Whisper's encoder and decoder step as two files; whoever runs them loops."""
+"""Speech: Whisper's encoder and decoder step as two files; the caller loops over tokens."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,12 +32,12 @@ def features(frontend: LogMel, clips: list[Tensor]) -> Tensor:
 
 
 def capacity(spec: Spec) -> int:
-    """Tokens that decoding may come to, those it starts from among them."""
+    """The most tokens of a decoding, including those it starts from."""
     return len(spec.start) + spec.text_positions // 2 - 1
 
 
 def transcribe(encoder: Step, step: Step, mels: Tensor, checkpoint: Checkpoint) -> list[list[int]]:
-    """Greedy decoding of a batch of features with one function for each of the two files.
+    """Greedy decoding of a batch of features; `encoder` and `step` are the two files.
 
     Returns:
         Token ids of every row, without start and end.
@@ -47,24 +47,24 @@ def transcribe(encoder: Step, step: Step, mels: Tensor, checkpoint: Checkpoint) 
     limit = capacity(spec)
     cache = torch.zeros(rows, spec.decoder_layers * 2 * spec.heads, limit, spec.head_width)
     answers: list[list[int]] = [[] for _ in range(rows)]
-    alive = [True] * rows
+    active = [True] * rows
     token = torch.full((rows,), spec.start[0], dtype=torch.int32)
-    for place in range(limit):
-        logits, fresh = step(token, torch.full((rows,), place, dtype=torch.int32), cache, audio)
-        cache[:, :, place : place + 1] = fresh
-        if place + 1 < len(spec.start):
-            token = torch.full((rows,), spec.start[place + 1], dtype=torch.int32)
+    for position in range(limit):
+        logits, fresh = step(token, torch.full((rows,), position, dtype=torch.int32), cache, audio)
+        cache[:, :, position : position + 1] = fresh
+        if position + 1 < len(spec.start):
+            token = torch.full((rows,), spec.start[position + 1], dtype=torch.int32)
             continue
         logits = logits.clone()
         logits[:, spec.suppress] = -torch.inf
-        if place + 1 == len(spec.start):
+        if position + 1 == len(spec.start):
             logits[:, spec.suppress_first] = -torch.inf
         token = logits.argmax(1).int()
         for row, best in enumerate(token.tolist()):
-            alive[row] = alive[row] and best != spec.end
-            if alive[row]:
+            active[row] = active[row] and best != spec.end
+            if active[row]:
                 answers[row].append(best)
-        if not any(alive):
+        if not any(active):
             break
     return answers
 
@@ -72,13 +72,13 @@ def transcribe(encoder: Step, step: Step, mels: Tensor, checkpoint: Checkpoint) 
 def make(
     checkpoint: Checkpoint, recordings: Speech, decode: Callable[[list[int]], str]
 ) -> Exportable:
-    """What exporting a Whisper checkpoint needs.
+    """A Whisper checkpoint to export.
 
     Args:
         checkpoint: the weights.
-        recordings: eight development recordings calibrate the files. Their word error rate is
-            that of the test recordings; they are compared with PyTorch on these, lone words, and
-            the other development recordings, 500 in all.
+        recordings: eight development recordings calibrate the files. The word error rate is
+            measured on the test recordings; agreement with PyTorch on these, single words, and the
+            other development recordings, 500 in total.
         decode: from token ids to text.
     """
     subjects = _subjects(checkpoint, recordings)
@@ -88,7 +88,7 @@ def make(
 
 
 def _subjects(checkpoint: Checkpoint, recordings: Speech) -> list[Subject]:
-    """The encoder, and the decoder step on what that encoder hears."""
+    """The encoder, and the decoder step with that encoder's outputs as inputs."""
     model, spec = build.build(checkpoint, int8=False), checkpoint.spec
     step = DecoderStep(model, spec, capacity(spec)).eval()
     frontend = LogMel(spec.mels)
@@ -125,7 +125,7 @@ def _subjects(checkpoint: Checkpoint, recordings: Speech) -> list[Subject]:
 
 
 class _Comparison:
-    """Texts of an exported pair of files beside PyTorch's, on recordings of all lengths."""
+    """Compares the texts of an exported pair of files with PyTorch's."""
 
     def __init__(
         self,
@@ -138,13 +138,13 @@ class _Comparison:
         self.frontend = LogMel(checkpoint.spec.mels)
         test = recordings.test[:SAMPLES]
         others = [*recordings.spare, *recordings.development[CALIBRATION:]]
-        # By length: rows of a batch then end together.
+        # Sorted by length, so that the rows of a batch end together.
         self.utterances = sorted([*test, *others][:SAMPLES], key=lambda u: len(u.samples()))
         self.tested = {i for i, utterance in enumerate(self.utterances) if utterance in test}
-        self.reference: dict[int, str] = {}  # PyTorch's text of each recording, once asked for
+        self.reference: dict[int, str] = {}  # PyTorch's text of each recording, computed once
 
     def texts(self, files: dict[str, Step], chosen: list[int]) -> list[str]:
-        """What a pair of files makes of some of the recordings."""
+        """Texts of a pair of files for some of the recordings."""
         texts = []
         for start in range(0, len(chosen), BATCH):
             part = [self.utterances[i] for i in chosen[start : start + BATCH]]
@@ -154,8 +154,8 @@ class _Comparison:
         return texts
 
     def measure(self, files: dict[str, Step], limit: int | None = None) -> dict[str, Any]:
-        """Word error rate of the test recordings, and how often the text is PyTorch's to the
-        letter; of all recordings, or of as many as `limit`, short and long."""
+        """Word error rate on the test recordings, and the share of texts that equal PyTorch's, on
+        all recordings or on `limit` of them, evenly spaced in length."""
         count = min(limit or len(self.utterances), len(self.utterances))
         chosen: list[int] = torch.linspace(0, len(self.utterances) - 1, count).long().tolist()
         missing = [i for i in chosen if i not in self.reference]
@@ -183,15 +183,15 @@ def _notes(tested: int, compared: int) -> list[str]:
 
 
 def _state(encoder: Subject, step: DecoderStep, mels: Tensor, checkpoint: Checkpoint) -> Any:
-    """Inputs of the decoder in the middle of a sentence, rows at different places."""
+    """Inputs of the decoder in the middle of a sentence, with rows at different positions."""
     calls: list[tuple[Tensor, ...]] = []
 
-    def listening(*inputs: Tensor) -> list[Tensor]:
+    def recording_step(*inputs: Tensor) -> list[Tensor]:
         calls.append(tuple(tensor.clone() for tensor in inputs))
         with torch.inference_mode():
             return list(step(*inputs))
 
-    transcribe(encoder, listening, mels, checkpoint)
+    transcribe(encoder, recording_step, mels, checkpoint)
     token, past, cache, audio = calls[len(calls) * 2 // 3]
     rows = torch.arange(len(token), dtype=torch.int32)
     return token, (past - rows).clamp(min=1), cache, audio

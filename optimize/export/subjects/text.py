@@ -23,13 +23,13 @@ CALIBRATION = 128
 
 
 def _rows(windows: Tensor, rows: Tensor) -> Tensor:
-    """Some windows, without the columns that are padding in all of them."""
+    """The windows in `rows`, without columns that are padding in all of them."""
     chosen = windows[rows]
     return chosen[:, : int(lengths(chosen).max())].contiguous()
 
 
 def _pieces(windows: Tensor) -> list[tuple[Tensor]]:
-    """Two, one, three and eight windows; all but the one have a short row among longer ones."""
+    """Two, one, three and eight windows; batches above one mix short and long rows."""
     order = lengths(windows).argsort(stable=True)
     short, middle, long = order[0], order[len(order) // 2], order[-1]
     mixed = order[torch.linspace(0, len(order) - 1, BATCH).long()]
@@ -37,8 +37,17 @@ def _pieces(windows: Tensor) -> list[tuple[Tensor]]:
     return [(_rows(windows, torch.stack(pick)),) for pick in picks] + [(_rows(windows, mixed),)]
 
 
+def _samples(test: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows `[M, L]`, owners `[M]` and targets of up to SAMPLES random texts of a split."""
+    count = min(SAMPLES, len(test))
+    chosen = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:count]
+    keep = torch.isin(test.owner, chosen)
+    owner = torch.unique(test.owner[keep], return_inverse=True)[1]
+    return test.windows[keep], owner, test.targets[chosen.sort().values]
+
+
 class _Rows(nn.Module):
-    """A shared embedding as plain indexing of int32: what other formats know of gathering."""
+    """A shared embedding as plain int32 indexing, which all formats can convert."""
 
     def __init__(self, shared: SharedEmbedding) -> None:
         super().__init__()
@@ -47,34 +56,30 @@ class _Rows(nn.Module):
         self.table = shared.table
 
     def forward(self, ids: Tensor) -> Tensor:
-        found: Tensor = self.table(self.place[ids.long()])
-        return found
+        embedded: Tensor = self.table(self.place[ids.long()])
+        return embedded
 
 
 def _plain(module: nn.Module) -> nn.Module:
-    """A copy in eval mode whose operators every format has."""
-    found = copy.deepcopy(module).eval()
-    embeddings = getattr(found, "embeddings", None)
+    """A copy in eval mode, with only operators that all formats have."""
+    plain = copy.deepcopy(module).eval()
+    embeddings = getattr(plain, "embeddings", None)
     if isinstance(embeddings, nn.Module) and isinstance(embeddings.word, SharedEmbedding):
         embeddings.word = _Rows(embeddings.word)
-    return found
+    return plain
 
 
 def make(module: nn.Module, dataset: TextDataset) -> Exportable:
-    """What exporting a text classifier needs.
+    """A text classifier to export.
 
     Args:
         module: float32, int32 ids `[N, L]` to logits `[N, classes]`.
-        dataset: held-out windows check the files, training windows calibrate them.
+        dataset: its held-out windows check the files, its training windows calibrate them.
     """
     module = _plain(module)
-    held: Any = dataset.test
-    count = min(SAMPLES, len(held))
-    chosen = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))[:count]
-    keep = torch.isin(held.owner, chosen)
-    windows, targets = held.windows[keep], held.targets[chosen.sort().values]
-    owner = torch.unique(held.owner[keep], return_inverse=True)[1]
-    train: Any = dataset.train if dataset.train is not None else held
+    windows, owner, targets = _samples(dataset.test)
+    count = len(targets)
+    train: Any = dataset.train if dataset.train is not None else dataset.test
     order = torch.randperm(len(train.windows), generator=torch.Generator().manual_seed(0))
     size = windows.shape[1]
     places = getattr(getattr(module, "embeddings", None), "position", None)
@@ -95,24 +100,24 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         },
         dynamic=({0: "batch", 1: "tokens"},),
     )
-    known: list[Tensor] = []
+    reference: list[Tensor] = []
 
     def answers(run: Callable[..., list[Tensor]]) -> Tensor:
         """Logits of whole texts: the mean of their windows'."""
         order = lengths(windows).argsort(stable=True)
-        found = torch.cat([run(_rows(windows, rows))[0].float() for rows in order.split(BATCH)])
-        return pool(torch.empty_like(found).index_copy_(0, order, found), owner, count)
+        logits = torch.cat([run(_rows(windows, rows))[0].float() for rows in order.split(BATCH)])
+        return pool(torch.empty_like(logits).index_copy_(0, order, logits), owner, count)
 
     def measure(
         run: dict[str, Callable[..., list[Tensor]]], limit: int | None = None
     ) -> dict[str, Any]:
         """Accuracy and agreement on whole texts."""
-        if not known:
-            known.append(answers(subject))
+        if not reference:
+            reference.append(answers(subject))
         logits = answers(run["model"])
         return {
             **text.score(logits, targets, len(dataset.labels)),
-            "agreement": accuracy.agreement(logits, known[0]),
+            "agreement": accuracy.agreement(logits, reference[0]),
             "agreement_samples": count,
         }
 

@@ -1,8 +1,8 @@
 """Whisper as two modules without loops: the encoder, and one step of the decoder.
 
-The transcriber of `optimize.whisper` scripts its loop, and formats elsewhere have none. The
-same weights are applied here in batches and with the caches as inputs and outputs; who runs the
-files keeps the caches and loops.
+The transcriber of `optimize.models.whisper` has a scripted loop, which export formats do not
+support. Here the same weights are applied in batches, with the caches as inputs and outputs; the
+caller keeps the caches and loops.
 """
 
 import torch
@@ -21,7 +21,8 @@ def _kernel(weight: Tensor) -> Tensor:
 class EncoderExport(nn.Module):
     """Log-mel `[batch, 3000, mels]` to keys and values of every layer and head.
 
-    `[batch, layers * 2 * heads, 1500, head width]`, as the decoder's cache: no step moves them.
+    `[batch, layers * 2 * heads, 1500, head width]`, the layout of the decoder's cache, so that no
+    step has to transpose them.
     """
 
     def __init__(self, model: Transcriber) -> None:
@@ -46,11 +47,11 @@ class EncoderExport(nn.Module):
             y = layer.norm1(x)
             shape = (batch, count, 3, self.heads, width // self.heads)
             q, k, v = layer.qkv(y).view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-            mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # queries come scaled
+            mixed = torch.softmax(q @ k.transpose(-1, -2), -1) @ v  # queries are already scaled
             x = x + layer.out(mixed.transpose(1, 2).reshape(batch, count, width))
             x = x + layer.fc2(functional.gelu(layer.fc1(layer.norm2(x))))
-        found: Tensor = self.cross(self.norm(x))
-        return found.view(batch, count, -1, width // self.heads).transpose(1, 2).contiguous()
+        keys_values: Tensor = self.cross(self.norm(x))
+        return keys_values.view(batch, count, -1, width // self.heads).transpose(1, 2).contiguous()
 
 
 class DecoderStep(nn.Module):
@@ -61,8 +62,8 @@ class DecoderStep(nn.Module):
     `past` are read; what the encoder returned. Returns logits `[batch, tokens]`, and the keys
     and values `[batch, layers * 2 * heads, 1, head width]` to write at `past`.
 
-    Tokens that are never produced are left to the loop: minus a billion among the logits
-    overflows float16, and next to it no error of the others would be seen.
+    Suppressing tokens is left to the loop: minus a billion among the logits would overflow
+    float16, and would hide errors of the other logits.
     """
 
     def __init__(self, model: Transcriber, spec: Spec, capacity: int) -> None:
@@ -70,7 +71,7 @@ class DecoderStep(nn.Module):
         self.heads, self.width = spec.heads, spec.head_width
         self.layers, self.norm = model.decoder.layers, model.decoder.norm
         self.register_buffer("positions", model.decoder.positions)
-        # A layer, which quantizers look for; its weight is the table that tokens are looked up in.
+        # A linear layer, which quantizers recognise; its weight is also the embedding table.
         table = model.vocabulary.table
         self.head = nn.Linear(table.shape[1], table.shape[0], bias=False, device="meta")
         self.head.weight = nn.Parameter(table, requires_grad=False)
@@ -91,9 +92,9 @@ class DecoderStep(nn.Module):
             fresh += [k, v]
             of_keys = slice(2 * heads * i, 2 * heads * i + heads)
             of_values = slice(of_keys.stop, of_keys.stop + heads)
-            # The new token's score goes beside those of the cache, which is not copied.
-            known = q @ cache[:, of_keys].transpose(-1, -2) + hidden
-            weights = torch.softmax(torch.cat([known, (q * k).sum(-1, keepdim=True)], -1), -1)
+            # The new token's score is concatenated to the cache's, so the cache is not copied.
+            cached = q @ cache[:, of_keys].transpose(-1, -2) + hidden
+            weights = torch.softmax(torch.cat([cached, (q * k).sum(-1, keepdim=True)], -1), -1)
             mixed = weights[..., :-1] @ cache[:, of_values] + weights[..., -1:] * v
             x = x + layer.out(mixed.transpose(1, 2).reshape(batch, 1, heads * self.width))
             q = layer.query(layer.norm_cross(x)).view(batch, 1, heads, self.width).transpose(1, 2)

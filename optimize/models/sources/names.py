@@ -1,4 +1,4 @@
-"""What a model's bare name means."""
+"""Resolves the bare name of a model to a source."""
 
 import re
 
@@ -6,9 +6,9 @@ from optimize.recipe.reader import Named
 
 
 def resolve(spec: Named) -> Named:
-    """What a bare name means: a TorchScript file, `timm/NAME`, or a Hugging Face folder or id.
+    """Resolve a bare name: a TorchScript file, `timm/NAME`, or a Hugging Face folder or id.
 
-    Names of ours and `file.py:function` are returned as they are.
+    Names of built-in architectures and `file.py:function` are returned unchanged.
     """
     name = spec.name
     if ":" in name:

@@ -16,14 +16,14 @@ def _package() -> Any:
 def build(
     name: str, classes: int, channels: int = 3, pretrained: bool = False, **options: Any
 ) -> Normalized:
-    """A timm model by its name, with the normalisation it was trained with.
+    """A timm model with the normalisation it was trained with.
 
     Args:
-        name: as `timm.list_models()` says, for instance `resnet18` or `resnet18.a1_in1k`.
+        name: one of `timm.list_models()`, for instance `resnet18` or `resnet18.a1_in1k`.
         classes: number of classes.
         channels: image channels; the weights of the first layer are adapted.
-        pretrained: fetch weights (network needed); `checkpoint:` reads a local file.
-        options: anything else `timm.create_model` takes, such as `img_size`.
+        pretrained: download weights; the recipe's `checkpoint:` reads a local file instead.
+        options: other arguments of `timm.create_model`, such as `img_size`.
 
     Returns:
         Module from uint8 `[N, channels, H, W]` to float32 logits `[N, classes]`.
@@ -38,16 +38,16 @@ def build(
         raise ModelError(
             f"model timm: {error}; pip install --no-deps timm==1.0.31 torchvision==0.29.2"
         ) from error
-    given = {"num_classes": classes, "in_chans": channels, **options}
+    arguments = {"num_classes": classes, "in_chans": channels, **options}
     try:
-        body = timm.create_model(name, pretrained=pretrained, **given)
+        body = timm.create_model(name, pretrained=pretrained, **arguments)
     except (RuntimeError, TypeError, ValueError) as error:
         if str(error).startswith("Unknown model"):
             near = timm.list_models(f"*{name.split('_')[0].split('.')[0][:8]}*")[:6]
             hint = f"; near ones: {', '.join(near)}" if near else ""
             raise OptionError(f"timm has no model {name!r}{hint}") from error
         raise OptionError(f"timm model {name}: {error}") from error
-    except Exception as error:  # whatever the hub's client raises without a network
+    except Exception as error:  # the hub's client raises many kinds without a network
         raise ModelError(
             f"weights of timm model {name} cannot be fetched ({type(error).__name__}: {error}); "
             f"save them to a file and name it as `checkpoint:`, with pretrained: false"
@@ -58,7 +58,7 @@ def build(
 
 
 def _channels(values: Any, channels: int) -> float | list[float] | None:
-    """timm's per-channel mean or std (0..1) in pixel units, one for all where they agree."""
+    """timm's per-channel mean or std (0..1) in pixel units; one number if all are equal."""
     if not values:
         return None
     pixels = [255.0 * float(value) for value in values]

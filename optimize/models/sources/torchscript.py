@@ -1,7 +1,7 @@
-"""A TorchScript file someone else made: `model: {torchscript: classifier.pt}`.
+"""A user's TorchScript file: `model: {torchscript: classifier.pt}`.
 
-Without its source a model can be measured, served as it is and used as a teacher; its layers
-cannot be pruned, quantized or trained.
+Without its source a model can be measured, served unchanged and used as a teacher, but not pruned,
+quantized or trained.
 """
 
 import io
@@ -38,7 +38,7 @@ class TorchScriptFile(nn.Module):
         return TorchScriptFile(self.content)
 
     def folded(self) -> int:
-        """Number of values folded into the code, as freezing does with parameters."""
+        """Number of values that are constants of the code; freezing turns parameters into these."""
         total = 0
         graph = self.module.inlined_graph  # its nodes live only as long as it does
         for node in graph.findAllNodes("prim::Constant"):
@@ -58,9 +58,9 @@ def build(
 
     Args:
         name: the file, relative to the recipe.
-        mean, std: of the pixels (0..255), one number or one for every channel, where the file
-            takes normalised float32; without them it takes uint8 pixels.
-        folder: where a relative path starts.
+        mean, std: of the pixels (0..255), one number or one per channel, if the file takes
+            normalised float32; leave them out if it takes uint8 pixels.
+        folder: base of a relative path.
 
     Returns:
         Module from uint8 `[N, C, H, W]` to the file's logits.
@@ -84,7 +84,7 @@ def build(
 
 
 def refuse(model: nn.Module, stage: str) -> None:
-    """Raise ModelError where `stage` needs the source of a model that has none."""
+    """Raise ModelError if `stage` needs the source of the model and it is a TorchScript file."""
     if stage in POSSIBLE or not any(isinstance(m, TorchScriptFile) for m in model.modules()):
         return
     raise ModelError(

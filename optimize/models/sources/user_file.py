@@ -1,4 +1,4 @@
-"""Functions that users name as `path/to/file.py:name`: models and loaders of their own."""
+"""Users' own models and loaders, named as `path/to/file.py:function`."""
 
 import importlib.util
 import inspect
@@ -36,6 +36,6 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
         raise ModelError(f"{path} fails to import: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        known = [k for k, v in vars(module).items() if inspect.isfunction(v)]
-        raise ModelError(f"{path} has no function {name!r}; it has {', '.join(known) or 'none'}")
+        defined = [k for k, v in vars(module).items() if inspect.isfunction(v)]
+        raise ModelError(f"{path} has no function {name!r}; it has {', '.join(defined) or 'none'}")
     return function  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from optimize.models.whisper.vocabulary import FloatVocabulary
 
 
 def _copy(module: nn.Module, weights: dict[str, Tensor], *names: str, scale: float = 1.0) -> None:
-    """Copy one or more stacked projections; the first is multiplied by `scale`."""
+    """Copy one or more projections, stacked; the first is multiplied by `scale`."""
     weight = [weights[f"{name}.weight"] for name in names]
     bias = [weights.get(f"{name}.bias", torch.zeros(len(weight[0]))) for name in names]
     weight[0], bias[0] = weight[0] * scale, bias[0] * scale
@@ -88,16 +88,16 @@ def build(
     margin: int = 4,
     merged: int = 1,
 ) -> Transcriber:
-    """An eager transcriber that pads to 30 s, in eval mode; nothing requires gradients.
+    """An eager transcriber that pads to 30 s, in eval mode and without gradients.
 
     Args:
         checkpoint: the weights.
         int8: linear layers and the vocabulary in int8, encoder attention in bf16; float32
             otherwise.
-        screen: bases from `screen.fit`, for the int8 vocabulary.
-        step: the encoder's length is rounded up to this, once there is a fill.
-        margin: positions encoded past the end of the audio, once there is a fill.
-        merged: positions that the decoder attends to as one; divides `step`.
+        screen: bases from `screen.fit` for an SVD-softmax over the int8 vocabulary.
+        step: the encoder's length is rounded up to this, if there is a fill.
+        margin: positions encoded past the end of the audio, if there is a fill.
+        merged: positions that are averaged into one for the decoder; divides `step`.
     """
     spec, weights = checkpoint.spec, checkpoint.weights
     encoder = _encoder(spec, weights, bf16_attention=int8)

@@ -1,7 +1,7 @@
-"""What a Whisper checkpoint is to us (Radford et al. 2022): sizes, special tokens, weights.
+"""A Whisper checkpoint (Radford et al. 2022): sizes, special tokens, weights.
 
-Weights carry the names of Hugging Face's `WhisperForConditionalGeneration.state_dict()`,
-whatever they were read from.
+Weights are named as in Hugging Face's `WhisperForConditionalGeneration.state_dict()`, whatever
+format they were read from.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Spec:
         width: of the residual stream; the same in encoder and decoder.
         start: the tokens that decoding starts from, `<|notimestamps|>` last.
         suppress: tokens that are never produced.
-        suppress_first: tokens that cannot be the first (blank and end).
+        suppress_first: tokens that are never produced first (blank and end).
         languages: language code to its token; empty for English-only weights.
         tasks: task name to its token; empty for English-only weights.
     """
@@ -54,7 +54,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint in memory: float32 weights, the tokenizer's file, where it came from."""
+    """A checkpoint in memory: float32 weights, the tokenizer's file, and a name of the source."""
 
     spec: Spec
     weights: dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""From a checkpoint to the transcriber that is served."""
+"""From a checkpoint to the compressed transcriber."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from optimize.models.whisper.transcriber import Transcriber
 from optimize.models.whisper.vocabulary import FloatVocabulary
 
 ENGINE = "fbgemm"
-"""Beats onednn for one-token products; the file's packed weights are made by it at load."""
+"""Faster than onednn for products with one token; packs the file's weights at load."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class CompressOptions:
     """How to compress.
 
     Attributes:
-        context: `real` encodes the real audio and lets cached silence stand for the rest;
+        context: `real` encodes the real audio and uses cached silence for the padding;
             `padded` encodes 30 s whatever the length.
-        rank: columns of the projection that the output head looks through first; 0 for none.
-        group: silent positions that stand as one. Cached silence bears 16; silence that is
-            encoded along, and merged after the first layer, bears 4.
+        rank: columns of the output head's SVD-softmax projection; 0 for none.
+        group: silent positions that are averaged into one. Accuracy held up to 16 for cached
+            silence, and up to 4 for silence that is encoded and merged after the first layer.
         step, margin, merged: see `build`.
     """
 
@@ -47,17 +47,20 @@ class CompressOptions:
 def fit_screen(
     checkpoint: Checkpoint, clips: list[Tensor], rank: int = screen.RANK
 ) -> tuple[Tensor, Tensor] | None:
-    """The output head's projection, fitted on clips of the development split; None for none.
+    """The output head's SVD-softmax projection, fitted on clips; None if there is none.
 
     Args:
         checkpoint: the weights.
-        clips: float32 `[n]` at 16 kHz.
+        clips: of the development split, float32 `[n]` at 16 kHz.
         rank: columns of the projection; 0 or the full width means none.
+
+    Returns:
+        The two bases of `screen.fit`.
     """
     if not 0 < rank < checkpoint.spec.width or not clips:
         return None
     exact = build(checkpoint, int8=False)
-    silence.fill(exact, exact.encoder)  # ten times faster, and nearly the same states
+    silence.fill(exact, exact.encoder)  # ten times faster, with nearly the same states
     table = checkpoint.weights["model.decoder.embed_tokens.weight"]
     return screen.fit(table, screen.hidden_states(exact, clips), rank)
 
@@ -90,10 +93,10 @@ def compress(
 
 
 def options_of(model: Transcriber) -> CompressOptions:
-    """How a model that `compress` made is compressed.
+    """The options of a model from `compress`.
 
     Raises:
-        ValueError: it is in float.
+        ValueError: the model is in float.
     """
     head = model.vocabulary
     if isinstance(head, FloatVocabulary):
@@ -109,6 +112,6 @@ def options_of(model: Transcriber) -> CompressOptions:
 
 
 def bases_of(model: Transcriber) -> tuple[Tensor, Tensor] | None:
-    """The projection that the model's output head looks through first; None for none."""
+    """The bases of the output head's SVD-softmax; None if it has none."""
     head = model.vocabulary
     return (head.hidden_basis, head.basis) if isinstance(head, SvdSoftmaxVocabulary) else None

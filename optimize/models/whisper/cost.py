@@ -1,11 +1,11 @@
-"""What a transcription costs: parameters, and multiply-accumulates per recording."""
+"""Cost of a transcription: parameters, and multiply-accumulates per recording."""
 
 from optimize.models.whisper.checkpoint import Spec
 from optimize.models.whisper.compress import CompressOptions
 
 
 def positions(spec: Spec, samples: int, options: CompressOptions | None) -> int:
-    """Encoder positions computed for a clip of so many samples."""
+    """Encoder positions computed for a clip of `samples` samples."""
     if options is None or options.context == "padded":
         return spec.audio_positions
     real = -(-samples // spec.samples_per_position)
@@ -23,27 +23,27 @@ def parameters(spec: Spec) -> int:
     return encoder + decoder + (spec.text_positions + spec.vocabulary) * width
 
 
-def macs(spec: Spec, heard: int, tokens: int, options: CompressOptions | None) -> int:
+def macs(spec: Spec, encoded: int, tokens: int, options: CompressOptions | None) -> int:
     """Multiply-accumulates of one recording, matrix products only.
 
     Args:
         spec: of the checkpoint.
-        heard: encoder positions computed.
-        tokens: produced.
+        encoded: encoder positions computed.
+        tokens: tokens produced.
         options: of the compression; None for the original.
     """
     width, rank = spec.width, spec.width
-    seen, listened, projected = heard, heard, heard
+    own_keys, cross_keys, projected = encoded, encoded, encoded
     if options is not None:
         rank = options.rank or spec.width
-        projected = heard // options.merged
+        projected = encoded // options.merged
         silent = 0
         if options.context == "real":
-            silent = -(-spec.audio_positions // options.group) - heard // options.group
-        seen, listened = heard + silent, projected + silent
-    encoder = 2 * heard * 3 * spec.mels * width + heard * 3 * width * width
-    encoder += spec.encoder_layers * (12 * heard * width * width + 2 * heard * seen * width)
+            silent = -(-spec.audio_positions // options.group) - encoded // options.group
+        own_keys, cross_keys = encoded + silent, projected + silent
+    encoder = 2 * encoded * 3 * spec.mels * width + encoded * 3 * width * width
+    encoder += spec.encoder_layers * (12 * encoded * width * width + 2 * encoded * own_keys * width)
     encoder += spec.decoder_layers * 2 * projected * width * width
     steps = tokens + len(spec.start)
-    step = spec.decoder_layers * (14 * width * width + 2 * listened * width + steps * width)
+    step = spec.decoder_layers * (14 * width * width + 2 * cross_keys * width + steps * width)
     return encoder + steps * step + (tokens + 1) * spec.vocabulary * rank

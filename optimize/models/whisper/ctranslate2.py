@@ -37,7 +37,7 @@ def _name(stream: BinaryIO) -> str:
 
 
 def read_variables(path: Path) -> dict[str, Tensor]:
-    """Every variable of a CTranslate2 `model.bin`: floating ones as float32, int8 ones scaled.
+    """Every variable of a CTranslate2 `model.bin`; floating-point and int8 ones as float32.
 
     Raises:
         DataError: missing, cut short, or not a Whisper model of version 6.
@@ -48,13 +48,13 @@ def read_variables(path: Path) -> dict[str, Tensor]:
             if version != _VERSION or spec != "WhisperSpec":
                 raise ValueError(f"a {spec or 'nameless'} of version {version}")
             _number(stream, "I")  # revision of the specification
-            found: dict[str, Tensor] = {}
+            variables: dict[str, Tensor] = {}
             for _ in range(_number(stream, "I")):
                 name = _name(stream)
                 shape = [_number(stream, "I") for _ in range(_number(stream, "B"))]
                 dtype = _TYPES[_number(stream, "B")]
                 raw = stream.read(_number(stream, "I"))
-                found[name] = torch.from_numpy(np.frombuffer(raw, dtype).reshape(shape).copy())
+                variables[name] = torch.from_numpy(np.frombuffer(raw, dtype).reshape(shape).copy())
     except (
         OSError,
         ValueError,
@@ -67,12 +67,12 @@ def read_variables(path: Path) -> dict[str, Tensor]:
             f"{path} is not a CTranslate2 Whisper model that can be read ({error}); "
             "convert it again with ct2-transformers-converter, or name the Hugging Face folder"
         ) from error
-    for name in [n for n in found if n.endswith("weight_scale")]:
-        weight, scale = found[name.removesuffix("_scale")], found.pop(name).float()
-        found[name.removesuffix("_scale")] = weight.float() / scale.reshape(
+    for name in [n for n in variables if n.endswith("weight_scale")]:
+        weight, scale = variables[name.removesuffix("_scale")], variables.pop(name).float()
+        variables[name.removesuffix("_scale")] = weight.float() / scale.reshape(
             -1, *[1] * (weight.dim() - 1)
         )
-    return {n: t.float() if t.is_floating_point() else t for n, t in found.items()}
+    return {n: t.float() if t.is_floating_point() else t for n, t in variables.items()}
 
 
 def _linear(out: dict[str, Tensor], name: str, variables: dict[str, Tensor], source: str) -> None:
@@ -153,7 +153,7 @@ def load(folder: Path, language: str = "en") -> Checkpoint:
 
     Args:
         folder: holds `model.bin`, `config.json` and `tokenizer.json`.
-        language: that decoding is fixed to; only multilingual weights have others than English.
+        language: language of decoding; only multilingual weights have others than English.
 
     Raises:
         DataError: a file is missing or damaged, or the weights do not know the language.
@@ -170,7 +170,7 @@ def load(folder: Path, language: str = "en") -> Checkpoint:
             for side in ("encoder", "decoder")
         }
         weights = _state_dict(variables, sides)
-        # English-only vocabularies are one token shorter and lay `<|en|>` over the first code.
+        # English-only vocabularies are one token shorter, so their end token differs.
         multilingual = tokens["<|endoftext|>"] == 50257
         languages = {}
         if multilingual:

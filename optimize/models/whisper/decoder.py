@@ -51,23 +51,23 @@ class DecoderLayer(nn.Module):
         shape = [rows, tokens, 3, self.heads, width]
         qkv = self.qkv(self.norm1(x)).view(shape).permute(2, 0, 3, 1, 4)
         cache[:, :, :, past : past + tokens] = qkv[1:]
-        seen = cache.view(2, -1, capacity, width)[:, :, : past + tokens]
+        keys_values = cache.view(2, -1, capacity, width)[:, :, : past + tokens]
         # Two products around a softmax take half the time of the fused kernel for one query.
         query = qkv[0].reshape(-1, tokens, width)
-        scores = torch.bmm(query, seen[0].transpose(1, 2))
+        scores = torch.bmm(query, keys_values[0].transpose(1, 2))
         if tokens > 1:
             scores += causal
-        mixed = torch.bmm(torch.softmax(scores, -1), seen[1])
+        mixed = torch.bmm(torch.softmax(scores, -1), keys_values[1])
         x = self.out(self._rows(mixed, tokens)).add_(x)
         query = self.query(self.norm_cross(x)).view(rows, tokens, self.heads, width)
         query = query.transpose(1, 2)
-        # Rows differ in length: one by one, none is padded to the longest.
-        heard = [self._listen(query[i], audio[i], bias[i]) for i in range(rows)]
-        mixed = heard[0] if rows == 1 else torch.cat(heard)
+        # Rows differ in length: computed one by one, none is padded to the longest.
+        crossed = [self._cross_attend(query[i], audio[i], bias[i]) for i in range(rows)]
+        mixed = crossed[0] if rows == 1 else torch.cat(crossed)
         x = self.out_cross(self._rows(mixed, tokens)).add_(x)
         return self.fc2(torch.ops.aten.gelu_(self.fc1(self.norm2(x)))).add_(x)
 
-    def _listen(self, query: Tensor, audio: Tensor, bias: Tensor) -> Tensor:
+    def _cross_attend(self, query: Tensor, audio: Tensor, bias: Tensor) -> Tensor:
         """Cross-attention of one row: `[heads, tokens, head width]`, as the query."""
         scores = torch.baddbmm(bias, query, audio[0].transpose(1, 2))
         return torch.bmm(torch.softmax(scores, -1), audio[1])
@@ -79,7 +79,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Tokens to the last hidden state; the vocabulary's table lives beside it."""
+    """Embedded tokens to the last hidden state; the embedding table is in the vocabulary module."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()

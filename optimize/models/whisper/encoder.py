@@ -1,7 +1,7 @@
 """Whisper's audio encoder for one clip at a time, with the cross-attention keys and values.
 
-Clips of a batch differ in length, and a matrix product of a whole clip already fills the
-processor: one at a time costs nothing and pads nothing.
+Clips of a batch differ in length, and the matrix products of one clip already use the processor
+fully, so computing them one at a time costs nothing and avoids padding.
 """
 
 from typing import Final
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from optimize.models.whisper.checkpoint import Spec
 
 
-def merge_tail(x: Tensor, kept: int, group: int) -> Tensor:
-    """Rows from `kept` on averaged in groups of `group`, which divides their number."""
-    if kept == x.shape[0]:
+def merge_tail(x: Tensor, start: int, group: int) -> Tensor:
+    """Average the rows from `start` on in groups of `group`, which divides their number."""
+    if start == x.shape[0]:
         return x
-    return torch.cat([x[:kept], x[kept:].view(-1, group, x.shape[1]).mean(1)])
+    return torch.cat([x[:start], x[start:].view(-1, group, x.shape[1]).mean(1)])
 
 
 class EncoderLayer(nn.Module):
@@ -37,21 +37,22 @@ class EncoderLayer(nn.Module):
         self.fc2 = nn.Linear(4 * spec.width, spec.width)
 
     def _attend(self, qkv: Tensor, fill: Tensor, bias: Tensor) -> Tensor:
-        """Attention of queries, already scaled, over the keys and the fill's."""
+        """Attention of already scaled queries over the clip's keys and those of the fill."""
         dtype = torch.bfloat16 if self.bf16_attention else torch.float32
         own, width = qkv.shape[0], qkv.shape[1] // (3 * self.heads)
         parts = qkv.view(own, 3, self.heads, width).permute(1, 2, 0, 3)
         q = parts[0].to(dtype).contiguous()
-        seen = torch.empty([2, self.heads, own + fill.shape[2], width], dtype=dtype)
-        seen[:, :, :own] = parts[1:]
+        count = own + fill.shape[2]
+        keys_values = torch.empty([2, self.heads, count, width], dtype=dtype)
+        keys_values[:, :, :own] = parts[1:]
         if fill.shape[2] > 0:
-            seen[:, :, own:] = fill
-        k, v = seen[0], seen[1]
-        raised = torch.zeros([seen.shape[2]], dtype=dtype)
+            keys_values[:, :, own:] = fill
+        k, v = keys_values[0], keys_values[1]
+        raised = torch.zeros([count], dtype=dtype)
         if bias.shape[0] > 0:
-            raised[seen.shape[2] - bias.shape[0] :] = bias
-        # The fused kernel has no bf16 arithmetic without AMX; two products around a softmax
-        # have, and one head's scores stay in the cache.
+            raised[count - bias.shape[0] :] = bias
+        # Without AMX the fused kernel has no bf16 arithmetic, but two products around a softmax
+        # have. For long clips, one head at a time keeps the scores in the processor's cache.
         if own <= self.whole_up_to:
             scores = torch.baddbmm(raised, q, k.transpose(1, 2))
             mixed = torch.bmm(torch.softmax(scores, -1), v)
@@ -67,17 +68,17 @@ class EncoderLayer(nn.Module):
 
         Args:
             x: `[positions, width]`.
-            fill: keys and values of positions that are not computed, attended to as well:
+            fill: keys and values of positions that are attended to but not computed:
                 `[2, heads, groups, head width]`.
             bias: added to the scores of the last keys, `[keys]`; empty for none.
         """
         x = self.out(self._attend(self.qkv(self.norm1(x)), fill, bias)).add_(x)
-        # In place: an activation of 30 s is 9 MB, and fresh pages cost more than the arithmetic.
+        # In place: an activation of 30 s is 9 MB, and new pages cost more than the arithmetic.
         return self.fc2(torch.ops.aten.gelu_(self.fc1(self.norm2(x)))).add_(x)
 
 
 class Encoder(nn.Module):
-    """Log-mel frames to the keys and values that every decoder layer attends to."""
+    """Log-mel frames to the cross-attention keys and values of every decoder layer."""
 
     whole_layers: Final[int]
 
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
         self.register_buffer("positions", torch.zeros(spec.audio_positions, spec.width).half())
 
     def _windows(self, x: Tensor, stride: int) -> Tensor:
-        """Every window of three frames, as rows: a convolution becomes a matrix product."""
+        """Every window of three frames as a row, so that a convolution is a matrix product."""
         frames, channels = x.shape[0], x.shape[1]
         edge = torch.zeros(1, channels)
         padded = torch.cat([edge, x, edge])
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
         positions: int,
         fill: Tensor,
         bias: Tensor,
-        kept: int,
+        real: int,
         group: int,
         merged: int,
     ) -> Tensor:
@@ -116,15 +117,16 @@ class Encoder(nn.Module):
 
         Args:
             features: log-mel `[frames, mels]`, two frames to a position. With a fill there are
-                two frames more: the convolutions look ahead. Where there are fewer than
-                `positions` ask for, the last four positions' are silence and stand for all
-                that are missing.
-            positions: to encode.
+                two more frames, because the convolutions look ahead. If there are fewer than
+                `positions` need, the last four positions are silence and are repeated.
+            positions: number of positions to encode.
             fill: per layer, see `EncoderLayer`: `[layers, 2, heads, groups, head width]`.
-            bias: see `EncoderLayer`, of keys that stand for several.
-            kept, group: after the first `whole_layers` layers positions from `kept` on become
-                one for every `group` (token merging, Bolya et al. 2023), see `merge_tail`.
-            merged: as many of the kept positions become one for the decoder; divides `kept`.
+            bias: see `EncoderLayer`; of the keys that represent several positions.
+            real, group: after the first `whole_layers` layers the positions from `real` on are
+                averaged in groups of `group` (token merging, Bolya et al. 2023), see
+                `merge_tail`.
+            merged: the first `real` positions are averaged in groups of this for the decoder;
+                divides `real`.
 
         Returns:
             `[keys, decoder layers * 2 * width]`.
@@ -139,10 +141,10 @@ class Encoder(nn.Module):
         x = x + self.positions[:positions].float()
         for i, layer in enumerate(self.layers):
             if i == self.whole_layers:
-                x = merge_tail(x, kept, group)
-            whole = i < self.whole_layers and kept < positions
+                x = merge_tail(x, real, group)
+            whole = i < self.whole_layers and real < positions
             x = layer(x, fill[i], bias[:0] if whole else bias)
         x = self.norm(x)
         if merged > 1:
-            x = torch.cat([merge_tail(x[:kept], 0, merged), x[kept:]])
+            x = torch.cat([merge_tail(x[:real], 0, merged), x[real:]])
         return self.cross(x)

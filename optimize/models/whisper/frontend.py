@@ -1,4 +1,4 @@
-"""Log-mel spectrogram of 16 kHz samples, as Whisper was trained on it.
+"""Log-mel spectrogram of 16 kHz samples, as in Whisper's training.
 
 The filter bank is Slaney's (mel scale linear to 1 kHz, logarithmic above; triangles of equal
 area), 0 to 8 kHz; windows of 25 ms every 10 ms.
@@ -38,10 +38,10 @@ def mel_filters(mels: int, bins: int = WINDOW // 2 + 1, rate: int = SAMPLE_RATE)
 
 
 class LogMel(nn.Module):
-    """Log-mel features of one clip, cut to the frames asked for.
+    """Log-mel features of the first frames of one clip.
 
-    Frames past the end of the samples are those of digital silence: what padding to 30 s
-    gives, without computing it.
+    Frames past the end of the samples have the value of digital silence, as if the clip had been
+    padded to 30 s, but are not computed.
     """
 
     window_length: Final[int] = WINDOW
@@ -58,7 +58,7 @@ class LogMel(nn.Module):
 
         Args:
             samples: float32 `[n]`, 16 kHz.
-            frames: how many frames of 10 ms to return.
+            frames: number of frames of 10 ms to return.
 
         Returns:
             Features float32 `[frames, mels]`, clipped 8 decades below the loudest and scaled,
@@ -66,17 +66,17 @@ class LogMel(nn.Module):
         """
         # A window centred on frame i reaches 200 samples past it: frames later than
         # (n + 200) / 160 see zeros only.
-        heard = min(frames, (samples.shape[0] + self.window_length // 2) // self.hop + 1)
-        padded = torch.zeros(heard * self.hop + self.window_length // 2)
+        computed = min(frames, (samples.shape[0] + self.window_length // 2) // self.hop + 1)
+        padded = torch.zeros(computed * self.hop + self.window_length // 2)
         count = min(samples.shape[0], padded.shape[0])
         padded[:count] = samples[:count]
         # Centring reflects both ends of the 30 s; an earlier end is followed by real zeros.
         start = padded[1 : self.window_length // 2 + 1].flip(0)
-        if heard * self.hop == self.chunk:
+        if computed * self.hop == self.chunk:
             end = padded[
-                heard * self.hop - self.window_length // 2 - 1 : heard * self.hop - 1
+                computed * self.hop - self.window_length // 2 - 1 : computed * self.hop - 1
             ].flip(0)
-            padded = torch.cat([start, padded[: heard * self.hop], end])
+            padded = torch.cat([start, padded[: computed * self.hop], end])
         else:
             padded = torch.cat([start, padded])
         spectrum = torch.stft(
@@ -87,13 +87,13 @@ class LogMel(nn.Module):
             center=False,
             return_complex=True,
         )
-        parts = torch.view_as_real(spectrum[:, :heard])
+        parts = torch.view_as_real(spectrum[:, :computed])
         power = parts[:, :, 0].square() + parts[:, :, 1].square()
         decades = torch.matmul(self.filters, power).clamp(min=1e-10).log10()
         floor = decades.max() - 8.0
         features = (torch.maximum(decades, floor) + 4.0) / 4.0
         silence = (max(-10.0, float(floor)) + 4.0) / 4.0
-        if heard < frames:
-            rest = torch.full((features.shape[0], frames - heard), silence)
+        if computed < frames:
+            rest = torch.full((features.shape[0], frames - computed), silence)
             features = torch.cat([features, rest], dim=1)
         return features.t(), silence

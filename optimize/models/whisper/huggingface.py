@@ -19,7 +19,7 @@ from optimize.models.whisper.checkpoint import Checkpoint, Spec
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a safetensors file, floating ones as float32.
+    """Every tensor of a safetensors file, floating-point ones as float32.
 
     Raises:
         DataError: missing, cut short, or not safetensors.
@@ -63,7 +63,7 @@ def load(folder: Path, language: str = "en") -> Checkpoint:
 
     Args:
         folder: as saved by `save_pretrained` of model and fast tokenizer.
-        language: that decoding is fixed to; only multilingual weights have others than English.
+        language: language of decoding; only multilingual weights have others than English.
 
     Raises:
         DataError: not a Whisper folder, incomplete, or the weights do not know the language.

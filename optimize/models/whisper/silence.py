@@ -1,7 +1,7 @@
-"""What the encoder makes of pure silence, merged: stands in for the padding to 30 s.
+"""Cached, merged encodings of pure silence, used instead of padding clips to 30 s.
 
-Whisper scales its features by the loudest frame, so silence has a level of its own in every
-clip. A few levels are encoded; each clip takes the nearest.
+Whisper scales its features by the loudest frame, so the level of silence differs between clips. A
+few levels are encoded in advance, and each clip uses the nearest.
 """
 
 import torch
@@ -23,7 +23,7 @@ def merge(values: Tensor, group: int) -> tuple[Tensor, Tensor]:
 
     Args:
         values: `[..., positions, width]`.
-        group: positions to a group; the last group may have fewer.
+        group: positions per group; the last group may have fewer.
 
     Returns:
         Means `[..., groups, width]` and the logarithm of each group's count, `[groups]`.
@@ -44,24 +44,24 @@ def encode_silence(
     """Keys and values of `positions` of silence: `[layers, 2, heads, positions, head width]`.
 
     Returns:
-        Those of the encoder's self-attention and those for the decoder's cross-attention.
+        Those of the encoder's self-attention, and those for the decoder's cross-attention.
     """
-    seen: list[Tensor] = []
+    projections: list[Tensor] = []
     hooks = [
-        layer.qkv.register_forward_hook(lambda _m, _i, out: seen.append(out))
+        layer.qkv.register_forward_hook(lambda _m, _i, out: projections.append(out))
         for layer in encoder.layers
     ]
     heads = encoder.layers[0].heads
     features = torch.full((2 * positions, mels), level)
     width = encoder.positions.shape[1] // heads
-    nothing = torch.zeros(len(encoder.layers), 2, heads, 0, width)
+    no_fill = torch.zeros(len(encoder.layers), 2, heads, 0, width)
     try:
         with torch.inference_mode():
-            cross = encoder(features, positions, nothing, torch.zeros(0), positions, 1, 1)
+            cross = encoder(features, positions, no_fill, torch.zeros(0), positions, 1, 1)
     finally:
         for hook in hooks:
             hook.remove()
-    own = torch.stack(seen).view(len(seen), positions, 3, heads, width)[:, :, 1:]
+    own = torch.stack(projections).view(len(projections), positions, 3, heads, width)[:, :, 1:]
     cross = cross.view(positions, -1, 2, heads, width)
     return own.permute(0, 2, 3, 1, 4), cross.permute(1, 2, 3, 0, 4)
 
@@ -72,12 +72,12 @@ def fill(
     levels: tuple[float, ...] = LEVELS,
     group: int = GROUP,
 ) -> Transcriber:
-    """Let `model` encode the real audio only; changes and returns it.
+    """Make `model` encode only the real audio, in place; returns it.
 
     Args:
-        model: pads to 30 s so far.
-        encoder: a float32 encoder of the same weights.
-        levels: see the module.
+        model: a transcriber that pads to 30 s.
+        encoder: a float32 encoder with the same weights.
+        levels: of silence, on the scale of the features; see the module.
         group: see `merge`.
     """
     mels = model.frontend.filters.shape[0]

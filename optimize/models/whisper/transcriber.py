@@ -23,19 +23,19 @@ def batch(clips: list[Tensor]) -> tuple[Tensor, Tensor]:
 class Transcriber(nn.Module):
     """Greedy Whisper over a batch of clips of up to 30 s.
 
-    Without a fill every clip is padded to 30 s, as Whisper was trained. With one, the encoder
-    runs over the real audio alone, rounded up to `step` positions, and the positions that
-    padding would have added are stood in for by what the encoder makes of pure silence: its
-    self-attention sees the silence's keys and values in every layer, and so does the
-    cross-attention. Neighbouring silent positions are attended to in groups of `group`, and
-    the decoder attends to `merged` real ones as one; a group's score is raised by the
-    logarithm of its count, so that it weighs as much as all its members. Without a fill the
-    silent positions are encoded too, merged after the encoder's first layers.
+    Without a fill every clip is padded to 30 s, as in Whisper's training; the silent positions
+    are merged after the encoder's first layers. With a fill the encoder runs only over the real
+    audio, rounded up to `step` positions. Cached encodings of silence replace the positions that
+    padding would have added: self-attention in every encoder layer and cross-attention both
+    attend to the keys and values of the silence. Neighbouring silent positions are averaged in
+    groups of `group`, and `merged` real positions are averaged into one for the decoder. The
+    score of a group is raised by the logarithm of its count, so that it weighs as much as all
+    its members.
     """
 
     traceable = False  # the loop over tokens is scripted, see `scripted`
 
-    silent: Final[int] = 4  # positions of silence whose convolutions stand for all others
+    silent: Final[int] = 4  # positions of silence that are convolved; repeated for all others
     frames_per_position: Final[int] = 2
     longest: Final[int] = SAMPLE_RATE * CHUNK_SECONDS
     heads: Final[int]
@@ -87,7 +87,7 @@ class Transcriber(nn.Module):
         return torch.jit.script(self)  # type: ignore[no-any-return]
 
     def _positions(self, samples: int) -> int:
-        """Encoder positions that hold a clip of so many samples, and the margin."""
+        """Encoder positions for a clip of `samples` samples, and the margin."""
         real = (samples + self.samples_per_position - 1) // self.samples_per_position
         if self.fill_levels.shape[0] > 0:
             rounded = (real + self.margin + self.step - 1) // self.step * self.step
@@ -97,21 +97,21 @@ class Transcriber(nn.Module):
         rest = max(0, self.audio_positions - real - self.margin)
         return self.audio_positions - rest // self.group * self.group
 
-    def _listen(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-attention keys and values of one clip, and the bias of their scores.
 
         Returns:
             `[layers, 2, heads, keys, head width]` and `[keys]`.
         """
         groups, width = self.fill_bias.shape[0], self.head_width
-        kept = self._positions(samples.shape[0])
-        silent = (self.audio_positions - kept) // self.group
-        encoded, frames = kept, kept + self.silent
-        filled = max(0, groups - kept // self.group) if kept < self.audio_positions else 0
+        real = self._positions(samples.shape[0])
+        silent = (self.audio_positions - real) // self.group
+        encoded, frames = real, real + self.silent
+        filled = max(0, groups - real // self.group) if real < self.audio_positions else 0
         if groups == 0:
             encoded = self.audio_positions
         elif filled > 0:
-            frames = kept + 1
+            frames = real + 1
         frames = min(frames, self.audio_positions)
         features, silence = self.frontend(samples, frames * self.frames_per_position)
         if filled == 0:
@@ -123,25 +123,25 @@ class Transcriber(nn.Module):
             own = self.fill_encoder[level, :, :, :, groups - filled :]
             cross = self.fill_cross[level, :, :, :, groups - filled :]
             bias = self.fill_bias[groups - filled :].clone()
-            # The first group may begin before the kept positions end.
-            bias[0] = math.log(math.exp(float(bias[0])) - kept % self.group)
-        found = self.encoder(features, encoded, own, bias, kept, self.group, self.merged)
-        keys, layers = found.shape[0], self.decoder_layers
-        heard = torch.empty([layers, 2, self.heads, keys + filled, width])
-        found = found.view([keys, layers, 2, self.heads, width])
-        heard[:, :, :, :keys] = found.permute(1, 2, 3, 0, 4)
+            # The first group may begin before the real positions end.
+            bias[0] = math.log(math.exp(float(bias[0])) - real % self.group)
+        computed = self.encoder(features, encoded, own, bias, real, self.group, self.merged)
+        keys, layers = computed.shape[0], self.decoder_layers
+        audio = torch.empty([layers, 2, self.heads, keys + filled, width])
+        computed = computed.view([keys, layers, 2, self.heads, width])
+        audio[:, :, :, :keys] = computed.permute(1, 2, 3, 0, 4)
         if filled > 0:
-            heard[:, :, :, keys:] = cross
-        merged = torch.full([kept // self.merged], math.log(self.merged))
-        return heard, torch.cat([merged, bias])
+            audio[:, :, :, keys:] = cross
+        merged = torch.full([real // self.merged], math.log(self.merged))
+        return audio, torch.cat([merged, bias])
 
     def _decode(
         self, audio: list[list[Tensor]], bias: list[Tensor], start: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Greedy decoding; rows that reach the end leave the batch.
+        """Greedy decoding; rows that produce the end token leave the batch.
 
         Args:
-            audio: per layer and row, see `_listen`.
+            audio: per layer and row, see `_encode`.
             bias: per row.
             start: int64 `[k]`.
         """
@@ -191,8 +191,8 @@ class Transcriber(nn.Module):
         Args:
             samples: float32 `[batch, n]`, 16 kHz, -1 to 1, n at most 480,000 (30 s).
             lengths: int64 `[batch]`, how many samples of each row are real, 1 to n.
-            start: int64 `[k]`, tokens to decode from, for another language or task; the
-                checkpoint's own otherwise.
+            start: int64 `[k]`, tokens to decode from, for another language or task; by default
+                the checkpoint's.
 
         Returns:
             Token ids int64 `[batch, t]`, padded with the end token, and their counts int64
@@ -206,8 +206,8 @@ class Transcriber(nn.Module):
             audio.append(rows)
         biases: list[Tensor] = []
         for row in range(samples.shape[0]):
-            heard, bias = self._listen(samples[row, : int(lengths[row])])
+            keys_values, bias = self._encode(samples[row, : int(lengths[row])])
             for layer in range(self.decoder_layers):
-                audio[layer].append(heard[layer])
+                audio[layer].append(keys_values[layer])
             biases.append(bias)
         return self._decode(audio, biases, self.start if start is None else start)

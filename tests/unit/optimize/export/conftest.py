@@ -12,7 +12,7 @@ from torch import nn
 
 from optimize.data.dataset import Dataset
 from optimize.export.convert import convert
-from optimize.export.formats import base
+from optimize.export.formats import registry
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.export.subjects import image
 from optimize.models.architectures.bert import BertClassifier, BertShape
@@ -27,7 +27,7 @@ def needs() -> Callable[[str], None]:
         if name == "aoti" and not form.compiler():
             pytest.skip("there is no C++ compiler: apt-get install g++")
         if os.environ.get("EXPORTS"):
-            base.load(name)
+            registry.load(name)
         elif any(importlib.util.find_spec(module) is None for module in form.MODULES):
             pytest.skip(f"{name} is not installed: make extras-{name}, or make test-exports")
 

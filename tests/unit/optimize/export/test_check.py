@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from optimize.errors import ExportRefused
 from optimize.evaluation.metrics import ACCURACY
 from optimize.export import check
-from optimize.export.formats.base import FLOAT32, INT8
+from optimize.export.formats.interface import FLOAT32, INT8
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Subject
 from optimize.tasks.speech import WORD_ERROR_RATE

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from optimize.export import extras
-from optimize.export.formats import base
+from optimize.export.formats import registry
 
 
-@pytest.mark.parametrize("name", base.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_every_format_has_pinned_packages(name: str) -> None:
     found = extras.packages(name)
     assert found

@@ -65,7 +65,7 @@ def test_an_input_changed_in_place_is_sent_again(tmp_path: Path) -> None:
     a, b = torch.ones(2), torch.zeros(2)
     with Runner("eager", path) as run:
         assert run(a, b)[0].tolist() == [1, 1]
-        assert run._news((a, b)) == [None, None]
+        assert run._changed((a, b)) == [None, None]
         assert run(a, b)[0].tolist() == [1, 1]
         a[0] = 5
         assert run(a, b)[0].tolist() == [5, 1]

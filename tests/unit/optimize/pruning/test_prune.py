@@ -14,7 +14,7 @@ from optimize.models.normalized import Normalized
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
-from optimize.pruning.weights import held, zeros
+from optimize.pruning.weights import zeros, zeros_held
 from optimize.training.fit import TrainOptions, fit
 from optimize.utils import torchscript
 
@@ -219,7 +219,7 @@ def test_single_weights_shrink_the_compressed_file_and_are_said_to_buy_no_speed(
     shares = zeros(pruned)
     total = sum(share * widths_total for share, widths_total in _sizes(shares, pruned))
     assert total == pytest.approx(0.7, abs=0.01)
-    with held(pruned):
+    with zeros_held(pruned):
         fit(pruned, dataset.train, TrainOptions(0.5, batch_size=64, learning_rate=0.02))
     assert zeros(pruned) == shares
     assert widths(pruned) == widths(trained)

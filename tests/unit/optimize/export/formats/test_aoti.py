@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from optimize.errors import ExportRefused
 from optimize.export import check
-from optimize.export.formats import base
+from optimize.export.formats.interface import INT8
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
 
@@ -48,7 +48,7 @@ def test_a_wrong_layout_is_caught(needs: Needs, pictures: Exportable, converted:
             part.in_channels = -1
     path = converted("aoti", replace(pictures.subjects[0], module=module), "int8")
     with Runner("aoti", path) as run, pytest.raises(ExportRefused, match="differs from the module"):
-        check.parity(pictures.subjects[0], run, base.INT8)
+        check.parity(pictures.subjects[0], run, INT8)
 
 
 def test_what_is_shared_is_quantized_too(
@@ -57,5 +57,5 @@ def test_what_is_shared_is_quantized_too(
     needs("aoti")
     subject = replace(pictures.subjects[0], module=Shared().eval().requires_grad_(False))
     with Runner("aoti", converted("aoti", subject, "int8")) as run:
-        assert max(check.parity(subject, run, base.INT8).values()) > 1e-5
-        assert check.quantized(run, base.INT8) == 3
+        assert max(check.parity(subject, run, INT8).values()) > 1e-5
+        assert check.quantized(run, INT8) == 3

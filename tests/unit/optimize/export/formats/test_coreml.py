@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from optimize.errors import ExportRefused
 from optimize.export import check
-from optimize.export.formats import base
+from optimize.export.formats.interface import FLOAT16, FLOAT32
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Subject
 
@@ -67,9 +67,9 @@ def test_a_mask_that_core_ml_compiles_wrongly_is_refused(
         Runner("coreml", path) as run,
         pytest.raises(ExportRefused, match="at one size: logits differs"),
     ):
-        check.parity(subject, run, base.FLOAT32)
+        check.parity(subject, run, FLOAT32)
     with Runner("coreml", converted("coreml", subject)) as run:
-        check.parity(subject, run, base.FLOAT32)
+        check.parity(subject, run, FLOAT32)
 
 
 class Loud(nn.Module):
@@ -102,9 +102,9 @@ def test_float16_that_overflows_is_refused_and_float32_is_not(
         ({0: "batch"},),
     )
     with Runner("coreml", converted("coreml", subject)) as run:
-        check.parity(subject, run, base.FLOAT32)
+        check.parity(subject, run, FLOAT32)
     with (
         Runner("coreml", converted("coreml", subject, "float16")) as run,
         pytest.raises(ExportRefused, match="y differs from the module by inf"),
     ):
-        check.parity(subject, run, base.FLOAT16)
+        check.parity(subject, run, FLOAT16)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from optimize.export import check
-from optimize.export.formats import base
+from optimize.export.formats import registry
+from optimize.export.formats.interface import FLOAT32
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Subject
 
@@ -26,13 +27,13 @@ INT8 = [
 ]
 
 
-@pytest.mark.parametrize("name", base.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_text_of_any_batch_length_and_padding(
     name: str, needs: Needs, sentences: Subject, converted: Converted
 ) -> None:
     needs(name)
     with Runner(name, converted(name, sentences)) as run:
-        errors = check.parity(sentences, run, base.FLOAT32)
+        errors = check.parity(sentences, run, FLOAT32)
     assert len(errors) == len(sentences.pieces)
 
 
@@ -42,13 +43,13 @@ def test_int8_and_float16_of_pictures(
 ) -> None:
     needs(name)
     subject = pictures.subjects[0]
-    limits = base.load(name).PRECISIONS[precision]
+    limits = registry.load(name).PRECISIONS[precision]
     path = converted(name, subject, precision)
     with Runner(name, path) as run:
         assert max(check.parity(subject, run, limits).values()) > 1e-5  # not float32 again
         found = check.quantized(run, limits)
         truth = pictures.evaluate({"model": subject})
-        check.metric(pictures.evaluate({"model": run}), truth, limits)
+        check.quality(pictures.evaluate({"model": run}), truth, pictures.metric, limits)
     assert (found > 0) == (precision != "float16")
     weights = sum(p.numel() for p in subject.module.parameters())
     size = sum(f.stat().st_size for f in [path, *path.rglob("*")] if f.is_file())
@@ -61,7 +62,7 @@ def test_int8_of_text_keeps_masks_out_of_the_scales(
 ) -> None:
     """Minus infinity among the values of one scale leaves nothing of the others."""
     needs(name)
-    limits = base.load(name).PRECISIONS["int8"]
+    limits = registry.load(name).PRECISIONS["int8"]
     with Runner(name, converted(name, sentences, "int8")) as run:
         assert max(check.parity(sentences, run, limits).values()) > 1e-5
         assert check.quantized(run, limits)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from optimize.errors import ExportRefused
 from optimize.export import check
 from optimize.export.convert import convert
-from optimize.export.formats import base
+from optimize.export.formats.interface import FLOAT32, INT8
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.lowering.kernels.quantized import DynamicLinear
@@ -36,7 +36,7 @@ def test_a_static_batch_is_refused(needs: Needs, pictures: Exportable, tmp_path:
         Runner("onnx", path) as run,
         pytest.raises(ExportRefused, match=r"at batch 1: model.onnx does not run: "),
     ):
-        check.parity(subject, run, base.FLOAT32)
+        check.parity(subject, run, FLOAT32)
 
 
 def test_int8_that_was_dropped_silently_is_refused(
@@ -45,9 +45,9 @@ def test_int8_that_was_dropped_silently_is_refused(
     needs("onnx")
     subject = pictures.subjects[0]
     with Runner("onnx", converted("onnx", subject)) as run:
-        check.parity(subject, run, base.INT8)  # its answers are right: only the file tells
+        check.parity(subject, run, INT8)  # its answers are right: only the file tells
         with pytest.raises(ExportRefused, match="nothing quantized"):
-            check.quantized(run, base.INT8)
+            check.quantized(run, INT8)
 
 
 def test_a_mask_that_was_lost_is_refused(
@@ -65,7 +65,7 @@ def test_a_mask_that_was_lost_is_refused(
         Runner("onnx", converted("onnx", wrong)) as run,
         pytest.raises(ExportRefused, match=r"at batch 2, tokens 20: logits differs"),
     ):
-        check.parity(sentences, run, base.FLOAT32)
+        check.parity(sentences, run, FLOAT32)
 
 
 def test_a_quantized_module_does_not_convert(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.export import check
-from optimize.export.formats import base
+from optimize.export.formats.interface import FLOAT32
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Exportable, Subject
 
@@ -41,7 +41,7 @@ def test_outputs_keep_their_order(
     path = converted("savedmodel", subject)
     for _ in range(2):  # in two fresh processes
         with Runner("savedmodel", path) as run:
-            check.parity(subject, run, base.FLOAT32)
+            check.parity(subject, run, FLOAT32)
 
 
 def test_convolutions_have_constants_at_any_batch(
@@ -52,7 +52,7 @@ def test_convolutions_have_constants_at_any_batch(
     subject = pictures.subjects[0]
     path = converted("savedmodel", subject)
     with Runner("savedmodel", path) as run:
-        assert len(check.parity(subject, run, base.FLOAT32)) == len(subject.pieces)
+        assert len(check.parity(subject, run, FLOAT32)) == len(subject.pieces)
     weights = sum(p.numel() for p in subject.module.parameters())
     assert (path / "variables" / "variables.data-00000-of-00001").stat().st_size < weights
     assert 4 * weights < (path / "saved_model.pb").stat().st_size < 6 * weights

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optimize.errors import ExportRefused
 from optimize.export import check
-from optimize.export.formats import base
+from optimize.export.formats.interface import FLOAT32, INT8
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Exportable, Subject
 
@@ -37,7 +37,7 @@ def test_int8_outputs_without_scale_and_zero_point_are_refused(
 
     wide = Subject(**{**vars(subject), "pieces": subject.pieces[3:]})
     with pytest.raises(ExportRefused, match="batch 8: logits differs"):
-        check.parity(wide, raw, base.INT8)
+        check.parity(wide, raw, INT8)
 
 
 def test_whole_numbers_of_64_bits_are_taken(needs: Needs, converted: Converted) -> None:
@@ -58,4 +58,4 @@ def test_whole_numbers_of_64_bits_are_taken(needs: Needs, converted: Converted) 
     )
     assert pieces[0][0].dtype == torch.int64
     with Runner("tflite", converted("tflite", subject)) as run:
-        check.parity(subject, run, base.FLOAT32)
+        check.parity(subject, run, FLOAT32)

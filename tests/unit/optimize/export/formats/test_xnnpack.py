@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from optimize.export import check
-from optimize.export.formats import base
+from optimize.export.formats.interface import INT8
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Subject
 
@@ -36,6 +36,6 @@ def test_a_clamp_is_not_scaled_as_what_it_clamps(
     assert module[0](batches[3][0]).abs().max() > 240
     path = converted("executorch", subject, "int8")
     with Runner("executorch", path) as run:
-        errors = check.parity(subject, run, base.INT8)
-        assert check.quantized(run, base.INT8)
+        errors = check.parity(subject, run, INT8)
+        assert check.quantized(run, INT8)
     assert max(errors.values()) < 0.12  # 0.28 with one scale

@@ -9,7 +9,8 @@ import torch
 from optimize.errors import ExportRefused
 from optimize.export import check
 from optimize.export.convert import convert
-from optimize.export.formats import base
+from optimize.export.formats import registry
+from optimize.export.formats.interface import INT8
 from optimize.export.runner import Runner
 from optimize.export.subject import Axis, Subject
 from optimize.export.subjects import speech
@@ -46,7 +47,6 @@ def subjects() -> list[Subject]:
         [(heard[0][1:],)],
         {"batch": Axis(most=8, sizes=(1,))},
         ({0: "batch"},),
-        ({0: "batch"},),
         activations="dynamic",
     )
     step = DecoderStep(model, SPEC, speech.capacity(SPEC)).eval()
@@ -59,7 +59,6 @@ def subjects() -> list[Subject]:
         [speech._state(first, step, heard[0][1:], FOUND)],
         {"batch": Axis(most=8, sizes=(1,))},
         tuple({0: "batch"} for _ in range(4)),
-        ({0: "batch"}, {0: "batch"}),
         ("logits",),
         "dynamic",
     )
@@ -95,21 +94,21 @@ def test_an_error_in_the_logits_is_seen(subjects: list[Subject]) -> None:
         return [logits + 0.5 * spread * torch.randn(logits.shape), fresh]
 
     with pytest.raises(ExportRefused, match="logits differs"):
-        check.parity(subjects[1], noisy, base.INT8)
+        check.parity(subjects[1], noisy, INT8)
 
 
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        *((name, "float32") for name in base.NAMES),
-        *((name, "int8") for name in base.NAMES if name != "savedmodel"),
+        *((name, "float32") for name in registry.NAMES),
+        *((name, "int8") for name in registry.NAMES if name != "savedmodel"),
     ],
 )
 def test_both_files_answer_as_the_modules(
     name: str, precision: str, needs: Callable[[str], None], subjects: list[Subject], tmp_path: Path
 ) -> None:
     needs(name)
-    form = base.load(name)
+    form = registry.load(name)
     limits = form.PRECISIONS[precision]
     for subject in subjects:
         path = tmp_path / form.file("speech", subject.name)

@@ -120,8 +120,8 @@ def test_cached_silence_is_exact_where_the_clip_is_silent() -> None:
     cut.fill_encoder = cut.fill_encoder.float()  # half precision is the file's, not the method's
     cut.fill_cross = cut.fill_cross.float()
     with torch.inference_mode():
-        whole, zero = padded._listen(torch.zeros(8000))
-        part, bias = cut._listen(torch.zeros(8000))
+        whole, zero = padded._encode(torch.zeros(8000))
+        part, bias = cut._encode(torch.zeros(8000))
     assert part.shape == whole.shape
     assert not zero.any() and not bias.any()
     assert (part - whole).norm() / whole.norm() < 1e-3
@@ -143,7 +143,7 @@ def test_every_position_of_the_thirty_seconds_weighs(
     model = compress(CHECKPOINT, options=options)
     (samples,) = clips(int(seconds * 16_000))
     with torch.inference_mode():
-        keys, bias = model._listen(samples)
+        keys, bias = model._encode(samples)
     assert keys.shape[3] == len(bias)
     assert float(bias.exp().sum()) == pytest.approx(SPEC.audio_positions, abs=0.1)
 
@@ -154,9 +154,9 @@ def test_silence_is_convolved_once_and_looks_as_if_it_were_all_convolved() -> No
     seen: list[Tensor] = []
     model.encoder.layers[0].register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
     with torch.inference_mode():
-        model._listen(samples)
+        model._encode(samples)
         model.group = 2
-        model._listen(samples)
+        model._encode(samples)
     assert torch.equal(seen[0], seen[1])
 
 
@@ -164,9 +164,9 @@ def test_encoding_groups_of_silence_changes_the_audio_little() -> None:
     model = build(CHECKPOINT, int8=False)
     (samples,) = clips(64_000)
     with torch.inference_mode():
-        whole, _ = model._listen(samples)
+        whole, _ = model._encode(samples)
         model.group = 4
-        part, _ = model._listen(samples)
+        part, _ = model._encode(samples)
     real = 64_000 // SPEC.samples_per_position
     assert part.shape[3] < 0.5 * whole.shape[3]
     difference = part[:, :, :, :real] - whole[:, :, :, :real]
@@ -245,8 +245,8 @@ def test_int8_stays_close_to_float32() -> None:
     exact = build(CHECKPOINT, int8=False)
     with torch.inference_mode():
         for samples in clips(16_000, 40_000):
-            whole, _ = exact._listen(samples)
-            small, _ = model._listen(samples)
+            whole, _ = exact._encode(samples)
+            small, _ = model._encode(samples)
             assert (whole - small).norm() / whole.norm() < 0.1
 
 
