@@ -41,7 +41,7 @@ help:
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
 	@echo "make figures                        the README's tables, from the reports"
-	@echo "make clean                          remove artefacts, archives and logs"
+	@echo "make clean                          remove artifacts, archives and logs"
 
 setup: $(VENV)/.installed
 

@@ -1,4 +1,4 @@
-"""Write the README's tables from the artefacts' own reports: `make figures`.
+"""Write the README's tables from the artifacts' own reports: `make figures`.
 
 Takes the reports in `artifacts/` into `benchmarks/results/recipes.json`, and replaces the text
 between the README's markers by what stands in `benchmarks/results/*.json`. `--check` only compares.
@@ -23,7 +23,7 @@ CONTROLS = {
 
 
 def row(report: dict[str, Any]) -> str:
-    """One artefact as a row of the table: before, after and their ratio."""
+    """One artifact as a row of the table: before, after and their ratio."""
     original, final = report["original"], report["final"]
     metric = Metric.of(report)
     first, last = (metric.scale * row[metric.name] for row in (original, final))

@@ -81,12 +81,12 @@ def table(reports: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Put the table of the artefacts named, or of all that have exports, into the page."""
+    """Put the table of the artifacts named, or of all that have exports, into the page."""
     named = [Path(argument) for argument in sys.argv[1:]]
     folders = named or sorted(path.parent for path in Path("artifacts").glob("*/report.json"))
     reports = [evidence for evidence in map(report.read, folders) if evidence["exports"]]
     if not reports:
-        print("error: no artefact has exports: run `python -m optimize export`", file=sys.stderr)
+        print("error: no artifact has exports: run `python -m optimize export`", file=sys.stderr)
         return 2
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
     after = rest.partition(END)[2]

@@ -4,7 +4,7 @@
 
 Contestants, two worker processes each, one thread a worker, batches as their own defaults say:
 
-* `ours`: the artefact's archive in TorchServe.
+* `ours`: the artifact's archive in TorchServe.
 * `teacher_torchserve`: the uncompressed fp32 teacher, scripted, in the same TorchServe and handler.
 * `onnxruntime_flask`: the teacher in ONNX Runtime, dynamic int8, in Flask under gunicorn.
 * `litserve`: our TorchScript file in LitServe.
@@ -79,7 +79,7 @@ def teacher_of(artifact: Path) -> torch.nn.Module:
 
 
 def teacher_artifact(artifact: Path, folder: Path, teacher: torch.nn.Module) -> Path:
-    """The teacher as an artefact of its own: scripted, fp32, the same handler and card."""
+    """The teacher as an artifact of its own: scripted, fp32, the same handler and card."""
     folder.mkdir(parents=True)
     example = torch.randint(1000, 2000, (1, 64), dtype=torch.int32)
     torchscript.save(torchscript.script(teacher, example), folder / "model.pt")
@@ -308,7 +308,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/serve_text.json")
     arguments = parser.parse_args()
     if not (arguments.artifact / "report.json").is_file():
-        sys.exit(f"no artefact: python -m optimize run recipes/{arguments.artifact.name}.yaml")
+        sys.exit(f"no artifact: python -m optimize run recipes/{arguments.artifact.name}.yaml")
     contents = reviews(arguments.artifact, arguments.reviews)
     teacher = teacher_of(arguments.artifact)
     report = json.loads((arguments.artifact / "report.json").read_text())

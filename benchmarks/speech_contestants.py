@@ -147,7 +147,7 @@ def load_contestant(
 
 
 def save(whisper: checkpoint.Checkpoint, data: speech.Speech, folder: Path) -> dict[str, int]:
-    """Write both artefacts of ours as the handler reads them; their model files' sizes in bytes."""
+    """Write both artifacts of ours as the handler reads them; their model files' sizes in bytes."""
     torch.backends.quantized.engine = ENGINE
     clips = [torch.from_numpy(u.samples()) for u in data.development]
     bases = compress.fit_screen(whisper, clips)

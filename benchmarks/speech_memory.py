@@ -1,4 +1,4 @@
-"""Resident memory of a fresh worker that serves a speech artefact; prints one line of JSON.
+"""Resident memory of a fresh worker that serves a speech artifact; prints one line of JSON.
 
 python -m benchmarks.speech_memory FOLDER RECORDING... | FOLDER --hour
 """

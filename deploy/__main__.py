@@ -25,7 +25,7 @@ exit codes:
   0  done
   1  TorchServe refused (wrong token, unknown model, a worker died, ...)
   2  a file or an argument is missing or wrong
-  3  the artefact's report did not pass its gate (archive, serve; --force overrides)
+  3  the artifact's report did not pass its gate (archive, serve; --force overrides)
   4  no TorchServe answers, or it could not be started
 """
 
@@ -188,7 +188,7 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Archive artefacts, run TorchServe and manage what it serves.",
+        description="Archive artifacts, run TorchServe and manage what it serves.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -196,7 +196,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     common.add_argument("--workdir", default=".", help="folder TorchServe runs in (default: .)")
     common.add_argument("--config", default="config.properties", help="TorchServe's settings")
     common.add_argument("--model-store", default="model_store", help="folder of the archives")
-    common.add_argument("--artifacts", default="artifacts", help="folder of the artefacts")
+    common.add_argument("--artifacts", default="artifacts", help="folder of the artifacts")
     common.add_argument("--verbose", action="store_true", help="log each step to standard error")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
@@ -206,7 +206,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         return sub
 
     sub = verb("archive", _archive, "seal artifacts/NAME into model_store/NAME.mar")
-    sub.add_argument("name", help="the artefact's name; with --verify, an archive file")
+    sub.add_argument("name", help="the artifact's name; with --verify, an archive file")
     sub.add_argument("--version", help="the model's version (default: from its content)")
     sub.add_argument("--force", action="store_true", help="archive although the gate failed")
     sub.add_argument("--verify", action="store_true", help="check an existing archive")
@@ -245,7 +245,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     sub = verb("token", _token, "print a valid key, renewed if it is about to expire")
     sub.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
-    sub = verb("serve", _serve, "archive, start, register and ask: everything for one artefact")
+    sub = verb("serve", _serve, "archive, start, register and ask: everything for one artifact")
     sub.add_argument("name")
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")
     _add_engines(sub)

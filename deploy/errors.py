@@ -19,7 +19,7 @@ class BadInput(DeployError):
 
 
 class GateFailed(DeployError):
-    """The artefact's report says that it missed its accuracy budget."""
+    """The artifact's report says that it missed its accuracy budget."""
 
     exit_code = GATE_FAILED
 

@@ -1,4 +1,4 @@
-"""From an artefact to an answer: archive, start, register, ask, show; skips what is up to date."""
+"""From an artifact to an answer: archive, start, register, ask, show; skips what is up to date."""
 
 import json
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def serve(
     engines: tuple[str, ...] = (),
     say: Say = print,
 ) -> None:
-    """Serve artefact `name` and show a real answer. Raises DeployError with what to do.
+    """Serve artifact `name` and show a real answer. Raises DeployError with what to do.
 
     `engines` are exports to pack too; the worker serves from the fastest.
     """
@@ -72,7 +72,7 @@ def serve(
 def ensure_archive(
     artifact: Path, model_store: Path, force: bool, engines: tuple[str, ...], say: Say
 ) -> Archive:
-    """Build the artefact's archive unless the one in the model store holds the same content."""
+    """Build the artifact's archive unless the one in the model store holds the same content."""
     card = read_card(artifact)
     path = model_store / f"{card.name}.mar"
     if mar.is_stale(artifact, path, engines=engines):
@@ -86,10 +86,10 @@ def ensure_archive(
 
 
 def _ask(name: str, artifact: Path, inference: Inference, say: Say) -> Path | None:
-    """Send the artefact's first sample and show the answer; None where it has no samples."""
+    """Send the artifact's first sample and show the answer; None where it has no samples."""
     sample, label = _sample(artifact / "samples")
     if sample is None:
-        say("answer    not asked: the artefact has no samples/")
+        say("answer    not asked: the artifact has no samples/")
         return None
     reply = inference.predict(name, sample.read_bytes(), content_type(sample))
     verdict = ""

@@ -12,7 +12,7 @@ from optimize.errors import OptimizeError
 logger = logging.getLogger("optimize")
 
 EXIT_CODES = """exit codes: 0 the gate passed; 2 a bad recipe or command; 3 the accuracy budget was
-missed (the artefact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
+missed (the artifact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
 6 the saved file does not answer as the module; 7 no space or permission; 8 an exported file
 failed its check and was deleted; 130 interrupted (finished stages are kept: continue with
 --resume)"""
@@ -25,25 +25,25 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", parents=[common], help="run a recipe", epilog=EXIT_CODES)
     run.add_argument("recipe", type=Path, help="a YAML recipe, as in recipes/")
-    run.add_argument("--output", type=Path, help="artefact folder (default artifacts/NAME)")
+    run.add_argument("--output", type=Path, help="artifact folder (default artifacts/NAME)")
     run.add_argument("--resume", action="store_true", help="keep finished stages")
     run.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting"
     )
-    show = commands.add_parser("report", parents=[common], help="print an artefact's report")
-    show.add_argument("artifact", type=Path, help="an artefact's folder")
+    show = commands.add_parser("report", parents=[common], help="print an artifact's report")
+    show.add_argument("artifact", type=Path, help="an artifact's folder")
     show.add_argument("--html", action="store_true", help="write report.html anew")
     against = commands.add_parser(
-        "compare", parents=[common], help="print two artefacts side by side"
+        "compare", parents=[common], help="print two artifacts side by side"
     )
     against.add_argument("artifacts", type=Path, nargs=2, metavar="ARTIFACT")
     export = commands.add_parser(
         "export",
         parents=[common],
-        help="write an artefact in other runtimes' formats",
+        help="write an artifact in other runtimes' formats",
         epilog=EXIT_CODES,
     )
-    export.add_argument("artifact", type=Path, help="an artefact's folder")
+    export.add_argument("artifact", type=Path, help="an artifact's folder")
     export.add_argument("--to", required=True, metavar="FORMAT,...", help="see docs/formats.md")
     export.add_argument("--precision", default="", metavar="NAME,...", help="default: all")
     export.add_argument("--recipe", type=Path, help="default recipes/NAME.yaml")

@@ -1,4 +1,4 @@
-"""The main job: a recipe becomes a gated artefact, by search where the recipe asks for one."""
+"""The main job: a recipe becomes a gated artifact, by search where the recipe asks for one."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from optimize.training import distributed
 def run(
     recipe: Recipe, output: Path | None = None, *, resume: bool = False, say: Say = print
 ) -> Path:
-    """Run a recipe from data to a gated artefact.
+    """Run a recipe from data to a gated artifact.
 
     Args:
         recipe: a checked recipe, from `optimize.tasks.registry.read_recipe`.
-        output: the artefact's folder; `artifacts/NAME` by default.
+        output: the artifact's folder; `artifacts/NAME` by default.
         resume: keep finished stages of an earlier run of the same recipe on the same data.
         say: called with a line at each step.
 
     Returns:
-        The artefact's folder.
+        The artifact's folder.
 
     Raises:
-        BudgetMissed: the gate failed; the artefact is complete and kept.
+        BudgetMissed: the gate failed; the artifact is complete and kept.
         OptimizeError: anything else the user can mend.
     """
     if recipe.search is not None and distributed.world() > 1:

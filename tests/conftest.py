@@ -45,5 +45,5 @@ def root() -> Path:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
-    """A fresh copy of the quadrant artefact, to change at will."""
+    """A fresh copy of the quadrant artifact, to change at will."""
     return quadrant.make(tmp_path / "artifacts")

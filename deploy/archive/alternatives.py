@@ -2,7 +2,7 @@
 
 The worker times them on its own machine and serves from the fastest (`handlers.runtimes`). Each
 was checked against the data by `python -m optimize export`, and must stay within the same budget
-as the artefact's own file.
+as the artifact's own file.
 """
 
 import json
@@ -25,7 +25,7 @@ def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], f
 
     Raises:
         BadInput: there is no such export, it is of an earlier model, or no worker can run it.
-        GateFailed: it loses more than the artefact's budget allows.
+        GateFailed: it loses more than the artifact's budget allows.
     """
     report, card = json.loads(contents["report.json"]), json.loads(contents["model.json"])
     files = []

@@ -1,4 +1,4 @@
-"""The artefact folder as `deploy` sees it: the model card, the report and the files to pack."""
+"""The artifact folder as `deploy` sees it: the model card, the report and the files to pack."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def read_card(folder: Path) -> Card:
     path = folder / "model.json"
     if not folder.is_dir():
         raise BadInput(
-            f"no artefact at {folder}: make it with "
+            f"no artifact at {folder}: make it with "
             f"`python -m optimize run recipes/{folder.name}.yaml`"
         )
     card = _read_json(path, "the model card that `python -m optimize run` writes")
@@ -147,10 +147,10 @@ def _read_serving(section: dict[str, Any], path: Path) -> Serving:
 
 
 def _inside(folder: Path, name: str, path: Path) -> str:
-    """Check that `name` is a file inside the artefact folder and return it normalised."""
+    """Check that `name` is a file inside the artifact folder and return it normalised."""
     relative = PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or not relative.parts:
-        raise BadInput(f"{path}: {name!r} must be a path inside the artefact folder")
+        raise BadInput(f"{path}: {name!r} must be a path inside the artifact folder")
     if not (folder / relative).is_file():
         raise BadInput(f"{folder / relative} is missing: {path.name} names it")
     return str(relative)

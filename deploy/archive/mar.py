@@ -1,8 +1,8 @@
-"""Seal an artefact folder into a reproducible TorchServe archive, and check one.
+"""Seal an artifact folder into a reproducible TorchServe archive, and check one.
 
 `torch-model-archiver` makes the zip; it is then rewritten with sorted entries, fixed dates
 and permissions, a fixed manifest date and no compression (deflate streams differ between
-zlib builds), so that one artefact gives one SHA-256 on every machine and at any time.
+zlib builds), so that one artifact gives one SHA-256 on every machine and at any time.
 """
 
 import ast
@@ -53,10 +53,10 @@ def seal(
     handlers: Path = HANDLERS,
     engines: tuple[str, ...] = (),
 ) -> Archive:
-    """Pack the artefact folder into `model_store`/NAME.mar and return the archive.
+    """Pack the artifact folder into `model_store`/NAME.mar and return the archive.
 
     Without `version` the version is the first 12 hex digits of the content's digest, so that a
-    changed artefact is a new version to TorchServe and an unchanged one is not. `engines` names
+    changed artifact is a new version to TorchServe and an unchanged one is not. `engines` names
     exports to pack too, for the worker to choose from. An existing archive is replaced in one
     step, or left as it was if anything fails. Raises BadInput for a missing or wrong card,
     report, export or file and GateFailed for a missed budget unless `force`.

@@ -59,13 +59,13 @@ def run(
     timed: bool = True,
     say: Say = print,
 ) -> None:
-    """Export an artefact to every format named.
+    """Export an artifact to every format named.
 
     Args:
-        folder: the artefact's.
+        folder: the artifact's.
         names: of formats.
         precisions: of the files; all that a format has if left out.
-        recipe, overrides: what made the artefact; see `source.recipe_of`.
+        recipe, overrides: what made the artifact; see `source.recipe_of`.
         timed: measure latency too.
         say: called with a line at each step.
 

@@ -1,4 +1,4 @@
-"""What exporting reads of an artefact: its recipe, data, and the float model in `stages/`."""
+"""What exporting reads of an artifact: its recipe, data, and the float model in `stages/`."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from optimize.tasks.registry import read_recipe
 def recipe_of(
     folder: Path, report: dict[str, Any], path: Path | None, overrides: list[str]
 ) -> Recipe:
-    """The recipe that made an artefact: `path`, or `recipes/NAME.yaml` by the report's name.
+    """The recipe that made an artifact: `path`, or `recipes/NAME.yaml` by the report's name.
 
     Raises:
         RecipeError: there is none, or its name or task is another.
@@ -35,14 +35,14 @@ def recipe_of(
 
 
 def same_data(fingerprint: str, used: Recipe, report: dict[str, Any]) -> None:
-    """Refuse data that is not what the artefact was measured on.
+    """Refuse data that is not what the artifact was measured on.
 
     Raises:
         RecipeError: it differs.
     """
     if fingerprint != report["data"]["fingerprint"]:
         raise RecipeError(
-            "loads other data than the artefact was made and measured on: use the recipe (and the "
+            "loads other data than the artifact was made and measured on: use the recipe (and the "
             "--set settings) of that run, or run it again",
             used.file,
         )
@@ -52,7 +52,7 @@ def final_state(used: Recipe, folder: Path, report: dict[str, Any]) -> State:
     """The last stage's state, with the compressed model before quantization.
 
     Raises:
-        RecipeError: the artefact has no stages, or none of the run that the report is of.
+        RecipeError: the artifact has no stages, or none of the run that the report is of.
     """
     again = f"run `python -m optimize run {used.file} --output {folder} --resume` first"
     try:

@@ -1,4 +1,4 @@
-"""From finished stages to an artefact: save, reload, measure, write, install."""
+"""From finished stages to an artifact: save, reload, measure, write, install."""
 
 import shutil
 from pathlib import Path
@@ -37,12 +37,12 @@ def prepare(
     controls: dict[str, nn.Module] | None = None,
     search: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Save the final model, measure on the test split, and write the artefact to `scratch`.
+    """Save the final model, measure on the test split, and write the artifact to `scratch`.
 
     Args:
         job: the run.
         states: from `run_stages`.
-        scratch: a folder for the files; the artefact is written to its subfolder `ready`.
+        scratch: a folder for the files; the artifact is written to its subfolder `ready`.
         digest: of everything that affects the result; the job's by default.
         controls: float models to compare with, by name.
         search: the report's section on the search, if there was one.
@@ -87,7 +87,7 @@ def prepare(
 
 
 def install(scratch: Path, folder: Path) -> None:
-    """Move the files from `prepare` into the artefact's folder, the report last.
+    """Move the files from `prepare` into the artifact's folder, the report last.
 
     If the process is killed meanwhile, the folder has no report, and `recover` finishes the move.
     """
@@ -96,7 +96,7 @@ def install(scratch: Path, folder: Path) -> None:
     if (ready / "samples").is_dir():
         shutil.rmtree(folder / "samples", ignore_errors=True)
         (ready / "samples").replace(folder / "samples")
-    # An artefact with a report is complete, so the report is removed first and written last.
+    # An artifact with a report is complete, so the report is removed first and written last.
     (folder / "report.json").unlink(missing_ok=True)
     extra = sorted(p.name for p in ready.iterdir() if p.is_file() and p.name not in _INSTALLED_LAST)
     for name in (*extra, *_INSTALLED_LAST):

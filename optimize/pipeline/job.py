@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Job(Generic[D, A]):
-    """A recipe with its task and data, and the artefact's folder.
+    """A recipe with its task and data, and the artifact's folder.
 
     Attributes:
         resume: reuse finished stages of an earlier run of the same recipe on the same data.
@@ -37,11 +37,11 @@ class Job(Generic[D, A]):
         return f"{self.recipe.digest(count)}:{self.data.fingerprint()}"
 
     def digest(self) -> str:
-        """Digest of everything that affects the artefact; starts with the last stage's digest."""
+        """Digest of everything that affects the artifact; starts with the last stage's digest."""
         return self.stages_digest(len(self.recipe.stages)) + self.recipe.digest()
 
     def is_finished(self) -> bool:
-        """Whether to keep the folder, because it holds this artefact already."""
+        """Whether to keep the folder, because it holds this artifact already."""
         return distributed.agreed(self.resume and report.is_current(self.folder, self.digest()))  # type: ignore[no-any-return]
 
 
@@ -50,7 +50,7 @@ def begin(recipe: Recipe, output: Path | None, *, resume: bool, say: Say) -> "Jo
 
     Args:
         recipe: a checked recipe.
-        output: the artefact's folder; `artifacts/NAME` by default.
+        output: the artifact's folder; `artifacts/NAME` by default.
         resume, say: see `Job`; of several processes only the first one prints.
 
     Raises:
@@ -70,7 +70,7 @@ def gate(job: Job[D, A]) -> None:
     """Print the report's main lines.
 
     Raises:
-        BudgetMissed: the gate failed; the artefact is complete and stays.
+        BudgetMissed: the gate failed; the artifact is complete and stays.
     """
     if not distributed.leads():
         return
@@ -79,7 +79,7 @@ def gate(job: Job[D, A]) -> None:
         job.say(line)
     if not evidence["gate"]["passed"]:
         raise BudgetMissed(
-            f"{job.folder}: {evidence['gate']['reason']}; the artefact is kept, and build_mar.sh "
+            f"{job.folder}: {evidence['gate']['reason']}; the artifact is kept, and build_mar.sh "
             "takes it only with --force. Raise budget.max_drop or compress less"
         )
 

@@ -1,4 +1,4 @@
-"""From a recipe to an artefact: run the stages, save, check, measure, install."""
+"""From a recipe to an artifact: run the stages, save, check, measure, install."""
 
 from optimize.pipeline import artifact
 from optimize.pipeline.job import Job
@@ -8,7 +8,7 @@ from optimize.training import distributed
 
 
 def run(job: Job[D, A]) -> None:
-    """Run the recipe's stages and install the artefact in the job's folder.
+    """Run the recipe's stages and install the artifact in the job's folder.
 
     Raises:
         OptimizeError: anything that the user can fix.

@@ -80,7 +80,7 @@ class SearchOptions:
         short: share of its training after which a candidate is stopped if another one is better
             in cost and accuracy.
         storage: SQLAlchemy URL of Optuna's storage, which several machines can share. By default
-            an SQLite file in the artefact's folder.
+            an SQLite file in the artifact's folder.
     """
 
     trials: int = 20

@@ -1,4 +1,4 @@
-"""Two artefacts side by side, from their reports: 80 columns for a terminal."""
+"""Two artifacts side by side, from their reports: 80 columns for a terminal."""
 
 import json
 from collections.abc import Callable
@@ -18,10 +18,10 @@ def whole(folder: Path) -> dict[str, Any]:
     """A report that is complete and fits `report.schema.json`.
 
     Raises:
-        OptionError: the folder is no artefact, or its report is damaged, partial or not ours.
+        OptionError: the folder is no artifact, or its report is damaged, partial or not ours.
     """
     if not folder.is_dir():
-        raise OptionError(f"{folder} is not a folder; name an artefact, as in artifacts/fashion")
+        raise OptionError(f"{folder} is not a folder; name an artifact, as in artifacts/fashion")
     path = folder / "report.json"
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +65,7 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     if Metric.of(second) != metric:
         raise OptionError(
             f"{first['recipe']} is measured in {name} and {second['recipe']} is not: "
-            "artefacts of different tasks cannot be compared"
+            "artifacts of different tasks cannot be compared"
         )
     lines = [_row("", first["recipe"], second["recipe"], "second"), "-" * 78]
 

@@ -32,7 +32,7 @@ def build(
         measured: `original`, `stage:NAME` in order, and `final`, each with its metrics.
         controls: metrics of the models trained for comparison, each with a `name`.
         parity: relative error of the reloaded file.
-        digest: of recipe and data, so that a finished artefact is recognised.
+        digest: of recipe and data, so that a finished artifact is recognised.
 
     Returns:
         A mapping that fits `report.schema.json`.
@@ -94,7 +94,7 @@ def gate(
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read an artefact's report.
+    """Read an artifact's report.
 
     Raises:
         ModelError: there is none, or it is not JSON.
@@ -112,7 +112,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def is_current(folder: Path, digest: str) -> bool:
-    """Whether the folder holds the finished artefact of this recipe and data."""
+    """Whether the folder holds the finished artifact of this recipe and data."""
     if not all((folder / name).is_file() for name in ("report.json", "model.pt", "model.json")):
         return False
     try:

@@ -2,7 +2,7 @@
 
 Two objectives are minimised, cost and the loss of accuracy on the validation split
 (tree-structured Parzen estimator, Bergstra et al. 2011; with several objectives, Ozaki et al.
-2020). The first artefact that meets the budget is installed at once and replaced only by a better
+2020). The first artifact that meets the budget is installed at once and replaced only by a better
 one. Every trial is stored in the study before the next one starts.
 """
 
@@ -61,7 +61,7 @@ class _Search(Generic[D, A]):
 
 
 def run(job: Job[D, A]) -> None:
-    """Search, and leave the best artefact that meets the budget in the job's folder.
+    """Search, and leave the best artifact that meets the budget in the job's folder.
 
     Args:
         job: its recipe has `search` set, and its stages are the starting point. Decisions use

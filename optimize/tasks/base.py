@@ -197,7 +197,7 @@ class Task(ABC, Generic[D, A]):
         `model`."""
 
     def files(self, recipe: Recipe, data: D) -> dict[str, Path]:
-        """Files that the handler needs beside the model, by their name in the artefact."""
+        """Files that the handler needs beside the model, by their name in the artifact."""
         return {}
 
     def samples(self, data: D, answers: A) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""An artefact whose handler streams: it counts down aloud, slowly enough to be watched."""
+"""An artifact whose handler streams: it counts down aloud, slowly enough to be watched."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The quadrant artefact with its network in the files of other engines, exported for real."""
+"""The quadrant artifact with its network in the files of other engines, exported for real."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ NEEDS = {
 
 
 def make(folder: Path, engine: str) -> Path:
-    """The artefact `quadrant-ENGINE`; skips the test where the engine is not installed."""
+    """The artifact `quadrant-ENGINE`; skips the test where the engine is not installed."""
     missing = [name for name in NEEDS[engine] if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"{' and '.join(missing)} not installed: make setup installs them")

@@ -1,4 +1,4 @@
-"""A small real artefact with answers known beforehand: which quarter of a picture is bright?
+"""A small real artifact with answers known beforehand: which quarter of a picture is bright?
 
 The model is a TorchScript network (a fixed blur, then the mean of each quarter), the pictures
 are drawn, and the right label follows from the drawing alone, whatever the handler does.
@@ -46,7 +46,7 @@ def picture(label: int, kind: str = "PNG", side: int = SIZE, level: int = 255) -
 
 
 def make(folder: Path, name: str = "quadrant", passed: bool = True, **serving: int) -> Path:
-    """Write the artefact to `folder`/`name` and return that path."""
+    """Write the artifact to `folder`/`name` and return that path."""
     artifact = folder / name
     (artifact / "samples").mkdir(parents=True)
     with warnings.catch_warnings():

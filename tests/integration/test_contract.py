@@ -1,4 +1,4 @@
-"""A kind of model that nobody foresaw: from a recipe to a gated artefact to an archive that a
+"""A kind of model that nobody foresaw: from a recipe to a gated artifact to an archive that a
 real TorchServe answers from, with nothing of ours edited.
 
 Two named inputs of different dtypes, two outputs, rows of a table: ten measurements of a patient

@@ -1,4 +1,4 @@
-"""`python -m optimize export` on an artefact of real pictures: files, report and exit codes."""
+"""`python -m optimize export` on an artifact of real pictures: files, report and exit codes."""
 
 import importlib.util
 import json
@@ -61,7 +61,7 @@ def build():
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An artefact with its recipe beside it, trained for seconds."""
+    """An artifact with its recipe beside it, trained for seconds."""
     folder = tmp_path_factory.mktemp("export")
     (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
     (folder / "loud.py").write_text(LOUD, encoding="utf-8")
@@ -71,19 +71,19 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def artefact(made: Path, tmp_path: Path) -> Path:
+def artifact(made: Path, tmp_path: Path) -> Path:
     """A copy to export into, its recipe beside it."""
     shutil.copytree(made.parent, tmp_path / "work")
     return tmp_path / "work" / "small"
 
 
-def export(artefact: Path, *options: str, hide: str = "") -> subprocess.CompletedProcess[str]:
+def export(artifact: Path, *options: str, hide: str = "") -> subprocess.CompletedProcess[str]:
     """Run the command; `hide` makes a package look as if it were not installed."""
     start = (
         f"import sys, runpy; sys.modules.update(dict.fromkeys({hide.split()!r})); "
         "sys.argv[0] = 'optimize'; runpy.run_module('optimize', run_name='__main__')"
     )
-    where = ["export", str(artefact), "--recipe", str(artefact.parent / "small.yaml")]
+    where = ["export", str(artifact), "--recipe", str(artifact.parent / "small.yaml")]
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", start, *where, *options],
         capture_output=True,
@@ -92,22 +92,22 @@ def export(artefact: Path, *options: str, hide: str = "") -> subprocess.Complete
     )
 
 
-def test_good_files_stay_and_bad_ones_are_deleted(artefact: Path) -> None:
+def test_good_files_stay_and_bad_ones_are_deleted(artifact: Path) -> None:
     """Float32 passes; int8 loses the quiet channels, and an older unchecked file goes too."""
-    stale = artefact / "exports" / "onnx-int8" / "model.onnx"
+    stale = artifact / "exports" / "onnx-int8" / "model.onnx"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"of an older model")
-    ran = export(artefact, "--to", "onnx")
+    ran = export(artifact, "--to", "onnx")
     assert ran.returncode == 8, ran.stderr
     assert "onnx-int8: refused and deleted" in ran.stdout
     assert "error: not exported: onnx-int8 (" in ran.stderr
-    assert [path.name for path in (artefact / "exports").iterdir()] == ["onnx"]
+    assert [path.name for path in (artifact / "exports").iterdir()] == ["onnx"]
 
-    evidence = report.read(artefact)
+    evidence = report.read(artifact)
     jsonschema.validate(evidence, json.loads(report.SCHEMA.read_text(encoding="utf-8")))
     assert list(evidence["exports"]) == ["onnx"]
     entry = evidence["exports"]["onnx"]
-    path = artefact / entry["file"]
+    path = artifact / entry["file"]
     assert path.is_file()
     assert entry["bytes"] == path.stat().st_size
     assert entry["samples"] == 500
@@ -118,18 +118,18 @@ def test_good_files_stay_and_bad_ones_are_deleted(artefact: Path) -> None:
 
     # A later failure leaves a file that passed for this very model where it is.
     before = path.read_bytes()
-    ran = export(artefact, "--to", "onnx", "--precision", "int8", "--no-latency")
+    ran = export(artifact, "--to", "onnx", "--precision", "int8", "--no-latency")
     assert ran.returncode == 8
     assert path.read_bytes() == before
-    assert list(report.read(artefact)["exports"]) == ["onnx"]
+    assert list(report.read(artifact)["exports"]) == ["onnx"]
 
 
-def test_a_package_that_is_missing_is_named_with_its_command(artefact: Path) -> None:
-    ran = export(artefact, "--to", "onnx,openvino", hide="nncf")
+def test_a_package_that_is_missing_is_named_with_its_command(artifact: Path) -> None:
+    ran = export(artifact, "--to", "onnx,openvino", hide="nncf")
     assert ran.returncode == 2
     assert ran.stderr.startswith("error: openvino needs nncf, not installed here")
     assert "make extras-openvino" in ran.stderr
-    assert not (artefact / "exports").exists()  # nothing is begun
+    assert not (artifact / "exports").exists()  # nothing is begun
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_a_package_that_is_missing_is_named_with_its_command(artefact: Path) -> 
     ],
 )
 def test_what_cannot_be_exported_is_refused(
-    artefact: Path, options: list[str], message: str
+    artifact: Path, options: list[str], message: str
 ) -> None:
-    ran = export(artefact, *options)
+    ran = export(artifact, *options)
     assert (ran.returncode, ran.stdout) == (2, "")
     assert message in ran.stderr
 
@@ -158,17 +158,17 @@ def _runs(child: str) -> bool:
         return False
 
 
-def test_an_interrupted_export_leaves_nothing(artefact: Path) -> None:
+def test_an_interrupted_export_leaves_nothing(artifact: Path) -> None:
     """Nothing half-written, no converter that goes on; what a killed run left is swept up."""
-    exports = artefact / "exports"
+    exports = artifact / "exports"
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     stale = exports / f".onnx.{ended.pid}.tmp"
     stale.mkdir(parents=True)
     process = subprocess.Popen(
         [
-            *(sys.executable, "-W", "ignore", "-m", "optimize", "export", str(artefact)),
-            *("--to", "onnx", "--recipe", str(artefact.parent / "small.yaml")),
+            *(sys.executable, "-W", "ignore", "-m", "optimize", "export", str(artifact)),
+            *("--to", "onnx", "--recipe", str(artifact.parent / "small.yaml")),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -192,31 +192,31 @@ def test_an_interrupted_export_leaves_nothing(artefact: Path) -> None:
     while any(map(_runs, found)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_runs, found))
-    assert report.read(artefact)["exports"] == {}
+    assert report.read(artifact)["exports"] == {}
 
 
-def test_an_artefact_without_its_stages_says_how_to_get_them(artefact: Path) -> None:
-    shutil.rmtree(artefact / "stages")
-    ran = export(artefact, "--to", "onnx")
+def test_an_artifact_without_its_stages_says_how_to_get_them(artifact: Path) -> None:
+    shutil.rmtree(artifact / "stages")
+    ran = export(artifact, "--to", "onnx")
     assert ran.returncode == 2
     assert "no stage of the run" in ran.stderr
     assert "python -m optimize run" in ran.stderr
 
 
-def test_tensorflow_serving_clients_get_the_same_answers(artefact: Path, tmp_path: Path) -> None:
+def test_tensorflow_serving_clients_get_the_same_answers(artifact: Path, tmp_path: Path) -> None:
     """The real stub against a PredictionService over what was exported, any batch size."""
     for module in ("tensorflow", "torchax", "tensorflow_serving", "grpc"):
         if importlib.util.find_spec(module) is None and not os.environ.get("EXPORTS"):
             pytest.skip(f"{module} is not installed: make test-exports")
-    ran = export(artefact, "--to", "savedmodel", "--no-latency")
+    ran = export(artifact, "--to", "savedmodel", "--no-latency")
     assert ran.returncode == 0, ran.stderr
-    folder = artefact / "exports" / "savedmodel" / "small"
+    folder = artifact / "exports" / "savedmodel" / "small"
     assert (folder / "1" / "saved_model.pb").is_file()
 
     script = str(Path(__file__).with_name("predict_service.py"))
-    used = read_recipe(artefact.parent / "small.yaml")
-    module = source.final_state(used, artefact, report.read(artefact)).float_model
-    kept = pickles.load(artefact / "stages" / "00-train" / "state.pt")
+    used = read_recipe(artifact.parent / "small.yaml")
+    module = source.final_state(used, artifact, report.read(artifact)).float_model
+    kept = pickles.load(artifact / "stages" / "00-train" / "state.pt")
     assert type(kept.float_model) is type(module)
     images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
     batches = {f"pixels:{n}": images[:n] for n in (1, 3, 7)}

@@ -1,4 +1,4 @@
-"""`python -m deploy serve`: everything for one artefact, once, and again after a change."""
+"""`python -m deploy serve`: everything for one artifact, once, and again after a change."""
 
 import json
 import os
@@ -39,14 +39,14 @@ def deploy(workdir: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_an_artefact_it_says_how_to_make_one(place: Path) -> None:
+def test_without_an_artifact_it_says_how_to_make_one(place: Path) -> None:
     done = deploy(place, "serve", "nobody")
     assert done.returncode == 2
     assert "python -m optimize run recipes/nobody.yaml" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_an_artefact_that_failed_its_gate_is_not_served(place: Path) -> None:
+def test_an_artifact_that_failed_its_gate_is_not_served(place: Path) -> None:
     quadrant.make(place / "artifacts", "failed", passed=False)
     done = deploy(place, "serve", "failed")
     assert done.returncode == 3
@@ -55,7 +55,7 @@ def test_an_artefact_that_failed_its_gate_is_not_served(place: Path) -> None:
     assert server.running(place) is None
 
 
-def test_from_an_artefact_to_an_answer(place: Path) -> None:
+def test_from_an_artifact_to_an_answer(place: Path) -> None:
     quadrant.make(place / "artifacts")
     done = deploy(place, "serve", "quadrant")
     assert done.returncode == 0, done.stderr
@@ -101,7 +101,7 @@ def test_what_is_done_is_not_done_again(place: Path) -> None:
     assert (place / "model_store" / "quadrant.mar").stat().st_mtime_ns == stamp
 
 
-def test_a_changed_artefact_takes_over_without_a_failed_request(place: Path) -> None:
+def test_a_changed_artifact_takes_over_without_a_failed_request(place: Path) -> None:
     running = connect(place)
     old = running.management.describe("quadrant")[0]["modelVersion"]
     card_file = place / "artifacts" / "quadrant" / "model.json"

@@ -1,4 +1,4 @@
-"""Texts on a real TorchServe: predictions and explanations over HTTP, an artefact made here."""
+"""Texts on a real TorchServe: predictions and explanations over HTTP, an artifact made here."""
 
 from collections.abc import Iterator
 

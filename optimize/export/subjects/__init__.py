@@ -11,16 +11,16 @@ from optimize.tasks import registry
 
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
-    """The modules of an artefact to export, and how to evaluate the files.
+    """The modules of an artifact to export, and how to evaluate the files.
 
     Args:
-        recipe: the one that made the artefact.
-        folder: the artefact's.
+        recipe: the one that made the artifact.
+        folder: the artifact's.
         report: its report.
 
     Raises:
         ModelError: the task has no exporter.
-        OptimizeError: the artefact lacks what exporting needs, or the recipe is another's.
+        OptimizeError: the artifact lacks what exporting needs, or the recipe is another's.
     """
     exporter = registry.load(recipe.task).exporter
     if not exporter:

@@ -34,13 +34,13 @@ def test_archive_prints_path_size_and_digest(
     assert capsys.readouterr().out == first
 
 
-def test_a_missing_artefact_is_2_and_a_failed_gate_3(
+def test_a_missing_artifact_is_2_and_a_failed_gate_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quadrant.make(tmp_path, "failed", passed=False)
     options = ["--artifacts", str(tmp_path), "--model-store", str(tmp_path / "store")]
     assert main(["archive", "nobody", *options]) == 2
-    assert capsys.readouterr().err.startswith("deploy archive: no artefact at")
+    assert capsys.readouterr().err.startswith("deploy archive: no artifact at")
     assert main(["archive", "failed", *options]) == 3
     assert "--force" in capsys.readouterr().err
     assert main(["archive", "failed", "--force", *options]) == 0
@@ -83,7 +83,7 @@ class TestBuildMar:
 
     @pytest.fixture
     def place(self, tmp_path: Path, root: Path) -> Path:
-        """A folder with the script, the packages and a passed and a failed artefact."""
+        """A folder with the script, the packages and a passed and a failed artifact."""
         for name in ("deploy", "handlers"):
             shutil.copytree(
                 root / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")

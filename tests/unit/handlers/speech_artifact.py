@@ -1,4 +1,4 @@
-"""A real speech artefact: Whisper tiny.en, compressed, with its tokenizer and voice detector."""
+"""A real speech artifact: Whisper tiny.en, compressed, with its tokenizer and voice detector."""
 
 import json
 import shutil

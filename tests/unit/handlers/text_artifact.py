@@ -1,4 +1,4 @@
-"""A real text artefact without training: two random layers of BERT with a small vocabulary."""
+"""A real text artifact without training: two random layers of BERT with a small vocabulary."""
 
 import json
 import shutil

@@ -97,7 +97,7 @@ def test_every_bad_recipe_ends_the_command_with_2_line_and_remedy(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["report", "compare"])
-def test_a_folder_that_is_no_artefact_ends_with_2(tmp_path: Path, kind: str) -> None:
+def test_a_folder_that_is_no_artifact_ends_with_2(tmp_path: Path, kind: str) -> None:
     ran = optimize(kind, *[str(tmp_path)] * (2 if kind == "compare" else 1))
     assert ran.returncode == 2
     assert ran.stderr.startswith(f"error: {tmp_path} has no report.json")

@@ -86,7 +86,7 @@ def test_an_export_of_other_inputs_is_refused(artifact: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("gate", "changes", "message"),
     [
-        # The artefact's own file has lost .0075 of the .01 that are allowed.
+        # The artifact's own file has lost .0075 of the .01 that are allowed.
         ({}, {"served_drop": 0.0026}, r"accuracy drops by 0\.0101 in it where 0\.01 is allowed"),
         ({"min_agreement": 0.995}, {}, r"agrees on 0\.990 where 0\.995 is asked for"),
     ],

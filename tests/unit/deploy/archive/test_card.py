@@ -14,7 +14,7 @@ from tests.integration import quadrant
 
 
 def changed(artifact: Path, path: str, value: Any) -> None:
-    """Set the dotted `path` of the artefact's card to `value`, or delete it for None."""
+    """Set the dotted `path` of the artifact's card to `value`, or delete it for None."""
     whole = json.loads((artifact / "model.json").read_text())
     *parents, last = path.split(".")
     section = whole
@@ -51,13 +51,13 @@ def test_a_good_card(artifact: Path) -> None:
         ("model", [], "model must be an object"),
         ("model.file", None, "model.file must be"),
         ("model.file", "gone.pt", "gone.pt is missing"),
-        ("model.file", "/etc/passwd", "inside the artefact folder"),
-        ("model.file", "../model.pt", "inside the artefact folder"),
+        ("model.file", "/etc/passwd", "inside the artifact folder"),
+        ("model.file", "../model.pt", "inside the artifact folder"),
         ("model.file", "samples/0.png", "must lie in the folder itself"),
         ("files", "a.txt", "files must be a list"),
         ("files", [1], "files must be a list"),
         ("files", ["gone.txt"], "gone.txt is missing"),
-        ("files", ["../../etc/passwd"], "inside the artefact folder"),
+        ("files", ["../../etc/passwd"], "inside the artifact folder"),
         ("files", ["samples"], "samples is missing"),
         ("serving", None, "serving must be an object"),
         ("serving.workers", 0, "serving.workers must be an integer of at least 1"),
@@ -80,7 +80,7 @@ def test_a_card_that_is_no_json_object(artifact: Path, text: str) -> None:
         card.read_card(artifact)
 
 
-def test_no_artefact_says_how_to_make_it(tmp_path: Path) -> None:
+def test_no_artifact_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"python -m optimize run recipes/nobody\.yaml"):
         card.read_card(tmp_path / "nobody")
     (tmp_path / "empty").mkdir()

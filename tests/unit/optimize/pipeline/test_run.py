@@ -37,7 +37,7 @@ def state(artifact: Path, name: str) -> State:
     return found
 
 
-def test_the_artefact_is_complete(artifact: Path) -> None:
+def test_the_artifact_is_complete(artifact: Path) -> None:
     card = json.loads((artifact / "model.json").read_text())
     assert card["name"] == "small" and card["handler"] == "image_classifier"
     assert card["model"] == {
@@ -153,7 +153,7 @@ def test_an_interrupted_stage_loses_nothing_finished(
     assert kept == ["00-train", "01-distill", "02-prune", "controls"]
 
 
-def test_a_missed_budget_keeps_the_artefact(artifact: Path, tmp_path: Path) -> None:
+def test_a_missed_budget_keeps_the_artifact(artifact: Path, tmp_path: Path) -> None:
     other = tmp_path / "small"
     shutil.copytree(artifact, other)
     tight = read_recipe(artifact.parent.parent / "small.yaml", ["budget.min_agreement=1.0"])

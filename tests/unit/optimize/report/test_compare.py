@@ -16,7 +16,7 @@ def saved(folder: Path, evidence: Any) -> Path:
     return folder
 
 
-def test_two_artefacts_side_by_side(tmp_path: Path) -> None:
+def test_two_artifacts_side_by_side(tmp_path: Path) -> None:
     first = compare.whole(saved(tmp_path / "a", report()))
     final = metrics(0.9307, 88_248, 0.0381)
     second = compare.whole(saved(tmp_path / "b", report(final=final, recipe="other")))
@@ -85,7 +85,7 @@ def test_a_report_that_is_not_whole_is_refused(tmp_path: Path, content: str, wor
     assert caught.value.exit_code == 2
 
 
-def test_no_artefact_is_refused(tmp_path: Path) -> None:
+def test_no_artifact_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="not a folder"):
         compare.whole(tmp_path / "none")
     with pytest.raises(OptionError, match=r"has no report\.json"):

@@ -51,7 +51,7 @@ def read(folder: Path, text: str = SEARCH, *settings: str) -> schema.Recipe:
 
 
 @pytest.mark.slow
-def test_killed_it_keeps_the_first_artefact_and_goes_on(tmp_path: Path) -> None:
+def test_killed_it_keeps_the_first_artifact_and_goes_on(tmp_path: Path) -> None:
     read(tmp_path)
     folder = tmp_path / "out"
     command = [sys.executable, "-W", "ignore", "-m", "optimize", "run"]

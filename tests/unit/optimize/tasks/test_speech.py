@@ -1,4 +1,4 @@
-"""Speech data and the speech task, from a recipe to a complete artefact."""
+"""Speech data and the speech task, from a recipe to a complete artifact."""
 
 import dataclasses
 import json
@@ -124,7 +124,7 @@ def recipe_file(tmp_path: Path, listing: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_recipe_becomes_a_whole_artefact(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_recipe_becomes_a_whole_artifact(recipe_file: Path, tmp_path: Path) -> None:
     folder, lines = tmp_path / "artifact", []
     checked = read_recipe(recipe_file)
     run(checked, folder, say=lines.append)
