@@ -54,10 +54,10 @@ def final_state(used: Recipe, folder: Path, report: dict[str, Any]) -> State:
     Raises:
         RecipeError: the artifact has no stages, or none of the run that the report is of.
     """
-    again = f"run `python -m optimize run {used.file} --output {folder} --resume` first"
+    again = f"run `python -m optimize run {used.file} --output {folder}` first"
     try:
         state = last_state(folder / "stages", report["digest"])
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # a pickle can raise anything
         raise RecipeError(
             f"{folder}/stages is damaged, and the float model to export lies in it: {again}"
         ) from error

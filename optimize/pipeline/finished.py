@@ -34,24 +34,35 @@ class Finished:
         """The saved value."""
         return pickles.load(self.folder / "state.pt")
 
-    def save(self, value: Any, digest: str, seconds: float) -> None:
+    def save(self, value: Any, digest: str, seconds: float, before: str | None = None) -> None:
         """Save a value that can be pickled; after a failure nothing is there."""
         with files.replacing(self.folder) as aside:
             aside.mkdir(parents=True)
             pickles.save(value, aside / "state.pt")
-            files.write_json(aside / "stage.json", {"digest": digest, "seconds": round(seconds, 1)})
+            stage = {"digest": digest, "seconds": round(seconds, 1), "before": before}
+            files.write_json(aside / "stage.json", stage)
 
-    def save_state(self, state: State, before: State | None, digest: str, seconds: float) -> None:
-        """Save a state; `before` is the state of the previous stage, if that was saved too."""
+    def save_state(
+        self,
+        state: State,
+        before: State | None,
+        digest: str,
+        seconds: float,
+        before_digest: str | None = None,
+    ) -> None:
+        """Save a state; `before` is the state of the previous stage, if that was saved too, under
+        `before_digest`."""
         unchanged = [
             name
             for name in _SHARED
-            if before is not None and getattr(state, name) is getattr(before, name)
+            if before is not None
+            and getattr(state, name) is getattr(before, name)
+            and getattr(state, name) is not state.model  # a stage may train it in place
         ]
         stored = copy.copy(state)
         for name in unchanged:
             setattr(stored, name, None)
-        self.save(stored, digest, seconds)
+        self.save(stored, digest, seconds, before_digest if unchanged else None)
 
     def load_state(self, before: State | None) -> State:
         """Load a state; `before` is the state of the previous stage."""
@@ -68,13 +79,15 @@ def last_state(stages: Path, digest: str) -> State | None:
     Raises:
         OSError, ValueError, KeyError, RuntimeError: a file is damaged.
     """
-    state = None
-    for folder in sorted(stages.glob("[0-9][0-9]-*")):
-        if not (folder / "stage.json").is_file():
-            continue
-        state = Finished(folder).load_state(state)
-        # The report's digest starts with that of the last stage.
-        stage_digest = json.loads((folder / "stage.json").read_text(encoding="utf-8"))["digest"]
-        if digest.startswith(stage_digest):
-            return state
-    return None
+    saved: dict[str, tuple[Finished, str | None]] = {}
+    for file in sorted(stages.glob("[0-9][0-9]-*/stage.json")):
+        stage = json.loads(file.read_text(encoding="utf-8"))
+        saved[stage["digest"]] = Finished(file.parent), stage.get("before")
+
+    def state_of(key: str) -> State:
+        finished, before = saved[key]  # KeyError: the stage it builds on is gone, or another's
+        return finished.load_state(state_of(before) if before else None)
+
+    # The report's digest starts with that of the last stage.
+    last = next((key for key in saved if digest.startswith(key)), None)
+    return state_of(last) if last is not None else None

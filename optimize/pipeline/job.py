@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic
 
-from optimize.errors import BudgetMissed
+from optimize.errors import BudgetMissed, RecipeError
 from optimize.recipe.schema import Recipe
 from optimize.report import report
 from optimize.tasks import registry
@@ -60,6 +60,8 @@ def begin(recipe: Recipe, output: Path | None, *, resume: bool, say: Say) -> "Jo
     say = say if distributed.leads() else _silent
     task = registry.load(recipe.task)
     data = task.load_data(recipe)
+    if task.metric(data).most == 1 and recipe.budget.max_drop >= 1:
+        raise RecipeError("budget: max_drop is a share: 0.01 is one point", *recipe.budget.where)
     say(f"data: {data.name}, {data.source}, {data.count('test')} test samples")
     for note in data.notes:
         say(f"note: {note}")

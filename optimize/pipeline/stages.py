@@ -56,10 +56,12 @@ def run_stages(
         digest = job.stages_digest(number + 1)
         before = states[-1] if number > done else None  # saved in `folder` too
         if distributed.agreed(job.resume and finished.matches(digest)):
-            loaded = finished.load_state(states[-1]) if leads else None
-            states.append(distributed.agreed(loaded))
-            job.say(f"  {spec.name}: finished before, kept")
-            continue
+            loaded = distributed.agreed(_load(finished, states[-1]) if leads else None)
+            if loaded is not None:
+                states.append(loaded)
+                job.say(f"  {spec.name}: finished before, kept")
+                continue
+            job.say(f"  {spec.name}: what was kept of it is damaged, it runs again")
         start = time.monotonic()
         context = Context(
             recipe,
@@ -74,12 +76,20 @@ def run_stages(
         state = _run_stage(job.task, spec, states[-1], context)
         seconds = time.monotonic() - start
         if leads:
-            finished.save_state(state, before, digest, seconds)
+            finished.save_state(state, before, digest, seconds, job.stages_digest(number))
         states.append(state)
         job.say(f"  {spec.name}: {seconds:.0f} s")
     for leftover in folder.glob("*.unfinished") if leads else []:
         shutil.rmtree(leftover, ignore_errors=True)
     return states
+
+
+def _load(finished: Finished, before: State) -> State | None:
+    """The state that a finished stage left; None where its file is damaged."""
+    try:
+        return finished.load_state(before)
+    except Exception:  # a pickle can raise anything
+        return None
 
 
 def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context[D]) -> State:
@@ -90,7 +100,10 @@ def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context
         after = task.stages[spec.kind].run(state, spec.options, context)
     except OptionError as error:  # valid in the recipe, but not for this model or data
         raise RecipeError(f"{spec.kind}: {error}", *spec.where) from error
-    return distributed.agreed(after)  # type: ignore[no-any-return]
+    # `Memory` goes by identity: in every process the original stays the object that it was.
+    kept = after.original is state.original and after.model is not after.original
+    shared: State = distributed.agreed(after)
+    return dataclasses.replace(shared, original=state.original) if kept else shared
 
 
 def run_controls(job: Job[D, A], final: State, folder: Path) -> dict[str, nn.Module]:

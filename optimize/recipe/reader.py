@@ -56,7 +56,9 @@ class Reader:
     def dataclass(self, node: yaml.Node, cls: type[Any], what: str) -> Any:
         hints = typing.get_type_hints(cls)
         fields = {f.name: f for f in dataclasses.fields(cls)}
-        values = {}
+        values: dict[str, Any] = {}
+        if fields.pop("where", None) is not None:  # not for a recipe to say
+            values["where"] = (self.file, node.start_mark.line + 1)
         for name, (key, value) in self.mapping(node, what).items():
             if name not in fields:
                 raise self.unknown(key, name, list(fields), what)

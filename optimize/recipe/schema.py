@@ -24,19 +24,18 @@ class Budget:
     """The gate.
 
     Attributes:
-        max_drop: largest loss of the final model against the original (0.01 is one point).
+        max_drop: largest loss of the final model against the original, in the metric's own unit;
+            of a share, 0.01 is one point.
         min_agreement: least share of samples on which both must agree.
         objective: what a search optimises within these limits: the latency of one input, inputs
             per second in batches of `serving.batch_size`, or the size of the file.
+        where: file and line, for messages.
     """
 
     max_drop: float = 0.01
     min_agreement: float = 0.0
     objective: Literal["latency_batch1", "throughput", "size"] = "latency_batch1"
-
-    def __post_init__(self) -> None:
-        if self.max_drop >= 1:
-            raise ValueError("max_drop is a share: 0.01 is one point")
+    where: tuple[str, int | None] = ("", None)
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,7 @@ class Recipe:
         """SHA-256 of everything that affects the result of the first `stages` stages."""
         counted = self.stages if stages is None else self.stages[:stages]
         parts: dict[str, Any] = {
+            "format": 2,  # of finished stages and reports: earlier ones are made anew
             "task": self.task,
             "data": [self.data.name, self.data.options],
             "model": [self.model.name, self.model.options],

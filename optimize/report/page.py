@@ -207,7 +207,7 @@ def _trials(report: dict[str, Any]) -> list[list[str]]:
     search = report.get("search")
     if not search:
         return []
-    rows = []
+    rows, metric = [], Metric.of(report)
     for trial in sorted(search["points"], key=lambda t: (not t.get("front"), t["number"])):
         measured = bool(trial.get("bytes"))
         marks = ["front"] * bool(trial.get("front"))
@@ -215,7 +215,7 @@ def _trials(report: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 f"{trial['number']}",
-                f"{-trial['drop'] * 100:+.2f}" if measured else "",
+                f"{-trial['drop'] * metric.scale:+.{metric.digits}f}" if measured else "",
                 size(trial["bytes"]) if measured else "",
                 f"{1 / trial['latency_ratio']:.1f}x" if trial.get("latency_ratio") else "",
                 ", ".join(marks) or trial["state"],

@@ -105,6 +105,7 @@ def _loop(search: _Search[D, A]) -> None:
     import optuna
 
     state = optuna.trial.TrialState
+    metric = search.job.task.metric(search.job.data)
     end = time.monotonic() + 60 * search.options.minutes
     repeats = 0
     while len(study.points(search.study)) < search.options.trials and time.monotonic() < end:
@@ -138,7 +139,7 @@ def _loop(search: _Search[D, A]) -> None:
             trial.set_user_attr(key, value)
         ratio = tried.measured.get("latency_ratio")
         search.job.say(
-            f"    loses {tried.measured['drop'] * 100:+.2f} points on validation, "
+            f"    loses {metric.change(tried.measured['drop'])} on validation, "
             f"{report.size(tried.measured['bytes'])}"
             + (f", {1 / ratio:.1f}x speed" if ratio else "")
             + (", stopped early" if tried.measured["short"] else "")

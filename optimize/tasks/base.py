@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 
 from optimize.data.dataset import Data, Sample
 from optimize.evaluation import cost
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Recipe
+from optimize.training import distributed
 from optimize.training.checkpoints import Progress
 
 D = TypeVar("D", bound=Data)
@@ -65,7 +67,9 @@ class Memory:
     def once(self, model: nn.Module, name: str, compute: Callable[[], T]) -> T:
         """The result of `compute()` for this `model` and `name`, computed the first time only."""
         results = self._results.setdefault(model, {})
-        if name not in results:
+        # Computing takes all processes, so all of them do where one lacks the result.
+        if distributed.mean(torch.tensor(float(name in results))) < 1:
+            results.clear()  # a teacher's states are gigabytes: only the last result is kept
             results[name] = compute()
         result: T = results[name]
         return result

@@ -92,9 +92,10 @@ def training_logits(state: State, flip: bool, context: Context[Dataset]) -> Tens
 
 def run_train(state: State, options: TrainOptions, context: Context[Dataset]) -> State:
     """Train the model itself; it becomes the original."""
+    model = copy.deepcopy(state.model)  # other candidates of a search start from it too
     arguments = training_arguments(options, context, "train")
-    fit(state.model, split_of(context.data, "train"), options, **arguments)
-    return State.of(state.model, training=dataclasses.asdict(arguments["history"]))
+    fit(model, split_of(context.data, "train"), options, **arguments)
+    return State.of(model, training=dataclasses.asdict(arguments["history"]))
 
 
 def distill_into(

@@ -126,12 +126,12 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
 
     def load_data(self, recipe: Recipe) -> SpeechData:
         recordings = load_recordings(recipe.data, recipe.folder)
-        voice_detector()  # if it is missing, fail before anything runs
         return SpeechData(
             recordings, load_checkpoint(recipe.model, recipe.folder, recipe.checkpoint)
         )
 
     def build_model(self, recipe: Recipe, data: SpeechData) -> nn.Module:
+        voice_detector()  # if it is missing, fail before anything runs
         return build.build(data.checkpoint, int8=False)
 
     def calls(self, data: SpeechData, batch_size: int) -> list[Inputs]:

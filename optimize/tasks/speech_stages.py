@@ -99,7 +99,11 @@ def run_screen(state: State, options: ScreenStage, context: Context[SpeechData])
 def run_context(state: State, options: ContextStage, context: Context[SpeechData]) -> State:
     """Replace the padding by cached silence."""
     changes: dict[str, Any] = {"context": "real", **vars(options)}
-    after = dataclasses.replace(_options(state.model), **changes)
+    before = _options(state.model)
+    try:
+        after = dataclasses.replace(before, **changes)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
     bases = compress.bases_of(state.model) if isinstance(state.model, Transcriber) else None
     return _compressed(state, context, bases, after)
 

@@ -98,7 +98,7 @@ def encoder_of(model: nn.Module) -> BertClassifier:
 
 def run_train(state: State, options: FineTuneOptions, context: Context[TextDataset]) -> State:
     """Fine-tune the model itself; it becomes the original."""
-    model = encoder_of(state.model)
+    model = copy.deepcopy(encoder_of(state.model))  # a search's candidates start from it too
     arguments = training_arguments(options, context, "train")
     fit(model, split_of(context.data, "train"), options, **arguments)
     training = dataclasses.asdict(arguments["history"])

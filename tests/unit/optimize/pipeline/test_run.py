@@ -1,5 +1,6 @@
 """The whole chain on a slice of real data, and everything that can interrupt it."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,9 @@ import torch
 from optimize.errors import BudgetMissed, DataError, ModelError, RecipeError
 from optimize.evaluation import accuracy
 from optimize.evaluation.cost import parameters
+from optimize.pipeline.finished import last_state
+from optimize.pipeline.job import begin
+from optimize.pipeline.stages import run_stages
 from optimize.pruning.prune import widths
 from optimize.recipe import schema
 from optimize.report import formatting, page, report
@@ -211,6 +215,47 @@ def stranger(tmp_path: Path, change: str = "", to: str = "") -> schema.Recipe:
     path = tmp_path / "stranger.yaml"
     path.write_text(STRANGER.replace(change, to) if change else STRANGER)
     return read_recipe(path)
+
+
+def test_a_share_can_lose_less_than_all_of_it(tmp_path: Path) -> None:
+    recipe = stranger(tmp_path, "max_drop: 0.1", "max_drop: 30")
+    with pytest.raises(RecipeError, match=r"stranger\.yaml:8: budget: max_drop is a share"):
+        run(recipe, tmp_path / "out", say=lambda line: None)
+
+
+def test_stages_of_an_earlier_recipe_are_not_mixed_in(tmp_path: Path) -> None:
+    """What is left of a stage that the recipe has no more stands between those that are used."""
+    with_prune = "  - prune: {ratio: 0.5, round_to: 8}\n  - quantize: {calibration: 60}"
+    wide = stranger(tmp_path, "  - quantize: {calibration: 60}", with_prune)
+    job = begin(wide, tmp_path / "out", resume=True, say=str)
+    run_stages(job, tmp_path / "out" / "stages")
+    job = begin(stranger(tmp_path), tmp_path / "out", resume=True, say=str)
+    states = run_stages(job, tmp_path / "out" / "stages")
+    (tmp_path / "out" / "stages" / "00-train" / "unknown").touch()
+    kept = last_state(tmp_path / "out" / "stages", job.digest())
+    assert kept is not None
+    weight = states[-1].float_model.state_dict()["conv.weight"]
+    assert torch.equal(kept.float_model.state_dict()["conv.weight"], weight)
+    assert len(weight) == 16
+
+    # A damaged stage runs again, and ends as it did.
+    (tmp_path / "out" / "stages" / "01-quantize" / "state.pt").write_bytes(b"damaged")
+    said: list[str] = []
+    again = run_stages(dataclasses.replace(job, say=said.append), tmp_path / "out" / "stages")
+    assert any("damaged" in line for line in said)
+    inputs = job.data.test.inputs
+    assert torch.equal(again[-1].model(inputs), states[-1].model(inputs))
+
+
+def test_training_in_place_after_another_stage_is_kept(tmp_path: Path) -> None:
+    stages = "  - quantize: {calibration: 60}"
+    later = "  - train: {epochs: 2, batch_size: 16, learning_rate: 0.05, flip: false}"
+    job = begin(stranger(tmp_path, stages, later), tmp_path / "out", resume=True, say=str)
+    states = run_stages(job, tmp_path / "stages")
+    loaded = run_stages(job, tmp_path / "stages")
+    for name in ("model", "float_model", "original"):
+        before, after = (getattr(s[-1], name).state_dict() for s in (states, loaded))
+        assert torch.equal(before["conv.weight"], after["conv.weight"]), name
 
 
 def test_a_strangers_model_and_data_need_no_edit_of_ours(tmp_path: Path) -> None:

@@ -57,7 +57,6 @@ BAD = [
     ("calibration", broken("calibration: 128", "calibration: 0"), 17, "2 images"),
     ("method", broken("calibration: 128", "method: int3"), 17, "static_int8"),
     ("controls", broken("controls: true", "controls: maybe"), 18, "true or false"),
-    ("budget", broken("max_drop: 0.9", "max_drop: 30"), 19, "share"),
     ("budget is text", broken("{max_drop: 0.9}", "tight"), 19, "mapping"),
     ("budget key", broken("max_drop: 0.9", "max_loss: 0.9"), 19, "max_drop"),
     ("serving", SMALL + "serving: {workers: 0}\n", 20, "start at 1"),

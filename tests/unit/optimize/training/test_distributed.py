@@ -78,6 +78,32 @@ def test_two_processes_train_as_one(alone: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
+def test_stages_that_share_a_teacher_run_in_two_processes(tmp_path: Path) -> None:
+    """Both ask the teacher together, or neither does: else they wait for each other for ever."""
+    path = tmp_path / "chain.yaml"
+    options = "epochs: 0.2, batch_size: 50, precision: fp32"
+    head, tail = RECIPE.split("  - train:")[0], "budget: {max_drop: 0.9}\n"
+    student = "student: {convnet: {widths: [16, 16], strides: [2, 2]}}"
+    path.write_text(
+        f"{head}  - train: {{{options}}}\n  - distill: {{{student}, {options}}}\n"
+        f"  - prune: {{ratio: 0.25, recover: {{{options}}}}}\n{tail}",
+        encoding="utf-8",
+    )
+    arguments = [str(path), "--output", str(tmp_path / "out")]
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", *TORCHRUN, *RUN, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=300,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert [stage["name"] for stage in report["stages"]] == ["distill", "prune"]
+
+
 def test_a_run_killed_within_a_stage_goes_on_from_its_checkpoint(
     alone: Path, tmp_path: Path
 ) -> None:
