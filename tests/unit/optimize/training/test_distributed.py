@@ -87,7 +87,7 @@ def test_stages_that_share_a_teacher_run_in_two_processes(tmp_path: Path) -> Non
     student = "student: {convnet: {widths: [16, 16], strides: [2, 2]}}"
     path.write_text(
         f"{head}  - train: {{{options}}}\n  - distill: {{{student}, {options}}}\n"
-        f"  - prune: {{ratio: 0.25, recover: {{{options}}}}}\n{tail}",
+        f"  - prune: {{ratio: 0.5, round_to: 8, recover: {{{options}}}}}\n{tail}",
         encoding="utf-8",
     )
     arguments = [str(path), "--output", str(tmp_path / "out")]
