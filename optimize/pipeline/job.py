@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic
 
@@ -32,9 +33,14 @@ class Job(Generic[D, A]):
     resume: bool = False
     say: Say = print
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """The data's; it takes a pass over all samples."""
+        return self.data.fingerprint()
+
     def stages_digest(self, count: int) -> str:
         """Digest of everything that affects the result of the first `count` stages."""
-        return f"{self.recipe.digest(count)}:{self.data.fingerprint()}"
+        return f"{self.recipe.digest(count)}:{self.fingerprint}"
 
     def digest(self) -> str:
         """Digest of everything that affects the artifact; starts with the last stage's digest."""
