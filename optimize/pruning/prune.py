@@ -21,8 +21,9 @@ from optimize.pruning.importance import channel_importance, least_important
 from optimize.pruning.options import PruneOptions
 from optimize.pruning.removal import without
 from optimize.pruning.weights import NO_SPEED, zero_smallest
+from optimize.utils.wording import few
 
-__all__ = ["PruneOptions", "few", "prune", "widths"]
+__all__ = ["PruneOptions", "prune", "widths"]
 
 # Trains the pruned model in place after a step; takes the model and the step, from 0.
 Recover = Callable[[nn.Module, int], object]
@@ -152,12 +153,6 @@ def _why_nothing(groups: list[Coupled], stuck: list[str], options: PruneOptions)
         f"ratio {options.ratio} with round_to {options.round_to} removes no channel (the widest "
         f"layer that can be pruned has {widest}): raise the ratio or lower round_to"
     )
-
-
-def few(names: list[str], most: int = 5) -> str:
-    """Names for a sentence: the first ones, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more layers" if rest > 0 else "")
 
 
 def _gradients(model: nn.Module, split: Split, samples: int) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Dataset
 from optimize.errors import DataError, ModelError
+from optimize.models.answers import check_answers
 from optimize.pruning.options import PruneOptions
-from optimize.pruning.prune import few, prune, widths
+from optimize.pruning.prune import prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
 from optimize.pruning.weights import NO_SPEED, zeros, zeros_held
 from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
@@ -27,6 +28,7 @@ from optimize.tasks.splits import split_of
 from optimize.tasks.training import training_arguments
 from optimize.training.distillation import DistillOptions, distill, teacher_logits
 from optimize.training.fit import TrainOptions, fit
+from optimize.utils.wording import few
 
 BuildModel = Callable[[Named, Dataset, Path], nn.Module]
 
@@ -119,7 +121,8 @@ def distill_into(
 
     def run(state: State, options: DistillStage, context: Context[Dataset]) -> State:
         torch.manual_seed(context.seed)
-        student = build(options.student, context.data, context.folder)
+        student = build(options.student, context.data, context.folder).eval()
+        check_answers(student, (context.data.test.inputs[:3],), options.student.name)
         return _distill(state, options, context, student)
 
     return run

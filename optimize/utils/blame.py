@@ -34,11 +34,11 @@ def user_lines(error: BaseException, most: int = 3) -> str:
     for cause in _causes(error):
         for frame, number in _frames(cause):
             code = frame.f_code
-            if _is_users(code.co_filename):
+            if is_users(code.co_filename):
                 source = linecache.getline(code.co_filename, number).strip()
                 place = "" if code.co_name == "<module>" else f" in {code.co_name}"
                 found.append(f"{code.co_filename}:{number}{place}: {source}")
-        if isinstance(cause, SyntaxError) and _is_users(cause.filename or ""):
+        if isinstance(cause, SyntaxError) and is_users(cause.filename or ""):
             found.append(f"{cause.filename}:{cause.lineno}: {(cause.text or '').strip()}")
     return "\n".join(list(dict.fromkeys(found))[-most:])
 
@@ -83,7 +83,8 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
         trace = trace.tb_next
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether a source file is the user's: not of the standard library, a package or ours."""
     if not file or file.startswith("<"):
         return False
     path = str(Path(file).resolve())
