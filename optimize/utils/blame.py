@@ -50,7 +50,8 @@ def layer(error: BaseException) -> str:
     for cause in _causes(error):
         for frame, _ in _frames(cause):
             running = frame.f_locals.get("self")
-            if isinstance(running, nn.Module):
+            wrapper = type(running).__module__.startswith("optimize.training.")
+            if isinstance(running, nn.Module) and not wrapper:
                 modules.append(running)
     for outermost in modules:
         names: dict[nn.Module, str] = {m: name for name, m in outermost.named_modules()}
