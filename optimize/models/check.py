@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.errors import ModelError
+from optimize.utils import blame
 
 
 def check(model: nn.Module, name: str, pixels: Tensor, classes: int) -> None:
@@ -21,11 +22,12 @@ def check(model: nn.Module, name: str, pixels: Tensor, classes: int) -> None:
         with torch.no_grad():
             answers = model.eval()(pixels)
     except Exception as error:  # the user's code can raise anything
-        reason = (str(error).strip().splitlines() or [""])[-1][:200]
-        raise ModelError(
-            f"model {name} fails on pixels uint8 {list(pixels.shape)}: "
-            f"{type(error).__name__}: {reason}; {wrap}"
-        ) from error
+        layer = blame.layer(error)
+        said = (
+            f"model {name} fails on pixels uint8 {list(pixels.shape)}"
+            f"{f' in layer {layer}' if layer else ''}: {blame.first_line(error)}; {wrap}"
+        )
+        raise ModelError("\n  ".join([said, *blame.user_lines(error).splitlines()])) from error
     finally:
         model.train(training)
     if not isinstance(answers, Tensor):

@@ -62,9 +62,13 @@ def layer(error: BaseException) -> str:
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """The kind of the error and the first line of its message."""
+    """The kind of the error and the first line of its message; of TorchScript's the last, which
+    says what happened."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip()[:most]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {line.strip()[:most]}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
