@@ -99,8 +99,9 @@ class _Trials:
             remove(smaller, self.example, plan, ready=lambda: _number(smaller))
             left = {name: tensor.detach().long() for name, tensor in _tensors(smaller)}
             _zero(zeroed, left)
-            _fill(smaller, self.probe, left)
-            if not same(zeroed, smaller, self.inputs[-1:], 1e-3, summed=True):
+            tried = copy.deepcopy(smaller)  # layers may keep what they computed from weights
+            _fill(tried, self.probe, left)
+            if not same(zeroed, tried, self.inputs[-1:], 1e-3, summed=True):
                 return None
             _fill(smaller, self.model, left)
             shaped = same(self.model, smaller, self.inputs[:1], None)

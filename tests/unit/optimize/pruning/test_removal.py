@@ -197,6 +197,27 @@ class Gated(Network):
         return self.head(self.twice(self.twice(x).relu()).relu().mean((2, 3)))
 
 
+class Recurrent(Network):
+    """A GRU reads what convolutions write; its last state is read."""
+
+    kind: type[nn.RNNBase] = nn.GRU
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = block(3, 32)
+        self.recurrent = self.kind(32, 24, num_layers=2, bidirectional=True)
+        self.hidden, self.head = nn.Linear(48, 16), nn.Linear(16, 10)
+
+    def go(self, x: Tensor) -> Tensor:
+        _, states = self.recurrent(self.body(x).mean(2).permute(2, 0, 1))
+        states = states[0] if isinstance(states, tuple) else states
+        return self.head(self.hidden(torch.cat([*states[-2:]], 1)).relu())
+
+
+class LongShort(Recurrent):
+    kind = nn.LSTM
+
+
 def built(kind: type[Network]) -> nn.Module:
     torch.manual_seed(0)
     model = kind().eval()
@@ -224,6 +245,8 @@ PRUNED: list[tuple[type[Network], set[str], set[str]]] = [
     (Padded, {"b.0"}, {"c"}),
     (Shuffled, {"a.0", "c"}, {"b"}),
     (Attention, {"fc1"}, {"q", "k", "v"}),
+    (Recurrent, {"body.0", "hidden"}, set()),
+    (LongShort, {"body.0", "hidden"}, set()),
     (Gated, {"first.0", "excite", "apart", "twice", "squeeze"}, set()),
 ]
 
@@ -277,6 +300,7 @@ def zeroed(kind: type[Network], layer: str, norm: str, channels: list[int]) -> n
         (Halves, "join.0", "join.1"),
         (Attention, "fc1", ""),
         (Gated, "squeeze", ""),
+        (Recurrent, "hidden", ""),
     ],
 )
 def test_removing_channels_of_zeros_changes_no_answer(
