@@ -112,7 +112,8 @@ class _Trials:
 
 def probe(model: nn.Module) -> nn.Module:
     """A copy with random weights, in which every channel matters: real ones may be near zero."""
-    copied, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    # In eval mode anew: some layers forget then what they computed from weights before.
+    copied, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(0)
     for name, tensor in _tensors(copied):
         noise = torch.randn(tensor.shape, generator=generator)
         vector = tensor.numel() == max(tensor.shape, default=1)

@@ -218,6 +218,23 @@ class LongShort(Recurrent):
     kind = nn.LSTM
 
 
+class Keeping(Attention):
+    """Keeps a table that it computes from a parameter until its mode is set (LeViT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.kept = nn.Parameter(torch.randn(8)), {}  # type: ignore[var-annotated]
+
+    def train(self, mode: bool = True) -> "Keeping":
+        self.kept = {}
+        return super().train(mode)
+
+    def go(self, x: Tensor) -> Tensor:
+        if "table" not in self.kept:
+            self.kept["table"] = self.table.repeat(4)[:32] * 3
+        return super().go(x + self.kept["table"].mean())
+
+
 def built(kind: type[Network]) -> nn.Module:
     torch.manual_seed(0)
     model = kind().eval()
@@ -245,6 +262,7 @@ PRUNED: list[tuple[type[Network], set[str], set[str]]] = [
     (Padded, {"b.0"}, {"c"}),
     (Shuffled, {"a.0", "c"}, {"b"}),
     (Attention, {"fc1"}, {"q", "k", "v"}),
+    (Keeping, {"fc1"}, {"q", "k", "v"}),
     (Recurrent, {"body.0", "hidden"}, set()),
     (LongShort, {"body.0", "hidden"}, set()),
     (Gated, {"first.0", "excite", "apart", "twice", "squeeze"}, set()),
