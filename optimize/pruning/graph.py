@@ -82,6 +82,8 @@ class Coupled:
         width: its number of channels.
         members: (module, part, its channels, the channels of `name` they belong to); part is
             `out`, `in`, `norm` or `other`.
+        tied: how many channels of `name` go with its first one, as where a layer's output is cut
+            into parts that are added up.
         fits: whether every layer has the channels that it is said to share. It is False where
             torch-pruning misread an operation (a slice, a padding).
         group: torch-pruning's own group.
@@ -90,6 +92,7 @@ class Coupled:
     name: str
     width: int
     members: list[tuple[nn.Module, str, list[int], list[int]]]
+    tied: int
     fits: bool
     group: Any
 
@@ -117,7 +120,7 @@ def coupled(model: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> list
     names = {module: name for name, module in modules.items()}
     with tracing():
         groups = list(graph.get_all_groups(ignored_layers=outputs + kept))
-    return [_coupled(tp, graph, group, names) for group in groups]
+        return [_coupled(tp, graph, group, names) for group in groups]
 
 
 def remove(
@@ -218,4 +221,6 @@ def _coupled(tp: Any, graph: Any, group: Any, names: dict[nn.Module, str]) -> Co
         fits = fits and (channels is None or max(indices, default=0) < channels)
         fits = fits and None not in item.root_idxs
         members.append((dependency.target.module, part, list(indices), list(item.root_idxs)))
-    return Coupled(names[group[0].dep.target.module], len(group[0].idxs), members, fits, group)
+    root, handler = group[0].dep.target.module, group[0].dep.handler
+    tied = len(graph.get_pruning_group(root, handler, [0])[0].idxs)
+    return Coupled(names[root], len(group[0].idxs), members, tied, fits, group)

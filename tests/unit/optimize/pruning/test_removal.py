@@ -133,6 +133,18 @@ class Halves(Network):
         return self.head(self.join(torch.cat(parts, 1)).mean((2, 3)))
 
 
+class Parts(Network):
+    """Three parts of one layer's output are multiplied and added: a channel goes in all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 48, 3), nn.Linear(16, 10)
+
+    def go(self, x: Tensor) -> Tensor:
+        a, b, c = self.first(x).chunk(3, 1)
+        return self.head((a * b.sigmoid() + c).mean((2, 3)))
+
+
 class Padded(Network):
     """A shortcut filled up with zeros (He et al., option A)."""
 
@@ -259,6 +271,7 @@ PRUNED: list[tuple[type[Network], set[str], set[str]]] = [
     (Sequence, {"body.0", "body.3"}, set()),
     (Volume, {"body.0", "body.3"}, set()),
     (Halves, {"join.0"}, {"inner"}),
+    (Parts, {"first"}, set()),
     (Padded, {"b.0"}, {"c"}),
     (Shuffled, {"a.0", "c"}, {"b"}),
     (Attention, {"fc1"}, {"q", "k", "v"}),
