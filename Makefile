@@ -49,17 +49,18 @@ help:
 
 setup: $(VENV)/.installed
 
-# The hashes name every package, so pip resolves nothing. PyPI's torch for Linux wants CUDA
-# libraries, which are not among them; the CPU build (pytorch.org) wants none.
-$(VENV)/.installed: locks/torch.txt locks/packages.txt locks/data.txt Makefile
+# The hashes name every package, so pip resolves nothing. torch's CPU build for Linux comes from
+# where pip is told to look (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL); without it PyPI's build is taken,
+# with the CUDA libraries that it asks for, which are not locked.
+$(VENV)/.installed: $(wildcard locks/*.txt) Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing $(TORCH), then the other locked packages (2 GB on disk)"
-	@$(LOCKED) -r locks/torch.txt
+	@$(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { $(LOCKED) -r locks/torch.txt \
+	  && { $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH); }; }
 	@$(LOCKED) -r locks/packages.txt
 	@$(LOCKED) -r locks/data.txt
-	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH)
 	@$(BIN)/python -m deploy java link >/dev/null
 	@touch $@
 

@@ -11,10 +11,12 @@ compile() {
     --no-header --no-annotate --no-config "$@"
 }
 
-# pytorch.org's build for Linux without CUDA (Python 3.11), which is not on PyPI.
+# pytorch.org's build for Linux without CUDA (Python 3.11) is not on PyPI; pip would rank it behind
+# PyPI's, whose hashes the index states.
 cpu_build=6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
-grep '^torch==' requirements.txt | compile --no-deps - \
-  | awk -v hash=$cpu_build '{print} /^torch==/ {print "    --hash=sha256:" hash " \\"}' > locks/torch.txt
+torch=$(grep '^torch==' requirements.txt)
+echo "$torch+cpu --hash=sha256:$cpu_build" > locks/torch-cpu.txt
+echo "$torch" | compile --no-deps - > locks/torch.txt
 
 # CUDA's packages come with the builds that want them.
 compile requirements.txt requirements-dev.txt \

@@ -12,7 +12,7 @@ from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import page, report
+from optimize.report import notice, page, report
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -81,6 +81,7 @@ def prepare(
         evidence["search"] = search
     _write_samples(ready / "samples", task.samples(data, answers))
     _write_card(job, final, ready)
+    (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)
     return evidence
@@ -226,7 +227,7 @@ def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
             "max_batch_delay_ms": serving.max_batch_delay_ms,
             "response_timeout_s": serving.response_timeout_s,
         },
-        "files": sorted(extra),
+        "files": sorted([*extra, "NOTICE"]),
     }
     files.write_json(folder / "model.json", card)
 

@@ -10,6 +10,7 @@ from optimize.errors import ModelError
 from optimize.evaluation import environment
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, Recipe
+from optimize.report import notice
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
@@ -55,6 +56,7 @@ def build(
             **{split: data.count(split) for split in ("train", "validation", "test")},
             "notes": data.notes,
         },
+        "licences": notice.to_json(recipe.licences),
         "metric": metric.to_json(),
         "original": original,
         "stages": [
