@@ -15,7 +15,8 @@ T = TypeVar("T")
 def call(function: Callable[..., T], spec: Named, **defaults: object) -> T:
     """Call `function` with the options of `spec`, which override `defaults`.
 
-    Defaults that are not parameters of the function are left out.
+    Defaults that the function does not name as parameters are left out: what it takes as
+    `**options` is the recipe's alone.
 
     Raises:
         RecipeError: the function has no such option, or refuses a value.
@@ -28,7 +29,7 @@ def call(function: Callable[..., T], spec: Named, **defaults: object) -> T:
                 raise RecipeError(
                     f"{spec.name} has no option {name!r}; it takes {accepted}", *spec.where
                 )
-        defaults = {name: value for name, value in defaults.items() if name in parameters}
+    defaults = {name: value for name, value in defaults.items() if name in parameters}
     try:
         return function(**{**defaults, **spec.options})
     except (TypeError, ValueError) as error:

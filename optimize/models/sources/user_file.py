@@ -1,39 +1,36 @@
 """Users' own models and loaders, named as `path/to/file.py:function`."""
 
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from optimize.errors import ModelError
+from optimize.utils import user_modules
 from optimize.utils.torchvision_shim import retrying
+
+
+def path_of(reference: str, folder: Path) -> Path:
+    """The file of `path/to/file.py:name`, the path relative to `folder`."""
+    return (folder / Path(reference.rpartition(":")[0]).expanduser()).resolve()
 
 
 def load_function(reference: str, folder: Path) -> Callable[..., Any]:
     """The function named by `path/to/file.py:name`, the path relative to `folder`.
 
+    The file can import what lies beside it or in `folder`.
+
     Raises:
         ModelError: no such file or function, or the file fails to import.
     """
-    file, _, name = reference.rpartition(":")
-    path = (folder / file).resolve() if not Path(file).is_absolute() else Path(file)
+    path, name = path_of(reference, folder), reference.rpartition(":")[2]
     if not path.is_file():
         raise ModelError(f"{reference}: {path} is not a file; write path/to/file.py:function")
-    spec = importlib.util.spec_from_file_location(f"marpress_user_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{reference}: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    cloudpickle.register_pickle_by_value(module)
-    loader = spec.loader
     try:
-        retrying(lambda: loader.exec_module(module))
+        module = retrying(lambda: user_modules.load(path, folder))
     except Exception as error:
-        raise ModelError(f"{path} fails to import: {type(error).__name__}: {error}") from error
+        said = user_modules.plain(f"{type(error).__name__}: {error}")
+        raise ModelError(f"{path} fails to import: {said}") from error
     function = getattr(module, name, None)
     if not callable(function):
         defined = [k for k, v in vars(module).items() if inspect.isfunction(v)]
