@@ -1,12 +1,15 @@
 """Users' own models and loaders, named as `path/to/file.py:function`."""
 
+import importlib.util
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import ModelError
 from optimize.utils import user_modules
+from optimize.utils.blame import first_line, user_lines
 from optimize.utils.torchvision_shim import retrying
 
 
@@ -21,7 +24,7 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
     The file can import what lies beside it or in `folder`.
 
     Raises:
-        ModelError: no such file or function, or the file fails to import.
+        ModelError: no such file or function, or the file fails to import; shows the user's lines.
     """
     path, name = path_of(reference, folder), reference.rpartition(":")[2]
     if not path.is_file():
@@ -29,10 +32,29 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
     try:
         module = retrying(lambda: user_modules.load(path, folder))
     except Exception as error:
-        said = user_modules.plain(f"{type(error).__name__}: {error}")
-        raise ModelError(f"{path} fails to import: {said}") from error
+        raise ModelError(f"{path} fails to import: {described(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
         defined = [k for k, v in vars(module).items() if inspect.isfunction(v)]
         raise ModelError(f"{path} has no function {name!r}; it has {', '.join(defined) or 'none'}")
     return function  # type: ignore[no-any-return]
+
+
+def described(error: Exception) -> str:
+    """What a user's code raised, what to do about it if that is known, and the user's lines."""
+    said = user_modules.plain(first_line(error))
+    said += _way_out(error)
+    lines = user_lines(error)
+    return said + "".join(f"\n  {line}" for line in lines.splitlines())
+
+
+def _way_out(error: Exception) -> str:
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return ""
+    name = user_modules.plain(error.name)
+    top, _, rest = name.partition(".")
+    if rest and (importlib.util.find_spec(top) is not None or top == user_modules.PREFIX):
+        return f"; the package {top} has no module {rest}"
+    if re.match(rf"{user_modules.PREFIX}(_\d+)?$", top):
+        return "; `from . import NAME` needs NAME.py beside the file"
+    return f"; install what brings {top}, or put {top}.py beside the file that imports it"
