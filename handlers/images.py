@@ -225,7 +225,7 @@ def _decode_pillow(data: bytes, header: ImageHeader, channels: int) -> Pixels:
                 raise RequestError(
                     400, "undecodable_image", f"the {header.format} lies about its size"
                 )
-            pixels = _flatten(image, channels)
+            pixels = flatten(image, channels)
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (RequestError, MemoryError):
         raise
@@ -238,7 +238,7 @@ def _decode_pillow(data: bytes, header: ImageHeader, channels: int) -> Pixels:
     return _orient(pixels, orientation if isinstance(orientation, int) else 1)
 
 
-def _flatten(image: Image.Image, channels: int) -> Pixels:
+def flatten(image: Image.Image, channels: int) -> Pixels:
     """Any Pillow mode as uint8 [H, W, channels], transparency on white."""
     if image.mode.startswith("I"):
         wide = np.array(image).astype(np.uint32)

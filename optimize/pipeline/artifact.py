@@ -12,7 +12,7 @@ from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import page, report
+from optimize.report import page, report, served
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -81,6 +81,7 @@ def prepare(
         evidence["search"] = search
     _write_samples(ready / "samples", task.samples(data, answers))
     _write_card(job, final, ready)
+    served.add(evidence, task.from_files(ready, data, answers), job.recipe.budget)
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)
     return evidence
