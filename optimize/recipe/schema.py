@@ -27,6 +27,8 @@ class Budget:
         max_drop: largest loss of the final model against the original, in the metric's own unit;
             of a share, 0.01 is one point.
         min_agreement: least share of samples on which both must agree.
+        files_drop: largest loss of files that go through the handler against the same samples'
+            tensors, in the metric's own unit.
         objective: what a search optimises within these limits: the latency of one input, inputs
             per second in batches of `serving.batch_size`, or the size of the file.
         where: file and line, for messages.
@@ -34,6 +36,7 @@ class Budget:
 
     max_drop: float = 0.01
     min_agreement: float = 0.0
+    files_drop: float = 0.02
     objective: Literal["latency_batch1", "throughput", "size"] = "latency_batch1"
     where: tuple[str, int | None] = ("", None)
 
@@ -120,7 +123,8 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. Its relative paths start at `folder`."""
+    """A checked recipe. Its relative paths start at `folder`; `input` is of the task's
+    `input_options`."""
 
     name: str
     task: str
@@ -133,6 +137,7 @@ class Recipe:
     seed: int = 0
     checkpoint: str | None = None
     controls: bool = False
+    input: Any = None
     search: SearchOptions | None = None
     folder: Path = Path()
     file: str = ""
@@ -157,6 +162,8 @@ class Recipe:
             "seed": self.seed,
             "stages": [[s.kind, s.name, dataclasses.asdict(s.options)] for s in counted],
         }
+        if self.input is not None:
+            parts["input"] = dataclasses.asdict(self.input)
         if stages is None:
             parts["rest"] = [
                 self.name,

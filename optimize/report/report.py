@@ -10,7 +10,7 @@ from optimize.errors import ModelError
 from optimize.evaluation import environment
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, Recipe
-from optimize.report import notice
+from optimize.report import notice, served
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
@@ -176,5 +176,6 @@ def ratios(report: dict[str, Any]) -> list[str]:
             f"latency  {then:.3f} -> {now:.3f} ms ({then / now:.1f}x faster, "
             f"batch {batch}, {threads} thread{'s' * (threads != '1')})"
         )
+    lines += served.line(report)
     passed = "passed" if report["gate"]["passed"] else "FAILED"
     return [*lines, f"gate     {passed}: {report['gate']['reason']}"]
