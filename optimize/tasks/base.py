@@ -151,6 +151,10 @@ class Task(ABC, Generic[D, A]):
             RecipeError: there is no such architecture or option.
         """
 
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        """Whether `build_model` certainly gives a model that nobody has trained."""
+        return False
+
     def with_validation(self, data: D, seed: int) -> D:
         """The data with a `validation` split, taken from the training data if there is none.
 
@@ -176,6 +180,11 @@ class Task(ABC, Generic[D, A]):
     @abstractmethod
     def score(self, answers: A, data: D, split: str) -> dict[str, Any]:
         """The metric's value by its name, `samples`, the 95% interval `ci95`, and other values."""
+
+    def chance(self, data: D) -> float | None:
+        """The metric's value on the test split of a model that does not look at its input; None
+        if that is not known."""
+        return None
 
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:
