@@ -195,8 +195,16 @@ def _stream_sender(request: Request, sender: Send | None) -> Send:
             "this server sends no partial answers on this route: leave stream out, or ask "
             "/predictions of TorchServe or of python -m deploy flask",
         )
+    if sender is None:
+        raise RequestError(
+            501,
+            "cannot_stream",
+            "this server sends no partial answers on this route: leave stream out, or ask "
+            "/predictions of TorchServe or of python -m deploy flask",
+        )
     if request.many:
         raise RequestError(400, "bad_parameter", "stream takes one input a request")
+    
     return sender
 
 

@@ -23,7 +23,9 @@ failed its check and was deleted; 130 interrupted (finished stages are kept: con
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, epilog=EXIT_CODES)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--verbose", action="store_true", help="log each step to standard error")
+    common.add_argument(
+        "--verbose", action="store_true", help="log each step and every traceback to standard error"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", parents=[common], help="run a recipe", epilog=EXIT_CODES)
     run.add_argument("recipe", type=Path, help="a YAML recipe, as in recipes/")
@@ -117,6 +119,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m optimize") ->
         _mute()
         return 141
     except OptimizeError as error:
+        logger.debug("where it was raised:", exc_info=error)
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except (OSError, RuntimeError) as error:

@@ -13,7 +13,7 @@ from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import page, report
+from optimize.report import notice, page, report
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -85,11 +85,12 @@ def prepare(
         control_rows,
         parity,
         digest or job.digest(),
-        files=files.digests(ready),
         chance=task.chance(data),
     )
     if search is not None:
         evidence["search"] = search
+    (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
+    evidence["files"] = files.digests(ready)
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)
     return evidence
@@ -237,7 +238,7 @@ def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
             "max_batch_delay_ms": serving.max_batch_delay_ms,
             "response_timeout_s": serving.response_timeout_s,
         },
-        "files": sorted(extra),
+        "files": sorted([*extra, "NOTICE"]),
     }
     files.write_json(folder / "model.json", card)
 

@@ -8,11 +8,13 @@ from typing import Generic
 
 from optimize.errors import BudgetMissed, RecipeError
 from optimize.evaluation.metrics import Metric
+from optimize.models.sources import dependencies
 from optimize.recipe.schema import Budget, Recipe
 from optimize.report import report
 from optimize.tasks import registry
 from optimize.tasks.base import A, D, Task
 from optimize.training import distributed
+from optimize.utils import distribution
 
 Say = Callable[[str], None]
 """Called with a line to print."""
@@ -39,9 +41,21 @@ class Job(Generic[D, A]):
         """The data's; it takes a pass over all samples."""
         return self.data.fingerprint()
 
+    @cached_property
+    def origins(self) -> list[str]:
+        """Digests of the files that the model, with the first 0, 1, ... stages, is made from,
+        and of this program: as they were at the start of the run."""
+        recipe, found = self.recipe, self.task.origins(self.recipe, self.data)
+        digests = []
+        for stage in (None, *recipe.stages):
+            for spec in dependencies.named(stage.options) if stage is not None else []:
+                found = [*found, *dependencies.named_files(spec, recipe.folder)]
+            digests.append(f"{dependencies.digest(found)[:32]}{distribution.fingerprint()[:32]}")
+        return digests
+
     def stages_digest(self, count: int) -> str:
         """Digest of everything that affects the result of the first `count` stages."""
-        return f"{self.recipe.digest(count)}:{self.fingerprint}"
+        return f"{self.recipe.digest(count)}:{self.fingerprint}:{self.origins[count]}"
 
     def digest(self) -> str:
         """Digest of everything that affects the artifact; starts with the last stage's digest."""

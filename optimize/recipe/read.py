@@ -10,7 +10,7 @@ import yaml
 
 from optimize.errors import RecipeError
 from optimize.recipe.reader import Loader, Named, Reader, override
-from optimize.recipe.schema import Budget, Recipe, SearchOptions, Serving, StageSpec
+from optimize.recipe.schema import Budget, Licences, Recipe, SearchOptions, Serving, StageSpec
 
 StageOptions = Mapping[str, type[Any]]
 """The dataclass of a stage's options, by the kind of stage."""
@@ -19,6 +19,7 @@ _REQUIRED = ("name", "task", "data", "model", "stages")
 _OPTIONAL = {
     "budget": Budget,
     "serving": Serving,
+    "licences": Licences,
     "seed": int,
     "checkpoint": str,
     "controls": bool,
@@ -65,7 +66,7 @@ def read(
     optional = {key: value(key, hint) for key, hint in _OPTIONAL.items() if key in entries}
     if "search" in entries:
         optional["search"] = _search(reader, entries["search"])
-    return Recipe(
+    recipe = Recipe(
         name=name,
         task=task,
         data=value("data", Named),
@@ -76,6 +77,20 @@ def read(
         settings=tuple(overrides or ()),
         **optional,
     )
+    _check_notice(reader, entries, recipe)
+    return recipe
+
+
+def _check_notice(reader: Reader, entries: dict[str, yaml.Node], recipe: Recipe) -> None:
+    """Refuse a notice that cannot be read before hours of work, not after them."""
+    if recipe.licences.notice is None:
+        return
+    path = recipe.folder / recipe.licences.notice
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise reader.fail(entries["licences"], f"notice {path}: {reason}") from error
 
 
 def _document(path: Path) -> yaml.Node:

@@ -75,6 +75,21 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Licences:
+    """On which terms weights and data may be used: SPDX identifiers, or words.
+
+    Attributes:
+        weights: of the model that the recipe starts from.
+        data: of the data that it is trained, calibrated and measured on.
+        notice: a file, from the recipe's folder, whose text the archive's NOTICE must hold.
+    """
+
+    weights: str = ""
+    data: str = ""
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """Limits of a search; `search: true` uses the defaults.
 
@@ -122,6 +137,7 @@ class Recipe:
     stages: list[StageSpec]
     budget: Budget = field(default_factory=Budget)
     serving: Serving = field(default_factory=Serving)
+    licences: Licences = field(default_factory=Licences)
     seed: int = 0
     checkpoint: str | None = None
     controls: bool = False
@@ -156,6 +172,7 @@ class Recipe:
                 self.controls,
                 dataclasses.asdict(self.budget),
                 dataclasses.asdict(self.serving),
+                dataclasses.asdict(self.licences),
                 dataclasses.asdict(self.search) if self.search else None,
             ]
         text = json.dumps(_without_where(parts), sort_keys=True, default=str)

@@ -235,6 +235,7 @@ def _evidence(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Data", f"{data['name']} ({data['source']}); {sizes}"),
         ("Fingerprint", data["fingerprint"]),
+        ("Licences", "; ".join(f"{k}: {v}" for k, v in report["licences"].items())),
         ("Machine", f"{machine['processor']}, {machine['cores']} cores; {features}"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in report["versions"].items())),
         ("Seed", str(report["seed"])),

@@ -11,7 +11,9 @@ from optimize.evaluation import environment
 from optimize.evaluation.chance import warning
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, Recipe
+from optimize.report import notice
 from optimize.report.advice import advise
+from optimize.utils import files
 from optimize.utils.urls import cleaned
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
@@ -26,7 +28,6 @@ def build(
     parity: float,
     digest: str,
     *,
-    files: dict[str, str],
     chance: float | None = None,
 ) -> dict[str, Any]:
     """Assemble `report.json`.
@@ -39,11 +40,10 @@ def build(
         controls: metrics of the models trained for comparison, each with a `name`.
         parity: relative error of the reloaded file.
         digest: of recipe and data, so that a finished artifact is recognised.
-        files: SHA-256 of the artifact's files, by their path in its folder.
         chance: the metric's value of a model that does not look at its input, if it is known.
 
     Returns:
-        A mapping that fits `report.schema.json`.
+        A mapping that fits `report.schema.json` once `files` holds the digests of the artifact's.
     """
     original, final = measured["original"], measured["final"]
     at_chance = warning(metric, original, chance)
@@ -67,6 +67,7 @@ def build(
             **{split: data.count(split) for split in ("train", "validation", "test")},
             "notes": data.notes,
         },
+        "licences": notice.to_json(recipe.licences),
         "metric": metric.to_json(),
         "original": original,
         "stages": [
@@ -75,7 +76,7 @@ def build(
             if name.startswith("stage:")
         ],
         "final": final,
-        "files": files,
+        "files": {},
         "controls": controls,
         "parity": parity,
         "gate": verdict,
@@ -137,12 +138,17 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def is_current(folder: Path, digest: str) -> bool:
-    """Whether the folder holds the finished artifact of this recipe and data."""
+    """Whether the folder holds the finished artifact of this recipe and data, its files those
+    that the report names; model.json may have been edited."""
     if not all((folder / name).is_file() for name in ("report.json", "model.pt", "model.json")):
         return False
     try:
-        return bool(read(folder).get("digest") == digest)
-    except ModelError:
+        found = read(folder)
+        if found.get("digest") != digest:
+            return False
+        named = {name: sha for name, sha in found["files"].items() if name != "model.json"}
+        return all(files.sha256(folder / name) == sha for name, sha in named.items())
+    except (ModelError, OSError, KeyError, AttributeError):
         return False
 
 

@@ -93,7 +93,9 @@ def run(job: Job[D, A]) -> None:
     )
     answers = task.predict(initial[-1].original, data, "validation", "original")
     score = task.score(answers, data, "validation")[task.metric(data).name]
-    optuna_study = study.begin(recipe, options, scratch, data.fingerprint())
+    optuna_study = study.begin(
+        recipe, options, scratch, f"{data.fingerprint()[:6]}{job.origins[-1]}"
+    )
     search = _Search(job, options, initial, memory, optuna_study, answers, score)
     _restore_best(search)
     with study.explained(options, scratch):

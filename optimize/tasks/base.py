@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from optimize.data.dataset import Data, Sample
 from optimize.evaluation import cost
 from optimize.evaluation.metrics import Metric
+from optimize.models.sources import dependencies
 from optimize.recipe.schema import Recipe
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
@@ -154,6 +155,18 @@ class Task(ABC, Generic[D, A]):
     def has_random_weights(self, recipe: Recipe) -> bool:
         """Whether `build_model` certainly gives a model that nobody has trained."""
         return False
+
+    def origins(self, recipe: Recipe, data: D) -> list[Path]:
+        """The files that `build_model` reads: when one changes, finished stages are made anew.
+
+        Those that the recipe names, by default.
+
+        Raises:
+            OptimizeError: one cannot be found.
+        """
+        named = [Path(recipe.checkpoint)] if recipe.checkpoint is not None else []
+        found = dependencies.named_files(recipe.model, recipe.folder)
+        return [*(recipe.folder / path.expanduser() for path in named), *found]
 
     def with_validation(self, data: D, seed: int) -> D:
         """The data with a `validation` split, taken from the training data if there is none.

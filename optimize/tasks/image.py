@@ -45,7 +45,7 @@ def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
         RecipeError: no such data set or option.
     """
     if ":" in spec.name:
-        loaded = named.call(load_function(spec.name, folder), spec)
+        loaded = named.call_users(load_function(spec.name, folder), spec, DataError)
         return loaded if isinstance(loaded, Dataset) else _from_mapping(spec.name, loaded)
     if spec.name not in DATASETS:
         raise named.unknown("data set", spec, list(DATASETS))
@@ -97,20 +97,22 @@ def build_model(
         ModelError: it cannot be built, or the checkpoint does not fit.
         RecipeError: no such architecture or option.
     """
-    defaults: dict[str, Any] = {
+    offered: dict[str, Any] = {
         "classes": len(dataset.labels),
         "channels": dataset.test.inputs.shape[1],
+        "labels": list(dataset.labels),
     }
     spec = resolve(spec)
     if ":" in spec.name:
         function = load_function(spec.name, folder)
+        offered["num_classes"] = offered["classes"]
+        model = named.call_users(function, spec, ModelError, **offered)
     elif spec.name in MODELS:
         function = importlib.import_module(f"optimize.models.{MODELS[spec.name]}").build
-        defaults["folder"] = folder
+        model = named.call(function, spec, folder=folder, **offered)
     else:
         others = ["path/to/file.py:build", "a TorchScript file", "a Hugging Face folder"]
         raise named.unknown("architecture", spec, [*sorted(MODELS), *others])
-    model = named.call(function, spec, **defaults)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
     if checkpoint is not None:

@@ -14,6 +14,7 @@ from optimize.errors import ModelError, RecipeError
 from optimize.evaluation import accuracy, chance, text_inference, text_metrics
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.architectures import bert
+from optimize.models.sources import dependencies
 from optimize.models.weights import load_checkpoint
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
@@ -128,6 +129,12 @@ class TextClassification(Task[TextDataset, Tensor]):
 
     def build_model(self, recipe: Recipe, data: TextDataset) -> nn.Module:
         return build_model(recipe.model, data, recipe.folder, recipe.checkpoint)
+
+    def origins(self, recipe: Recipe, data: TextDataset) -> list[Path]:
+        encoder = Named("", {"path": str(data.encoder)})  # the model's too, by default
+        return [
+            *super().origins(recipe, data), *dependencies.named_files(encoder, recipe.folder)
+        ]  # fmt: skip
 
     def with_validation(self, data: TextDataset, seed: int) -> TextDataset:
         return with_validation(data, seed)

@@ -7,12 +7,13 @@ kept: it takes only what this user signed.
 import io
 import warnings
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import cloudpickle
 import torch
 
-from optimize.errors import StorageError
+from optimize.errors import ModelError, StorageError
 from optimize.utils import signatures
 from optimize.utils.torchvision_shim import retrying
 
@@ -21,10 +22,16 @@ def save(value: Any, path: Path) -> None:
     """Pickle `value`. Classes from a user's file are stored by value (cloudpickle).
 
     Raises:
+        ModelError: something in it cannot be pickled, such as an open file or a lock.
         StorageError: the file could not be written.
     """
     try:
         torch.save(value, path, pickle_module=cloudpickle)
+    except (TypeError, AttributeError, PicklingError) as error:
+        raise ModelError(
+            f"the model cannot be pickled, to be saved and measured in other processes: {error}; "
+            "keep such an object out of the module and of the globals that its code uses"
+        ) from error
     except RuntimeError as error:  # how torch reports a full disk
         raise StorageError(f"cannot write {path}: {error}; free some space") from error
 

@@ -58,6 +58,7 @@ def test_the_artifact_is_complete(artifact: Path) -> None:
     assert card["input"]["size"] == [28, 28] and len(card["labels"]) == 10
     labels = json.loads((artifact / "samples" / "labels.json").read_text())
     assert len(labels) == 8 and all((artifact / "samples" / name).is_file() for name in labels)
+    assert "unknown" in (artifact / "NOTICE").read_text() and "NOTICE" in card["files"]
     assert not list(artifact.rglob("*.tmp"))
 
 

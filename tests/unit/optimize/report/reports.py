@@ -43,6 +43,7 @@ def report(**changes: Any) -> dict[str, Any]:
             "test": 1234,
             "notes": ["read this"],
         },
+        "licences": {"weights": "Apache-2.0", "data": "unknown: the recipe does not state it"},
         "metric": ACCURACY.to_json(),
         "original": original,
         "stages": [
