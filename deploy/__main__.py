@@ -27,6 +27,7 @@ exit codes:
   2  a file or an argument is missing or wrong
   3  the artifact's report did not pass its gate (archive, serve; --force overrides)
   4  no TorchServe answers, or it could not be started
+  6  a file is not the one that the artifact's report is of (archive, serve)
 """
 
 

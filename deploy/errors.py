@@ -4,6 +4,7 @@ REFUSED = 1
 BAD_INPUT = 2
 GATE_FAILED = 3
 NO_SERVER = 4
+NOT_AS_REPORTED = 6
 
 
 class DeployError(Exception):
@@ -22,6 +23,12 @@ class GateFailed(DeployError):
     """The artifact's report says that it missed its accuracy budget."""
 
     exit_code = GATE_FAILED
+
+
+class NotAsReported(DeployError):
+    """A file is not the one that the artifact's report was measured on."""
+
+    exit_code = NOT_AS_REPORTED
 
 
 class NoServer(DeployError):

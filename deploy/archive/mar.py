@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.archive import alternatives, imports
-from deploy.archive.card import Card, check_gate, read_card, read_report
+from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
 from deploy.errors import BadInput, DeployError
 
 logger = logging.getLogger(__name__)
@@ -59,13 +59,15 @@ def seal(
     changed artifact is a new version to TorchServe and an unchanged one is not. `engines` names
     exports to pack too, for the worker to choose from. An existing archive is replaced in one
     step, or left as it was if anything fails. Raises BadInput for a missing or wrong card,
-    report, export or file and GateFailed for a missed budget unless `force`.
+    report, export or file, GateFailed for a missed budget unless `force`, and NotAsReported for
+    a file that is not the one its report was measured on.
     """
     card = read_card(artifact)
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
     contents = _contents(card, handlers, engines, force)
+    check_digests(report, contents, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from optimize.errors import ModelError, OptimizeError
-from optimize.utils import blame
+from optimize.errors import ModelError, OptimizeError, StorageError
+from optimize.utils import blame, files
 
 
 @contextmanager
@@ -16,6 +16,7 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         advice: what to do about it; {layer} in it becomes the layer's name.
 
     Raises:
+        StorageError: torch could not write a file.
         ModelError: says the step, the layer, the error's first line, the lines of the user's own
             files that it came through, and what to do.
     """
@@ -27,6 +28,8 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         lines = blame.user_lines(error)
         if isinstance(error, OSError) and not lines:
             raise  # of the disk
+        if isinstance(error, RuntimeError) and (full := files.environment(error)):
+            raise StorageError(full) from error
         raise ModelError(_sentence(step, advice, error, lines)) from error
 
 

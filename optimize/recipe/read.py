@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from optimize.errors import RecipeError
-from optimize.recipe.reader import Named, Reader, override
+from optimize.recipe.reader import Loader, Named, Reader, override
 from optimize.recipe.schema import Budget, Licences, Recipe, SearchOptions, Serving, StageSpec
 
 StageOptions = Mapping[str, type[Any]]
@@ -23,6 +23,7 @@ _OPTIONAL = {
     "seed": int,
     "checkpoint": str,
     "controls": bool,
+    "random_weights": bool,
 }
 _NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that are not keys of a recipe
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
@@ -107,7 +108,7 @@ def _document(path: Path) -> yaml.Node:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise RecipeError(f"cannot be read: {reason}", str(path)) from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"

@@ -154,6 +154,10 @@ class Task(ABC, Generic[D, A]):
             RecipeError: there is no such architecture or option.
         """
 
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        """Whether `build_model` certainly gives a model that nobody has trained."""
+        return False
+
     def origins(self, recipe: Recipe, data: D) -> list[Path]:
         """The files that `build_model` reads: when one changes, finished stages are made anew.
 
@@ -191,6 +195,11 @@ class Task(ABC, Generic[D, A]):
     @abstractmethod
     def score(self, answers: A, data: D, split: str) -> dict[str, Any]:
         """The metric's value by its name, `samples`, the 95% interval `ci95`, and other values."""
+
+    def chance(self, data: D) -> float | None:
+        """The metric's value on the test split of a model that does not look at its input; None
+        if that is not known."""
+        return None
 
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from optimize.data.dataset import Dataset, Sample
 from optimize.data.image_input import ImageInput
 from optimize.errors import ModelError
-from optimize.evaluation import accuracy
+from optimize.evaluation import accuracy, chance
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
 from optimize.models.normalized import normalized
@@ -105,6 +105,15 @@ class ImageClassification(Task[Dataset, Tensor]):
     def build_model(self, recipe: Recipe, data: Dataset) -> nn.Module:
         return build_model(recipe.model, data, recipe.folder, recipe.checkpoint)
 
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        spec = resolve(recipe.model)
+        untrained = spec.name in ("convnet", "resnet") or (
+            spec.name == "timm"
+            and not spec.options.get("pretrained")
+            and "checkpoint_path" not in spec.options
+        )
+        return untrained and recipe.checkpoint is None
+
     def with_validation(self, data: Dataset, seed: int) -> Dataset:
         return with_validation(data, seed)
 
@@ -121,6 +130,9 @@ class ImageClassification(Task[Dataset, Tensor]):
 
     def score(self, answers: Tensor, data: Dataset, split: str) -> dict[str, Any]:
         return score(answers, split_of(data, split).targets)
+
+    def chance(self, data: Dataset) -> float:
+        return chance.majority(data.test.targets)
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)
@@ -153,12 +165,9 @@ class ImageClassification(Task[Dataset, Tensor]):
         if stage is None:
             return {}
         options: image_stages.DistillStage = stage.options
-        plain = TrainOptions(
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+        own = ("average", "patience", "precision", "checkpoint_seconds", "label_smoothing", "flip")
+        taken = [f.name for f in dataclasses.fields(TrainOptions) if f.name not in own]
+        plain = TrainOptions(**{name: getattr(options, name) for name in taken})
         torch.manual_seed(recipe.seed)
         student = build_model(options.student, data, recipe.folder)
         title = "control: student without a teacher"
