@@ -78,7 +78,7 @@ def outside(file: IO[bytes], more: Collection[str] = ()) -> list[str]:
                     for found in _class_names(packed, entry):
                         reader.use("torch.classes", found)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-        raise UnreadableCode(f"it is no readable TorchScript file: {error}") from error
+        raise UnreadableCode(f"it is no readable TorchScript file: {str(error)[:200]}") from error
     return sorted(reader.outside() - set(more))
 
 

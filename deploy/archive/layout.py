@@ -84,7 +84,7 @@ def compare(file: IO[bytes], infos: list[zipfile.ZipInfo], path: Any) -> str:
             raise other
         expect(header)
         if _checksum(file, info.file_size, total) != info.CRC:
-            raise BadInput(f"{path} is damaged at {info.filename}: build it again")
+            raise BadInput(f"{path} is damaged at {info.filename[:200]}: build it again")
         at += len(header) + info.file_size
         fresh.append(own)
     expect(_ending(fresh, at))

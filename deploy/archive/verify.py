@@ -48,9 +48,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
                 _json_entry(archive, file, infos, name)
             for key in ("handler", "serializedFile", "configFile"):
                 if model.get(key) not in names:
-                    raise BadInput(
-                        f"{archive}: {layout.MANIFEST} names {key} {model.get(key)!r}, not inside"
-                    )
+                    named = f"{key} {str(model.get(key))[:80]!r}"
+                    raise BadInput(f"{archive}: {layout.MANIFEST} names {named}, not inside")
             sha256 = layout.compare(file, infos, archive)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
@@ -61,7 +60,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     except FileNotFoundError:
         raise BadInput(f"no archive at {archive}: run ./build_mar.sh {archive.stem}") from None
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise BadInput(f"{archive} is not a readable archive: {error}{_tar(archive)}") from error
+        why = f"{str(error)[:200]}{_tar(archive)}"
+        raise BadInput(f"{archive} is not a readable archive: {why}") from error
     return Archive(archive, str(model["modelName"]), str(model["modelVersion"]), size, sha256)
 
 
@@ -98,10 +98,10 @@ def check_operators(
             "save it with torch.jit.save"
         ) from error
     if found:
+        shown = ",".join(name[:80] for name in found[:20])
         raise BadInput(
-            f"{what} calls {', '.join(found[:20])}: operators that may reach files, other "
-            "processes or the terminal. If you know what the model does with them, pass "
-            f"--allow-ops {','.join(found[:20])}"
+            f"{what} calls {shown}: operators that may reach files, other processes or the "
+            f"terminal. If you know what the model does with them, pass --allow-ops {shown}"
         )
 
 
