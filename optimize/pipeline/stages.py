@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from optimize.errors import OptionError, RecipeError
+from optimize.models.notes import notes_of
 from optimize.models.sources import torchscript
 from optimize.pipeline.finished import Finished
 from optimize.pipeline.job import Job
@@ -20,7 +21,10 @@ from optimize.training import distributed
 def build(job: Job[D, A]) -> State:
     """The state before the first stage: the recipe's model."""
     torch.manual_seed(job.recipe.seed)
-    return State.of(job.task.build_model(job.recipe, job.data).eval())
+    model = job.task.build_model(job.recipe, job.data).eval()
+    for line in notes_of(model):
+        job.say(f"note: {line}")
+    return State.of(model)
 
 
 def run_stages(

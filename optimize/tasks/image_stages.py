@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Dataset
 from optimize.errors import DataError
+from optimize.models.notes import notes_of
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.prune import PruneOptions, prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
@@ -106,6 +107,8 @@ def distill_into(
     def run(state: State, options: DistillStage, context: Context[Dataset]) -> State:
         torch.manual_seed(context.seed)
         student = build(options.student, context.data, context.folder)
+        for line in notes_of(student):
+            context.say(f"    note: {line}")
         return _distill(state, options, context, student)
 
     return run
