@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from optimize.errors import ModelError
 from optimize.evaluation import latency
+from optimize.models.sources import huggingface
 from optimize.pipeline import artifact
 from optimize.report import report
 from optimize.run import run
@@ -75,7 +76,7 @@ def ways(title: str) -> list[str]:
 
 
 def transformers() -> Any:
-    return retrying(lambda: importlib.import_module("transformers"))
+    return retrying(huggingface._package)
 
 
 def hub_model(labels: list[str]) -> Any:
