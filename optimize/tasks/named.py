@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from optimize.errors import OptimizeError, RecipeError
 from optimize.models.sources.user_file import described
 from optimize.recipe.schema import Named
+from optimize.utils.torchvision_shim import retrying
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def call_users(
     """
     arguments = _arguments(function, spec, defaults)
     try:
-        return function(**arguments)
+        return retrying(lambda: function(**arguments))
     except OptimizeError:
         raise
     except Exception as error:
