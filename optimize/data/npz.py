@@ -70,8 +70,8 @@ def load(
     )
 
 
-def _pairs(arrays: dict[str, Any], place: Path) -> dict[str, Any]:
-    """Images and labels of each split; all of them under "" if there are no splits."""
+def _pairs(arrays: dict[str, Any], place: Path) -> Any:
+    """Images and labels by split, or those of all if there are no splits."""
     for images, labels in _PAIRS:
         found = {
             split: (arrays[images.format(word)], arrays[labels.format(word)])
@@ -83,6 +83,6 @@ def _pairs(arrays: dict[str, Any], place: Path) -> dict[str, Any]:
             return found
     for images, labels in _WHOLE:
         if images in arrays and labels in arrays:
-            return {"": (arrays[images], arrays[labels])}
+            return arrays[images], arrays[labels]
     listed = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
     raise DataError(f"{place} holds {listed or 'nothing'}: npz takes {TAKEN}")
