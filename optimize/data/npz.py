@@ -49,7 +49,8 @@ def load(
         raise DataError(f"layout is {layout!r}: auto, NCHW or NHWC")
     place = Path(path).expanduser()
     try:
-        with np.load(place, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a file open that is no zip.
+        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if not hasattr(file, "files"):
                 raise ValueError("one array alone")
             arrays = {name: file[name] for name in file.files}

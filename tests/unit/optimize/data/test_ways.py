@@ -235,7 +235,8 @@ def test_texts(place: Path, way: str) -> None:
     assert job.data.train.inputs.dtype == torch.int32
 
 
-def test_a_listing_of_recordings(place: Path) -> None:
+@pytest.mark.parametrize("way", ways("Speech"))
+def test_recordings(place: Path, way: str) -> None:
     import soundfile
 
     words = ["one two", "three four", "five six", "seven eight", "nine ten", "eleven twelve"]
@@ -243,7 +244,9 @@ def test_a_listing_of_recordings(place: Path) -> None:
         soundfile.write(place / f"{number}.wav", np.zeros(1600, np.float32), 16000)
     listing = "".join(f"{number}.wav\t{text}\n" for number, text in enumerate(words))
     (place / "listing.tsv").write_text(listing)
-    (way,) = ways("Speech")
+    with (place / "manifest.csv").open("w", newline="") as file:
+        rows = [(f"{number}.wav", text) for number, text in enumerate(words)]
+        csv.writer(file).writerows([("path", "sentence"), *rows])
     recipe = TEXTS.replace("text_classification", "speech_recognition").replace("bert", "whisper")
     job, _ = started(place, way, recipe.replace("[train]", "[]"))
     assert job.data.count("validation") + job.data.count("test") == len(words)
