@@ -79,7 +79,7 @@ class TrainerOptions:
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.average < 1:
             raise ValueError("label_smoothing and average must be below 1")
         if not 0 <= self.warmup < 1 or self.max_grad_norm < 0:
-            raise ValueError("warmup is a share below 1, max_grad_norm is not negative")
+            raise ValueError("warmup must be a share below 1, max_grad_norm not negative")
 
     def _check_optimizer(self) -> None:
         if self.optimizer not in self.usual_rates:
