@@ -26,6 +26,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 Objective = Callable[..., Tensor]
 Watch = Callable[[int, int, nn.Module], None]
 FEW_STEPS = 50
+"""Fewer steps in a pass over the data are warned about."""
 
 
 @dataclass(frozen=True)

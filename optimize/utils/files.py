@@ -77,7 +77,9 @@ def refusal(error: OSError, path: Path | str) -> str | None:
     if error.errno in _NO_SPACE:
         return f"no space left to write {path}; free some and run again"
     if error.errno in _NOT_ALLOWED:
-        return f"cannot write {path}: {error.strerror}; choose another --output"
+        return (
+            f"cannot write {path}: {error.strerror}; make it writable, or choose another --output"
+        )
     return None
 
 
