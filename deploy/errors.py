@@ -4,7 +4,8 @@ REFUSED = 1
 BAD_INPUT = 2
 GATE_FAILED = 3
 NO_SERVER = 4
-NOT_AS_REPORTED = 6
+UNPROVEN = 6
+ENVIRONMENT = 7
 
 
 class DeployError(Exception):
@@ -28,13 +29,19 @@ class GateFailed(DeployError):
 class NotAsReported(DeployError):
     """A file is not the one that the artifact's report was measured on."""
 
-    exit_code = NOT_AS_REPORTED
+    exit_code = UNPROVEN
 
 
 class NoServer(DeployError):
     """No TorchServe answers, or one could not be started."""
 
     exit_code = NO_SERVER
+
+
+class Unproven(DeployError):
+    """A new version did not answer as it must; the version before it still serves."""
+
+    exit_code = UNPROVEN
 
 
 class Refused(DeployError):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -63,7 +62,6 @@ def read_card(folder: Path) -> Card:
     model_file = _inside(folder, _text(model, "file", path, "model."), path)
     if "/" in model_file:
         raise BadInput(f"{path}: model.file {model_file!r} must lie in the folder itself")
-    _check_torchscript(folder / model_file)
     files = card.get("files", [])
     if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
         raise BadInput(f"{path}: files must be a list of file names")
@@ -171,17 +169,3 @@ def _inside(folder: Path, name: str, path: Path) -> str:
     if not (folder / relative).is_file():
         raise BadInput(f"{folder / relative} is missing: {path.name} names it")
     return str(relative)
-
-
-def _check_torchscript(path: Path) -> None:
-    """Refuse a pickled model early: a worker loads TorchScript only, and never unpickles."""
-    if path.suffix not in {".pt", ".pth", ".jit"}:
-        return
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in entry for entry in archive.namelist()):
-                return
-    raise BadInput(
-        f"{path} is no TorchScript file (a state_dict or a pickled module?): "
-        "save it with torch.jit.save"
-    )

@@ -12,7 +12,7 @@ from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import notice, page, report
+from optimize.report import notice, page, report, served
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -89,6 +89,7 @@ def prepare(
     if search is not None:
         evidence["search"] = search
     (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
+    served.add(evidence, task.from_files(ready, data, answers), job.recipe.budget)
     evidence["files"] = files.digests(ready)
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)

@@ -34,6 +34,7 @@ def read(
     overrides: list[str] | None = None,
     *,
     tasks: Mapping[str, Callable[[], StageOptions]],
+    inputs: Mapping[str, Callable[[], type[Any] | None]] | None = None,
 ) -> Recipe:
     """Read and check a recipe.
 
@@ -42,6 +43,7 @@ def read(
         overrides: `key.sub=value` settings that replace what the file says.
         tasks: from a task's name to a function for the options of its stages, called only for the
             recipe's task.
+        inputs: likewise to the dataclass of the task's `input`; None if it takes none.
 
     Raises:
         RecipeError: with file, line and what was expected.
@@ -66,6 +68,11 @@ def read(
     optional = {key: value(key, hint) for key, hint in _OPTIONAL.items() if key in entries}
     if "search" in entries:
         optional["search"] = _search(reader, entries["search"])
+    if "input" in entries:
+        kind = inputs[task]() if inputs else None
+        if kind is None:
+            raise reader.fail(entries["input"], f"input: {task} has no such options; leave it out")
+        optional["input"] = value("input", kind)
     recipe = Recipe(
         name=name,
         task=task,

@@ -119,6 +119,9 @@ class Reader:
             kinds = [k for k in get_args(hint) if k is not type(None)]
             if self.plain_is_null(node):
                 return None
+            lists = [kind for kind in kinds if get_origin(kind) is list]
+            if lists and isinstance(node, yaml.SequenceNode):
+                return self.value(node, lists[0], what)
             return self.value(node, kinds[0], what)
         if hint is Named:
             return self.named(node, what)

@@ -28,6 +28,8 @@ class Budget:
         max_drop: largest loss of the final model against the original, in the metric's own unit;
             of a share, 0.01 is one point.
         min_agreement: least share of samples on which both must agree.
+        files_drop: largest loss of files that go through the handler against the same samples'
+            tensors, in the metric's own unit.
         floor: worst value that the original and the final model may have, in the metric's own
             unit and direction: of accuracy 0.8 is at least 80%, of a word error rate 0.2 at most
             20%. None for no limit.
@@ -38,6 +40,7 @@ class Budget:
 
     max_drop: float = 0.01
     min_agreement: float = 0.0
+    files_drop: float = 0.02
     floor: float | None = None
     objective: Literal["latency_batch1", "throughput", "size"] = "latency_batch1"
     where: tuple[str, int | None] = ("", None)
@@ -127,7 +130,8 @@ class StageSpec:
 class Recipe:
     """A checked recipe. Its relative paths start at `folder`.
 
-    `random_weights` says that a model which nobody has trained is meant.
+    `input` is of the task's `input_options`; `random_weights` says that a model which nobody has
+    trained is meant.
     """
 
     name: str
@@ -141,6 +145,7 @@ class Recipe:
     seed: int = 0
     checkpoint: str | None = None
     controls: bool = False
+    input: Any = None
     random_weights: bool = False
     search: SearchOptions | None = None
     folder: Path = Path()
@@ -166,6 +171,8 @@ class Recipe:
             "seed": self.seed,
             "stages": [[s.kind, s.name, dataclasses.asdict(s.options)] for s in counted],
         }
+        if self.input is not None:
+            parts["input"] = dataclasses.asdict(self.input)
         if stages is None:
             parts["rest"] = [
                 self.name,

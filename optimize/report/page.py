@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from optimize.evaluation.metrics import Metric
-from optimize.report import figures
+from optimize.report import figures, served
 from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
@@ -241,6 +241,7 @@ def _evidence(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("Seed", str(report["seed"])),
         ("Saved file", f"relative error {report['parity']:.2g} after reloading in a new process"),
     ]
+    rows += served.row(report)
     rows += [("Note", note) for note in data["notes"]]
     for stage in report["stages"]:
         left = stage.get("details", {}).get("left_in_float")

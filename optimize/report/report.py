@@ -11,7 +11,7 @@ from optimize.evaluation import environment
 from optimize.evaluation.chance import warning
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, Recipe
-from optimize.report import notice
+from optimize.report import notice, served
 from optimize.report.advice import advise
 from optimize.utils import files
 from optimize.utils.urls import cleaned
@@ -205,5 +205,6 @@ def ratios(report: dict[str, Any]) -> list[str]:
             f"latency  {then:.3f} -> {now:.3f} ms ({then / now:.1f}x faster, "
             f"batch {batch}, {threads} thread{'s' * (threads != '1')})"
         )
+    lines += served.line(report)
     passed = "passed" if report["gate"]["passed"] else "FAILED"
     return [*lines, f"gate     {passed}: {report['gate']['reason']}"]

@@ -19,7 +19,7 @@ from optimize.recipe import schema
 from optimize.report import report
 from optimize.run import run
 from optimize.search import search, space, study
-from optimize.tasks import image, registry
+from optimize.tasks import image_data, registry
 from optimize.tasks.registry import read_recipe
 from optimize.tasks.splits import with_validation
 from tests.unit.optimize.conftest import SMALL
@@ -132,7 +132,7 @@ def test_candidates_come_from_the_recipes_stages(tmp_path: Path) -> None:
 
 def test_searching_without_a_split_to_decide_on_is_refused(tmp_path: Path) -> None:
     checked = read(tmp_path)
-    dataset = image.load_data(checked.data, tmp_path, 0)
+    dataset = image_data.load(checked)
     assert with_validation(dataset, 0) is dataset
     held = with_validation(dataclasses.replace(dataset, validation=None), 0)
     assert held.validation is not None and held.train is not None and dataset.train is not None
