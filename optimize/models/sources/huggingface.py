@@ -72,7 +72,7 @@ def build(name: str, classes: int, channels: int = 3, folder: Path = Path()) -> 
         config = transformers.AutoConfig.from_pretrained(
             source, num_labels=classes, local_files_only=local.is_dir()
         )
-        if local.is_dir() and not [*local.glob("*.safetensors"), *local.glob("*.bin")]:
+        if has_no_weights(name, folder):
             model = auto.from_config(config)
         else:
             model = auto.from_pretrained(
@@ -89,6 +89,12 @@ def build(name: str, classes: int, channels: int = 3, folder: Path = Path()) -> 
         ) from error
     mean, std = _normalization(local)
     return Normalized(Classifier(model.eval(), config.num_channels), mean, std)
+
+
+def has_no_weights(name: str, folder: Path) -> bool:
+    """Whether `name`, relative to `folder`, is a local folder of a model without weights."""
+    local = (folder / Path(name).expanduser()).resolve()
+    return local.is_dir() and not [*local.glob("*.safetensors"), *local.glob("*.bin")]
 
 
 def _normalization(folder: Path) -> tuple[Any, Any]:
