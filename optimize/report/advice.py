@@ -5,8 +5,8 @@ from typing import Any
 
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, StageSpec
+from optimize.training.trainer import FEW_STEPS
 
-FEW_STEPS = 50  # in a pass over the data
 _IMPROVING = 0.05  # share by which the loss fell within the last fifth of the training
 
 
