@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from deploy.errors import BadInput
 from deploy.torchserve import config
 from deploy.torchserve.environment import WITHHELD, passed
 
@@ -23,9 +26,13 @@ def test_what_is_needed_passes_and_nothing_else() -> None:
     assert passed(SECRETS | NEEDED) == NEEDED
 
 
-def test_more_may_be_named() -> None:
-    shell = SECRETS | NEEDED | {"MARPRESS_PASS_ENV": "MY_COOKIE, OTHER"}
-    assert passed(shell) == NEEDED | {"MY_COOKIE": "5"}
+def test_the_settings_may_say_otherwise(tmp_path: Path) -> None:
+    assert passed(NEEDED | {"A": "1"}, "[^A]+") == {"A": "1"}
+    with pytest.raises(BadInput, match="no regular expression"):
+        passed(NEEDED, "(")
+    settings = tmp_path / "config.properties"
+    settings.write_text("blacklist_env_vars=.*x\n")
+    assert config.read(settings).withheld == ".*x"
 
 
 def test_a_server_started_by_hand_withholds_the_same(root: Path) -> None:
