@@ -29,7 +29,8 @@ exit codes:
   2  a file or an argument is missing or wrong
   3  the artifact's report did not pass its gate (archive, serve; --force overrides)
   4  no TorchServe answers, or it could not be started
-  6  the new version did not answer as it must; what was served before still is
+  6  a file is not the one that the report is of, or the new version did not answer as
+     it must; what was served before still is
   7  the disk is full, a folder cannot be written to, ...
 """
 

@@ -26,6 +26,12 @@ class GateFailed(DeployError):
     exit_code = GATE_FAILED
 
 
+class NotAsReported(DeployError):
+    """A file is not the one that the artifact's report was measured on."""
+
+    exit_code = UNPROVEN
+
+
 class NoServer(DeployError):
     """No TorchServe answers, or one could not be started."""
 

@@ -1,5 +1,6 @@
 """The artifact folder as `deploy` sees it: the model card, the report and the files to pack."""
 
+import hashlib
 import json
 import os
 import re
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.errors import BadInput, GateFailed
+from deploy.errors import BadInput, GateFailed, NotAsReported
 
 # torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
@@ -91,6 +92,22 @@ def check_workers(workers: int, name: str) -> None:
 def read_report(folder: Path) -> dict[str, Any]:
     """Read `folder`/report.json. Raises BadInput when it is missing or no JSON object."""
     return _read_json(folder / "report.json", "the evidence that `python -m optimize run` writes")
+
+
+def check_digests(report: dict[str, Any], contents: dict[str, bytes], folder: Path) -> None:
+    """Raise NotAsReported if a packed file is not the one whose SHA-256 the report gives.
+
+    model.json may be edited (workers, batches). A report written by hand names no digests.
+    """
+    named = dict(report.get("files") or {})
+    for export in (report.get("exports") or {}).values():
+        named |= export.get("sha256") or {}
+    for name in sorted(contents.keys() & named.keys() - {"model.json"}):
+        if hashlib.sha256(contents[name]).hexdigest() != named[name]:
+            raise NotAsReported(
+                f"{folder / name} is not the file that {folder / 'report.json'} was measured on: "
+                "run the recipe, or the export, again"
+            )
 
 
 def check_gate(report: dict[str, Any], folder: Path) -> None:

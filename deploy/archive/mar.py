@@ -22,7 +22,7 @@ from typing import Any
 
 from deploy import scratch
 from deploy.archive import alternatives, imports, layout, store
-from deploy.archive.card import Card, check_gate, read_card, read_report
+from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
 from deploy.archive.verify import (
     TORCHSCRIPT,
     Archive,
@@ -58,7 +58,8 @@ def seal(
     may call beyond the allowed ones. An existing archive is replaced in one step and stays beside
     as NAME-VERSION.mar, or is left as it was if anything fails. With `in_use` false it is left in
     any case: the new archive is NAME-VERSION.mar. Raises BadInput for a missing or wrong card,
-    report, export or file and GateFailed for a missed budget unless `force`.
+    report, export or file, GateFailed for a missed budget unless `force`, and NotAsReported for
+    a file that is not the one its report was measured on.
     """
     card = read_card(artifact)
     report = read_report(artifact)
@@ -69,6 +70,7 @@ def seal(
         with model.open("rb") as file:
             check_operators(file, str(model), allow_ops)
     contents = _contents(card, handlers, engines, force)
+    check_digests(report, contents, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)

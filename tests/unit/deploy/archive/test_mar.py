@@ -16,7 +16,7 @@ from deploy.archive import mar as archive
 from deploy.archive.layout import MANIFEST
 from deploy.archive.store import in_use
 from deploy.archive.verify import Archive, verify
-from deploy.errors import BadInput, DeployError, GateFailed
+from deploy.errors import BadInput, DeployError, GateFailed, NotAsReported
 from tests.integration import quadrant
 
 # What images need; nothing of texts and speech.
@@ -295,3 +295,24 @@ class TestVerify:
         self.rewrite(mar, **{MANIFEST: text})
         with pytest.raises(DeployError, match="MANIFEST"):
             verify(mar)
+
+
+@pytest.mark.parametrize("changed", ["model.pt", "words.txt"])
+def test_a_file_of_another_run_is_not_sealed(artifact: Path, tmp_path: Path, changed: str) -> None:
+    """The report was measured on one file, and another lies beside it."""
+    card = json.loads((artifact / "model.json").read_text())
+    quadrant.write(artifact / "model.json", {**card, "files": ["words.txt"]})
+    (artifact / "words.txt").write_text("one two")
+    names = ("model.pt", "words.txt")
+    files = {name: hashlib.sha256((artifact / name).read_bytes()).hexdigest() for name in names}
+    report = json.loads((artifact / "report.json").read_text())
+    quadrant.write(artifact / "report.json", {**report, "files": files})
+    sealed = seal(artifact, tmp_path / "store")
+    other = quadrant.make(tmp_path / "other")
+    content = (other / "model.pt").read_bytes()
+    (artifact / changed).write_bytes(content + b"\n" if changed == "model.pt" else b"three")
+    for force in (False, True):
+        with pytest.raises(NotAsReported, match=f"{changed} is not the file") as caught:
+            seal(artifact, tmp_path / "store", force=force)
+        assert caught.value.exit_code == 6
+    assert verify(sealed.path) == sealed
