@@ -10,8 +10,9 @@ from deploy.archive.card import check_workers
 from deploy.errors import BadInput
 from deploy.service.bundle import Bundle, unpack
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
+from deploy.service.job import Gone
 from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, Metrics
-from deploy.service.pool import Gone, Pool
+from deploy.service.pool import Pool
 from deploy.service.row import Row
 from deploy.service.worker import Answer, Worker
 
