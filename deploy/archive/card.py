@@ -12,6 +12,14 @@ from deploy.errors import BadInput, GateFailed
 # torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
 HANDLER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Beyond any machine: each worker is a process with a model of its own.
+_MOST = {
+    "workers": 256,
+    "batch_size": 1024,
+    "max_batch_delay_ms": 60_000,
+    "response_timeout_s": 86_400,
+    "startup_timeout_s": 86_400,
+}
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,8 @@ def _read_serving(section: dict[str, Any], path: Path) -> Serving:
             if key == "max_batch_delay_ms":
                 hint = " (TorchServe reads 0 as 'not set' and waits 100 ms)"
             raise BadInput(f"{path}: serving.{key} must be an integer of at least 1{hint}")
+        if value > _MOST[key]:
+            raise BadInput(f"{path}: serving.{key} is {value}, {_MOST[key]} at most")
         return value
 
     return Serving(

@@ -62,6 +62,8 @@ def test_a_good_card(artifact: Path) -> None:
         ("serving", None, "serving must be an object"),
         ("serving.workers", 0, "serving.workers must be an integer of at least 1"),
         ("serving.workers", True, "serving.workers must be"),
+        ("serving.workers", 4000, "serving.workers is 4000, 256 at most"),
+        ("serving.batch_size", 10**9, "serving.batch_size is 1000000000, 1024 at most"),
         ("serving.batch_size", "8", "serving.batch_size must be"),
         ("serving.max_batch_delay_ms", 0, "TorchServe reads 0 as 'not set' and waits 100 ms"),
         ("serving.response_timeout_s", 1.5, "serving.response_timeout_s must be"),
