@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from handlers import budget, json_body, runtimes, streaming
+from handlers import metrics as names
 from handlers.backend import Predict, keep_freed_memory, load_model, warm_up
 from handlers.batch import Batch, Reply, explained
 from handlers.budget import Budget
@@ -135,7 +136,7 @@ class BaseHandler:
             if self.card.alternatives:
                 self._take_fastest(example, sizes, sorted({1, served}))
         self.budget = self._measured_budget()
-        self.metrics = Metrics(getattr(context, "metrics", None), self.card.name)
+        self.metrics = names.served(context, self.card.name)
         self.memory = Keeper()
         self.initialized = True
 

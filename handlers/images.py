@@ -250,7 +250,7 @@ def _decode_pillow(data: bytes, header: ImageHeader, channels: int, divisor: int
                 )
             if divisor > 1:
                 image.draft("", (-(-header.width // divisor), -(-header.height // divisor)))
-            pixels = _flat(image, channels)
+            pixels = flatten(image, channels)
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (RequestError, MemoryError):
         raise
@@ -269,21 +269,21 @@ def _still(data: bytes, header: ImageHeader) -> io.BytesIO:
     return io.BytesIO(data if still is None else still(data))
 
 
-def _flat(image: Image.Image, channels: int) -> Pixels:
-    """Any Pillow image as uint8 [H, W, channels], converted a strip at a time."""
+def flatten(image: Image.Image, channels: int) -> Pixels:
+    """Any Pillow image as uint8 [H, W, channels], transparency on white, a strip at a time."""
     image.load()
     rows = max(1, _STRIP_PIXELS // image.width)
     if image.height <= rows:
-        return _flatten(image, channels)
+        return _strip(image, channels)
     flat = np.empty((image.height, image.width, channels), np.uint8)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        flat[top:bottom] = _flatten(image.crop((0, top, image.width, bottom)), channels)
+        flat[top:bottom] = _strip(image.crop((0, top, image.width, bottom)), channels)
     return flat
 
 
-def _flatten(image: Image.Image, channels: int) -> Pixels:
-    """Any Pillow mode as uint8 [H, W, channels], transparency on white."""
+def _strip(image: Image.Image, channels: int) -> Pixels:
+    """Any Pillow mode as uint8 [H, W, channels]."""
     if image.mode.startswith("I"):
         wide = np.array(image).astype(np.uint32)
         grey = ((wide * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8)
