@@ -9,7 +9,7 @@ import torch
 from handlers import attribution
 from handlers.attribution import Array
 from handlers.base import BaseHandler
-from handlers.errors import ModelError
+from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request
 from handlers.predictions import DRAFT, one_or_many, prediction
 from handlers.texts import BUCKET, Encoder, Text, bucket, load_tokenizer, read_text
@@ -50,12 +50,16 @@ class TextClassifier(BaseHandler):
         label = request.choice("target", self.card.labels, None)
         target = None if label is None else self.card.labels.index(label)
 
-        left = self.max_bytes()
+        limit, total = self.max_bytes(), 0
 
         def load(entry: Input) -> Text:
-            nonlocal left
-            read = read_text(entry, left)
-            left -= len(read.encode("utf-8"))
+            nonlocal total
+            read = read_text(entry, limit)
+            total += len(read.encode("utf-8"))
+            if total > limit:
+                raise RequestError(
+                    413, "too_many_bytes", f"over {limit} bytes of text in one request"
+                )
             text = self.encode(read, entry.where, words=request.explain)
             text.explain, text.target, text.method = request.explain, target, method
             return text
