@@ -1,6 +1,7 @@
 """The interface of every data set, and the data set whose splits are tensors."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,17 @@ class Sample(NamedTuple):
     file: str
     content: bytes
     label: str
+
+
+class Encoded(Protocol):
+    """A held-out input as a file that a client could send."""
+
+    @property
+    def name(self) -> str:
+        """Where it lies, for messages."""
+
+    def read(self) -> bytes:
+        """Its bytes. Raises OSError."""
 
 
 class Data(Protocol):
@@ -77,6 +89,10 @@ class Dataset:
     inputs to compare the compressed model with the original on, if there are few labelled ones;
     otherwise the test inputs are used. `samples` are encoded test inputs for the check after
     deployment.
+
+    For images: `files` are the test pictures as files, in the order of `test`, if there are any;
+    `normalization` is the mean and std in pixel units (0..255) that the recipe gives the model.
+    `digest`, if there is one, stands for all samples in the fingerprint.
     """
 
     name: str
@@ -90,6 +106,9 @@ class Dataset:
     samples: list[Sample] = field(default_factory=list)
     card_input: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    files: Sequence[Encoded] = ()
+    normalization: tuple[float | list[float], float | list[float]] | None = None
+    digest: str = ""
 
     @property
     def agreement_split(self) -> str:
@@ -103,6 +122,8 @@ class Dataset:
 
     def fingerprint(self) -> str:
         """SHA-256 over the shapes and bytes of all splits: changes when the data changes."""
+        if self.digest:
+            return self.digest
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
             if split is not None:

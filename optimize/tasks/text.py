@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from optimize.data.corpus import TextDataset
 from optimize.data.dataset import Sample
-from optimize.errors import ModelError
-from optimize.evaluation import accuracy, text_inference, text_metrics
+from optimize.errors import ModelError, RecipeError
+from optimize.evaluation import accuracy, chance, text_inference, text_metrics
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.architectures import bert
+from optimize.models.sources import dependencies
 from optimize.models.weights import load_checkpoint
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
@@ -59,7 +60,8 @@ def build_model(
 
     Raises:
         ModelError: it does not fit the checkpoint, or the data's tokenizer.
-        RecipeError: no such architecture or option.
+        RecipeError: no such architecture or option, or it has fewer positions than the data's
+            windows have tokens.
     """
     if spec.name != "bert":
         raise named.unknown("architecture", spec, ["bert"])
@@ -70,6 +72,13 @@ def build_model(
         raise ModelError(
             f"the tokenizer of {dataset.encoder} has {dataset.vocabulary} tokens, the model "
             f"{rows}: name the model's folder as data.encoder too"
+        )
+    positions = model.embeddings.position.num_embeddings
+    if dataset.max_length > positions:
+        raise RecipeError(
+            f"data's max_length is {dataset.max_length} tokens, and this encoder has {positions} "
+            f"positions: set max_length to {positions} or less",
+            *spec.where,
         )
     if checkpoint is not None:
         load_checkpoint(model, folder / checkpoint)
@@ -121,6 +130,12 @@ class TextClassification(Task[TextDataset, Tensor]):
     def build_model(self, recipe: Recipe, data: TextDataset) -> nn.Module:
         return build_model(recipe.model, data, recipe.folder, recipe.checkpoint)
 
+    def origins(self, recipe: Recipe, data: TextDataset) -> list[Path]:
+        encoder = Named("", {"path": str(data.encoder)})  # the model's too, by default
+        return [
+            *super().origins(recipe, data), *dependencies.named_files(encoder, recipe.folder)
+        ]  # fmt: skip
+
     def with_validation(self, data: TextDataset, seed: int) -> TextDataset:
         return with_validation(data, seed)
 
@@ -145,6 +160,13 @@ class TextClassification(Task[TextDataset, Tensor]):
             chosen = torch.tensor([source == name for source in part.sources])
             sources[name] = text_metrics.accuracy(predicted[chosen], actual[chosen])
         return {**score(answers, part.targets, len(data.labels)), "per_source": sources}
+
+    def chance(self, data: TextDataset) -> float:
+        targets = data.test.targets
+        if self.metric(data) is ACCURACY:
+            return chance.majority(targets)
+        labels = text_metrics.target_labels(targets, len(data.labels))
+        return chance.auroc(labels) if data.metric == "auroc" else chance.macro_f1(labels)
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)
