@@ -4,8 +4,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from optimize.errors import ModelError, OptimizeError
-from optimize.utils import blame
+from optimize.errors import ModelError, OptimizeError, StorageError
+from optimize.utils import blame, files
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -19,6 +19,7 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         advice: what to do about it; {layer} in it becomes the layer's name.
 
     Raises:
+        StorageError: torch could not write a file.
         ModelError: says the step, the layer, the error's first line, the lines of the user's own
             files that it came through, and what to do.
     """
@@ -30,6 +31,8 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         lines = blame.user_lines(error)
         if isinstance(error, OSError) and (error.errno in _DISK or not lines):
             raise
+        if isinstance(error, RuntimeError) and (full := files.environment(error)):
+            raise StorageError(full) from error
         raise ModelError(_sentence(step, advice, error, lines)) from error
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from optimize.errors import OptionError, RecipeError
 from optimize.models.answers import check_answers, fresh_statistics
+from optimize.models.notes import notes_of
 from optimize.models.sources import torchscript
 from optimize.pipeline.failure import explained
 from optimize.pipeline.finished import Finished
@@ -18,6 +19,7 @@ from optimize.pipeline.outputs import check_outputs, outputs_of
 from optimize.recipe.schema import StageSpec
 from optimize.tasks.base import A, Context, D, Memory, State, Task
 from optimize.training import distributed
+from optimize.utils.signatures import Untrusted
 
 
 def build(job: Job[D, A]) -> State:
@@ -30,6 +32,8 @@ def build(job: Job[D, A]) -> State:
         if job.recipe.checkpoint is not None:
             for note in fresh_statistics(model):
                 job.say(f"warning: {note}")
+    for line in notes_of(model):
+        job.say(f"note: {line}")
     return State.of(model)
 
 
@@ -67,11 +71,11 @@ def run_stages(
         before = states[-1] if number > done else None  # saved in `folder` too
         if distributed.agreed(job.resume and finished.matches(digest)):
             loaded = distributed.agreed(_load(finished, states[-1]) if leads else None)
-            if loaded is not None:
+            if isinstance(loaded, State):
                 states.append(loaded)
                 job.say(f"  {spec.name}: finished before, kept")
                 continue
-            job.say(f"  {spec.name}: what was kept of it is damaged, it runs again")
+            job.say(f"  {spec.name}: {loaded}, it runs again")
         start = time.monotonic()
         context = Context(
             recipe,
@@ -94,12 +98,14 @@ def run_stages(
     return states
 
 
-def _load(finished: Finished, before: State) -> State | None:
-    """The state that a finished stage left; None where its file is damaged."""
+def _load(finished: Finished, before: State) -> State | str:
+    """The state that a finished stage left, or why it cannot be used."""
     try:
         return finished.load_state(before)
+    except Untrusted as error:
+        return f"what was kept of it is not used: {error}"
     except Exception:  # a pickle can raise anything
-        return None
+        return "what was kept of it is damaged"
 
 
 def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context[D]) -> State:
@@ -139,10 +145,23 @@ def run_controls(job: Job[D, A], final: State, folder: Path) -> dict[str, nn.Mod
     finished = Finished(folder / "controls")
     digest = job.stages_digest(len(job.recipe.stages))
     if distributed.agreed(job.resume and finished.matches(digest)):
-        return finished.load() if distributed.leads() else {}
+        kept = distributed.agreed(_load_controls(finished) if distributed.leads() else None)
+        if not isinstance(kept, str):
+            return kept if distributed.leads() else {}
+        job.say(f"  controls: {kept}, they are trained again")
     start = time.monotonic()
     with explained("training the controls", "leave out controls"):
         controls = job.task.controls(job.recipe, job.data, final.float_model)
     if distributed.leads():
         finished.save(controls, digest, time.monotonic() - start)
     return controls
+
+
+def _load_controls(finished: Finished) -> dict[str, nn.Module] | str:
+    """The controls that an earlier run trained, or why they cannot be used."""
+    try:
+        return finished.load()
+    except Untrusted as error:
+        return f"what was kept of them is not used: {error}"
+    except Exception:  # a pickle can raise anything
+        return "what was kept of them is damaged"

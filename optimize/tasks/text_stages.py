@@ -91,7 +91,7 @@ def encoder_of(model: nn.Module) -> BertClassifier:
     if not isinstance(model, BertClassifier):
         raise ModelError(
             f"the stage needs a BERT encoder in float, not {type(model).__name__}: put it before "
-            "quantize"
+            "quantize; a network of another kind can be quantized or served as it is (stages: [])"
         )
     return model
 
@@ -164,10 +164,11 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
-    model, longest = encoder_of(state.model), context.data.max_length
+    model, longest = state.model, context.data.max_length
     quantized = quantize(model, batches, longest)
-    temperature = _temperature(quantized, context.data)
-    quantized = quantize(model, batches, longest, temperature)
+    if isinstance(model, BertClassifier):
+        temperature = _temperature(quantized, context.data)
+        quantized = quantize(model, batches, longest, temperature)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine)
 
 
