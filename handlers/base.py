@@ -127,7 +127,7 @@ class BaseHandler:
             warm_up(lambda size: self.inference([example] * size), sizes)
             if self.card.alternatives:
                 self._take_fastest(example, sizes, sorted({1, served}))
-        self.metrics = Metrics(getattr(context, "metrics", None), self.card.name)
+        self.metrics = names.served(context, self.card.name)
         self.initialized = True
 
     def _take_fastest(self, example: Any, sizes: list[int], timed: list[int]) -> None:

@@ -5,17 +5,22 @@ claims a gigapixel canvas is refused for the price of a few comparisons.
 Layouts: JPEG ITU-T T.81 B.2, PNG (W3C) 11.2.2, GIF89a 18-20, WebP RFC 9649.
 """
 
+import re
 from dataclasses import dataclass
 
 from handlers.errors import RequestError
 
 # A progressive JPEG pays one pass over the whole picture per scan.
 MAX_JPEG_SCANS = 64
+# What ends a scan's data: not a stuffed zero, not a restart.
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
 _UNSUPPORTED = (
     (b"BM", "BMP"),
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "BigTIFF"),
+    (b"MM\x00+", "BigTIFF"),
     (b"%PDF", "PDF"),
     (b"PK\x03\x04", "ZIP"),
     (b"\x1f\x8b", "gzip"),
@@ -130,10 +135,27 @@ def _jpeg_frame(data: bytes, at: int, marker: int, exif: bytes) -> ImageHeader:
         raise RequestError(
             415, "unsupported_type", f"{frame[0]}-bit JPEG is not accepted: send 8-bit"
         )
-    if marker in (0xC2, 0xCA) and data.count(b"\xff\xda", at) > MAX_JPEG_SCANS:
-        raise RequestError(413, "too_many_scans", f"more than {MAX_JPEG_SCANS} progressive scans")
+    if marker in (0xC2, 0xCA):
+        _check_scans(data, at)
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     return ImageHeader("JPEG", width, height, components=frame[5], exif=exif)
+
+
+def _check_scans(data: bytes, at: int) -> None:
+    """Refuse too many scans up to the end of the picture: a phone's video may follow it."""
+    scans = 0
+    while (found := _MARKER.search(data, at)) is not None:
+        marker, at = data[found.end() - 1], found.end()
+        if marker == 0xD9:
+            return
+        if marker == 0xDA:
+            scans += 1
+            if scans > MAX_JPEG_SCANS:
+                raise RequestError(
+                    413, "too_many_scans", f"more than {MAX_JPEG_SCANS} progressive scans"
+                )
+        if marker >= 0xC0 and marker != 0xD8:  # those below have no length, nor has a second start
+            at += int.from_bytes(data[at : at + 2], "big")
 
 
 def _png(data: bytes) -> ImageHeader:

@@ -49,8 +49,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_tokenizer(path: Path) -> Tokenizer:
-    """A `tokenizer.json`, without truncation and padding. Raises whatever tokenizers raises."""
+    """A `tokenizer.json`, without truncation and padding. Raises whatever tokenizers raises.
+
+    "[PAD]" or "[SEP]" in a text is text: it is cut like any other, never a control token.
+    """
     tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer

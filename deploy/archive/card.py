@@ -1,13 +1,13 @@
 """The artifact folder as `deploy` sees it: the model card, the report and the files to pack."""
 
+import hashlib
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.errors import BadInput, GateFailed
+from deploy.errors import BadInput, GateFailed, NotAsReported
 
 # torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
@@ -62,7 +62,6 @@ def read_card(folder: Path) -> Card:
     model_file = _inside(folder, _text(model, "file", path, "model."), path)
     if "/" in model_file:
         raise BadInput(f"{path}: model.file {model_file!r} must lie in the folder itself")
-    _check_torchscript(folder / model_file)
     files = card.get("files", [])
     if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
         raise BadInput(f"{path}: files must be a list of file names")
@@ -79,6 +78,22 @@ def read_card(folder: Path) -> Card:
 def read_report(folder: Path) -> dict[str, Any]:
     """Read `folder`/report.json. Raises BadInput when it is missing or no JSON object."""
     return _read_json(folder / "report.json", "the evidence that `python -m optimize run` writes")
+
+
+def check_digests(report: dict[str, Any], contents: dict[str, bytes], folder: Path) -> None:
+    """Raise NotAsReported if a packed file is not the one whose SHA-256 the report gives.
+
+    model.json may be edited (workers, batches). A report written by hand names no digests.
+    """
+    named = dict(report.get("files") or {})
+    for export in (report.get("exports") or {}).values():
+        named |= export.get("sha256") or {}
+    for name in sorted(contents.keys() & named.keys() - {"model.json"}):
+        if hashlib.sha256(contents[name]).hexdigest() != named[name]:
+            raise NotAsReported(
+                f"{folder / name} is not the file that {folder / 'report.json'} was measured on: "
+                "run the recipe, or the export, again"
+            )
 
 
 def check_gate(report: dict[str, Any], folder: Path) -> None:
@@ -154,17 +169,3 @@ def _inside(folder: Path, name: str, path: Path) -> str:
     if not (folder / relative).is_file():
         raise BadInput(f"{folder / relative} is missing: {path.name} names it")
     return str(relative)
-
-
-def _check_torchscript(path: Path) -> None:
-    """Refuse a pickled model early: a worker loads TorchScript only, and never unpickles."""
-    if path.suffix not in {".pt", ".pth", ".jit"}:
-        return
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in entry for entry in archive.namelist()):
-                return
-    raise BadInput(
-        f"{path} is no TorchScript file (a state_dict or a pickled module?): "
-        "save it with torch.jit.save"
-    )

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request
 from deploy.service import binary, metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, bad_request
 from deploy.service.models import Model, Models
-from deploy.service.responses import OCTETS, error_response, json_response
+from deploy.service.responses import OCTETS, client_gone, error_response, json_response
 from deploy.service.tensors import Tensor
 
 VERSION = "0.1.0"
@@ -37,7 +37,8 @@ def blueprint(models: Models) -> Blueprint:
 
     @routes.get("/health/live")
     def live() -> Response:
-        return json_response({"live": True})
+        live = models.live()
+        return json_response({"live": live}, 200 if live else 503)
 
     @routes.get("/health/ready")
     def ready() -> Response:
@@ -76,7 +77,7 @@ def blueprint(models: Models) -> Blueprint:
             return error_response(404, f"Request for unknown model: {which} is not found")
         if isinstance(failure, ModelMissing):
             return error_response(404, f"Request for unknown model: '{failure.name}' is not found")
-        return error_response(failure.status, failure.message)
+        return error_response(failure.status, failure.message, failure)
 
     return routes
 
@@ -92,7 +93,9 @@ def _infer(models: Models, name: str, version: str | None) -> Response:
     instances = _instances(model, _inputs(body), raw)
     parameters = {k: v for k, v in _parameters(body).items() if k not in _PROTOCOL}
     row = {"body": {"instances": instances, **parameters}}
-    answer = models.ask(name, version, row, {"content-type": "application/json"})
+    answer = models.ask(
+        name, version, row, {"content-type": "application/json"}, client_gone(request)
+    )
     value = json.loads(answer.body)
     if answer.status >= 400:
         return error_response(answer.status, str(value.get("message", value)))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from optimize.data.dataset import Data, Sample
 from optimize.evaluation import cost
 from optimize.evaluation.metrics import Metric
+from optimize.models.sources import dependencies
 from optimize.recipe.schema import Recipe
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
@@ -153,6 +154,22 @@ class Task(ABC, Generic[D, A]):
             RecipeError: there is no such architecture or option.
         """
 
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        """Whether `build_model` certainly gives a model that nobody has trained."""
+        return False
+
+    def origins(self, recipe: Recipe, data: D) -> list[Path]:
+        """The files that `build_model` reads: when one changes, finished stages are made anew.
+
+        Those that the recipe names, by default.
+
+        Raises:
+            OptimizeError: one cannot be found.
+        """
+        named = [Path(recipe.checkpoint)] if recipe.checkpoint is not None else []
+        found = dependencies.named_files(recipe.model, recipe.folder)
+        return [*(recipe.folder / path.expanduser() for path in named), *found]
+
     def with_validation(self, data: D, seed: int) -> D:
         """The data with a `validation` split, taken from the training data if there is none.
 
@@ -178,6 +195,11 @@ class Task(ABC, Generic[D, A]):
     @abstractmethod
     def score(self, answers: A, data: D, split: str) -> dict[str, Any]:
         """The metric's value by its name, `samples`, the 95% interval `ci95`, and other values."""
+
+    def chance(self, data: D) -> float | None:
+        """The metric's value on the test split of a model that does not look at its input; None
+        if that is not known."""
+        return None
 
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from optimize.data.dataset import Dataset, Sample
 from optimize.data.image_input import ImageInput
 from optimize.errors import ModelError
-from optimize.evaluation import accuracy
+from optimize.evaluation import accuracy, chance
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
 from optimize.models.normalized import normalized
+from optimize.models.notes import note
 from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
@@ -36,32 +37,42 @@ MODELS = {
 
 
 def build_model(
-    spec: Named, dataset: Dataset, folder: Path, checkpoint: str | None = None
+    spec: Named,
+    dataset: Dataset,
+    folder: Path,
+    checkpoint: str | None = None,
+    new_head: bool = True,
 ) -> nn.Module:
     """Build the model `spec` names: one of `MODELS`, or `file.py:build`.
+
+    `new_head` says whether a trained head for other labels may be replaced.
 
     Raises:
         ModelError: it cannot be built, or the checkpoint does not fit.
         RecipeError: no such architecture or option.
     """
-    defaults: dict[str, Any] = {
+    offered: dict[str, Any] = {
         "classes": len(dataset.labels),
         "channels": dataset.test.inputs.shape[1],
+        "labels": list(dataset.labels),
     }
     spec = resolve(spec)
+    model: nn.Module
     if ":" in spec.name:
         function = load_function(spec.name, folder)
+        offered["num_classes"] = offered["classes"]
+        model = named.call_users(function, spec, ModelError, **offered)
     elif spec.name in MODELS:
         function = importlib.import_module(f"optimize.models.{MODELS[spec.name]}").build
-        defaults["folder"] = folder
+        offered.update(folder=folder, new_head=new_head or checkpoint is not None)
+        model = named.call(function, spec, **offered)
     else:
         others = ["path/to/file.py:build", "a TorchScript file", "a Hugging Face folder"]
         raise named.unknown("architecture", spec, [*sorted(MODELS), *others])
-    model: nn.Module = named.call(function, spec, **defaults)
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
     if checkpoint is not None:
-        load_checkpoint(model, folder / checkpoint)
+        note(model, load_checkpoint(model, folder / Path(checkpoint).expanduser()))
     if dataset.normalization is not None:
         model = normalized(model, *dataset.normalization)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))
@@ -100,7 +111,17 @@ class ImageClassification(Task[Dataset, Tensor]):
         return image_data.load(recipe)
 
     def build_model(self, recipe: Recipe, data: Dataset) -> nn.Module:
-        return build_model(recipe.model, data, recipe.folder, recipe.checkpoint)
+        trains = any(stage.kind == "train" for stage in recipe.stages)
+        return build_model(recipe.model, data, recipe.folder, recipe.checkpoint, trains)
+
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        spec = resolve(recipe.model)
+        untrained = spec.name in ("convnet", "resnet") or (
+            spec.name == "timm"
+            and not spec.options.get("pretrained")
+            and "checkpoint_path" not in spec.options
+        )
+        return untrained and recipe.checkpoint is None
 
     def with_validation(self, data: Dataset, seed: int) -> Dataset:
         return with_validation(data, seed)
@@ -118,6 +139,9 @@ class ImageClassification(Task[Dataset, Tensor]):
 
     def score(self, answers: Tensor, data: Dataset, split: str) -> dict[str, Any]:
         return score(answers, split_of(data, split).targets)
+
+    def chance(self, data: Dataset) -> float:
+        return chance.majority(data.test.targets)
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)
@@ -150,12 +174,9 @@ class ImageClassification(Task[Dataset, Tensor]):
         if stage is None:
             return {}
         options: image_stages.DistillStage = stage.options
-        plain = TrainOptions(
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+        own = ("average", "patience", "precision", "checkpoint_seconds", "label_smoothing", "flip")
+        taken = [f.name for f in dataclasses.fields(TrainOptions) if f.name not in own]
+        plain = TrainOptions(**{name: getattr(options, name) for name in taken})
         torch.manual_seed(recipe.seed)
         student = build_model(options.student, data, recipe.folder)
         title = "control: student without a teacher"

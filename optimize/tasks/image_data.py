@@ -11,7 +11,7 @@ from optimize.data.dataset import Dataset
 from optimize.data.examples import Division, Wanted
 from optimize.data.image_input import ImageInput, card_input, describe, pair
 from optimize.data.tables import SUFFIXES
-from optimize.errors import RecipeError
+from optimize.errors import DataError, RecipeError
 from optimize.models.sources.user_file import load_function
 from optimize.recipe.schema import Named, Recipe
 from optimize.tasks import named
@@ -75,7 +75,7 @@ def load_data(
     wanted = dataclasses.replace(limits or Wanted(), input=options.over(preset))
     spec = _resolve(spec, folder)
     if ":" in spec.name:
-        loaded = named.call(load_function(spec.name, folder), spec)
+        loaded = named.call_users(load_function(spec.name, folder), spec, DataError)
         data = (
             loaded
             if isinstance(loaded, Dataset)

@@ -160,6 +160,9 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
     def score(self, answers: Transcripts, data: SpeechData, split: str) -> dict[str, Any]:
         return score([u.text for u in data.recordings.split(split)], answers.texts)
 
+    def chance(self, data: SpeechData) -> float:
+        return 1.0  # the word error rate of empty transcripts
+
     def agreement(self, answers: Transcripts, reference: Transcripts) -> float:
         same = map(same_text, answers.texts, reference.texts)
         return statistics.mean(map(float, same))

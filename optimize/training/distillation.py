@@ -1,5 +1,6 @@
 """Knowledge distillation into a smaller student (Hinton, Vinyals and Dean 2015)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -88,6 +89,7 @@ def distill(
     progress: Progress | None = None,
     history: History | None = None,
     freeze_norm: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Train `student` in place to answer as `teacher` does; returns it in eval mode.
 
@@ -98,7 +100,7 @@ def distill(
         options: see `DistillOptions`.
         seed: of shuffling and augmentation.
         title: shown on the progress bar.
-        validation, progress, history, freeze_norm: as `optimize.training.fit.fit` takes them.
+        validation, progress, history, freeze_norm, say: as `optimize.training.fit.fit` takes them.
 
     Raises:
         DataError: `patience` without a validation split.
@@ -120,4 +122,5 @@ def distill(
         progress=progress,
         history=history,
         freeze_norm=freeze_norm,
+        say=say,
     )
