@@ -85,7 +85,8 @@ def _answers(
     refusals: dict[int, str] = {}
     for position, content in enumerate(contents):
         try:
-            read += handler.preprocess(Request([Input(content, "application/octet-stream")]))
+            request = Request([Input(content, "application/octet-stream")])
+            read += [handler.decode(picture) for picture in handler.preprocess(request)]
             accepted.append(position)
         except RequestError as error:
             refusals[position] = error.message
