@@ -101,7 +101,7 @@ def _content(file: Encoded) -> bytes:
     try:
         return file.read()
     except OSError:
-        return b""
+        return b""  # refused as empty, by name
 
 
 def png(image: Tensor, spec: ImageSpec) -> bytes:
