@@ -9,7 +9,6 @@ import math
 import re
 import subprocess
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -69,8 +68,8 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
     records are deflated and the debug tables left out, which `torch.jit.load` accepts. Entry
     times and class names are made constant, so that the same model gives the same bytes.
     """
-    with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / path.name
+    with files.replacing(path) as aside, files.private() as scratch:
+        plain = scratch / path.name
         with silenced():
             module.save(str(plain))
         with (
@@ -151,8 +150,8 @@ def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | No
     Raises:
         ParityError: it does not run there.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
+    with files.private() as scratch:
+        sent, received = scratch / "inputs.pt", scratch / "outputs.pt"
         torch.save(calls, sent)
         # -P: the working directory may hold a `json.py`.
         command = [sys.executable, "-P", "-W", "ignore", "-c", _RELOAD]
