@@ -1,4 +1,4 @@
-"""The settings of TorchServe's own worker process.
+"""TorchServe's own worker process: its settings, and its end.
 
 It is left alone in any other process, so that a handler can run in a test or in a
 web service.
@@ -6,7 +6,16 @@ web service.
 
 import logging
 import os
+import select
 import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
 
 
 def in_torchserve_worker() -> bool:
@@ -26,3 +35,26 @@ def settle() -> None:
         os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts.metrics.caching_metric").setLevel(logging.INFO)
+
+
+def retire(connection: Any, idle: Callable[[], float]) -> None:
+    """End TorchServe's worker at its first idle moment; TorchServe starts another in its place.
+
+    Nothing is lost: requests wait in TorchServe's queue, and none is under way in this worker.
+
+    Args:
+        connection: the socket on which TorchServe sends batches.
+        idle: gives the seconds since the last batch was answered, 0 during one.
+    """
+    if in_torchserve_worker() and connection is not None:
+        threading.Thread(target=_leave, args=(connection, idle), daemon=True).start()
+
+
+def _leave(connection: Any, idle: Callable[[], float]) -> None:
+    while True:
+        arrived, _, _ = select.select([connection], [], [], IDLE_SECONDS)
+        if not arrived and idle() > IDLE_SECONDS:
+            logger.warning("this worker has grown too large and ends; TorchServe starts another")
+            os._exit(0)
+        if arrived:
+            time.sleep(IDLE_SECONDS)
