@@ -10,7 +10,6 @@ TorchServe: `answer` serves any caller, `handle` is TorchServe's entry point to 
 
 import logging
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from handlers.memory import Keeper
 from handlers.metrics import Metrics
 from handlers.payload import MAX_INPUTS, Request
 from handlers.streaming import Send
-from handlers.worker import retire, settle
+from handlers.worker import Retirement, settle
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +54,7 @@ class BaseHandler:
         self.initialized = False
         self.batch_limit = 1
         self.memory = Keeper()
-        self._ended = math.inf  # when the last batch was; infinite during one
-        self._retiring = False
+        self.retirement = Retirement()
         self.report: Any = None
         self.runtime = runtimes.Verdict("")
         self.metrics = Metrics(None, "")
@@ -201,12 +199,9 @@ class BaseHandler:
 
     def handle(self, data: Any, context: Any) -> list[bytes]:
         """TorchServe's entry point: a batch of requests to encoded JSON, never raising."""
-        self._ended = math.inf
+        self.retirement.begin()
         bodies = self._handled(data, context)
-        self._ended = time.monotonic()
-        if self.memory.worn and not self._retiring:
-            self._retiring = True
-            retire(getattr(context, "cl_socket", None), lambda: time.monotonic() - self._ended)
+        self.retirement.end(self.memory.worn, getattr(context, "cl_socket", None))
         return bodies
 
     def _handled(self, data: Any, context: Any) -> list[bytes]:

@@ -5,12 +5,12 @@ web service.
 """
 
 import logging
+import math
 import os
 import select
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -37,24 +37,33 @@ def settle() -> None:
         logging.getLogger("ts.metrics.caching_metric").setLevel(logging.INFO)
 
 
-def retire(connection: Any, idle: Callable[[], float]) -> None:
-    """End TorchServe's worker at its first idle moment; TorchServe starts another in its place.
+class Retirement:
+    """Ends TorchServe's worker at an idle moment; TorchServe starts another in its place.
 
     Nothing is lost: requests wait in TorchServe's queue, and none is under way in this worker.
-
-    Args:
-        connection: the socket on which TorchServe sends batches.
-        idle: gives the seconds since the last batch was answered, 0 during one.
     """
-    if in_torchserve_worker() and connection is not None:
-        threading.Thread(target=_leave, args=(connection, idle), daemon=True).start()
 
+    def __init__(self) -> None:
+        self._ended = math.inf  # when the last batch was answered; infinite during one
+        self._leaving = False
 
-def _leave(connection: Any, idle: Callable[[], float]) -> None:
-    while True:
-        arrived, _, _ = select.select([connection], [], [], IDLE_SECONDS)
-        if not arrived and idle() > IDLE_SECONDS:
-            logger.warning("this worker has grown too large and ends; TorchServe starts another")
-            os._exit(0)
-        if arrived:
-            time.sleep(IDLE_SECONDS)
+    def begin(self) -> None:
+        """A batch starts."""
+        self._ended = math.inf
+
+    def end(self, worn: bool, connection: Any) -> None:
+        """A batch is answered; `worn` workers leave once `connection`, the socket on which
+        TorchServe sends batches, has been silent for IDLE_SECONDS."""
+        self._ended = time.monotonic()
+        if worn and not self._leaving and connection is not None and in_torchserve_worker():
+            self._leaving = True
+            threading.Thread(target=self._leave, args=(connection,), daemon=True).start()
+
+    def _leave(self, connection: Any) -> None:
+        while True:
+            arrived, _, _ = select.select([connection], [], [], IDLE_SECONDS)
+            if not arrived and time.monotonic() - self._ended > IDLE_SECONDS:
+                logger.warning("this worker has grown too large and ends; another is started")
+                os._exit(0)
+            if arrived:
+                time.sleep(IDLE_SECONDS)
