@@ -95,6 +95,8 @@ class Server:
             channel.close()
         for dispatcher in (self._server.task_dispatcher, self._light):
             dispatcher.shutdown(cancel_pending=True, timeout=1)
+        if finished:
+            self._server.trigger.close()
         return finished
 
     def _admit(self, channel: "_Channel") -> None:

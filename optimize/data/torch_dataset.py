@@ -68,8 +68,8 @@ class _Reader:
         return self.image(image), self.label(label)
 
     def label(self, value: Any) -> int:
-        if isinstance(value, Tensor | np.ndarray | np.generic) and np.size(value) == 1:
-            value = value.item()
+        if isinstance(value, Tensor | np.ndarray | np.generic) and np.asarray(value).size == 1:
+            value = np.asarray(value).item()
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise DataError(f"{self.where}: a label is {value!r}; {TAKEN}")
         return value

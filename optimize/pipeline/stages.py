@@ -10,6 +10,7 @@ from torch import nn
 
 from optimize.errors import OptionError, RecipeError
 from optimize.models.answers import check_answers, fresh_statistics
+from optimize.models.notes import notes_of
 from optimize.models.sources import torchscript
 from optimize.pipeline.failure import explained
 from optimize.pipeline.finished import Finished
@@ -31,6 +32,8 @@ def build(job: Job[D, A]) -> State:
         if job.recipe.checkpoint is not None:
             for note in fresh_statistics(model):
                 job.say(f"warning: {note}")
+    for line in notes_of(model):
+        job.say(f"note: {line}")
     return State.of(model)
 
 

@@ -163,6 +163,8 @@ def _traced(tp: Any, model: nn.Module, example: Tensor) -> tuple[Any, list[nn.Mo
     parameters = [p for p in model.parameters() if p.is_floating_point()]
     flags = [parameter.requires_grad for parameter in parameters]
     try:
+        with tracing(), torch.no_grad():
+            model(example)  # what a layer computes once and keeps must not hold a graph
         for parameter in parameters:  # the tracer follows gradients
             parameter.requires_grad_(True)
         with tracing(), torch.enable_grad():

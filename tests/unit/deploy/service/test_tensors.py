@@ -15,6 +15,35 @@ def test_the_top_labels_become_one_list_per_key():
     assert tensors.outputs(answer) == {"label": ["a", "b"], "index": [0, 1]}
 
 
+def test_labels_beside_other_things_are_still_tensors():
+    """As a text's answer is: the best labels, and how many windows it took."""
+    text = {
+        "predictions": [
+            {"label": "good", "index": 1, "probability": 0.75},
+            {"label": "bad", "index": 0, "probability": 0.25},
+        ],
+        "labels": ["good"],
+        "windows": 2,
+    }
+    named = tensors.outputs(text)
+    assert named == {
+        "label": ["good", "bad"],
+        "index": [1, 0],
+        "probability": [0.75, 0.25],
+        "labels": ["good"],
+        "windows": 2,
+    }
+    columns = tensors.columns([named, named])
+    stacked = [tensors.stacked(name, values) for name, values in columns.items()]
+    assert [(t.name, t.kind, t.shape) for t in stacked] == [
+        ("label", "BYTES", (2, 2)),
+        ("index", "INT64", (2, 2)),
+        ("probability", "FP32", (2, 2)),
+        ("labels", "BYTES", (2, 1)),
+        ("windows", "INT64", (2,)),
+    ]
+
+
 def test_other_answers():
     assert tensors.outputs({"text": "hi", "seconds": 1.5, "words": [{"w": "hi"}]}) == {
         "text": "hi",
