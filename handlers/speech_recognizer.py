@@ -1,10 +1,8 @@
 """Speech recognition: recordings in, text with its segments out."""
 
-import contextlib
-import ctypes
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,8 @@ from handlers.audio import PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Sam
 from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
-from handlers.payload import Input, Request, decode_base64
+from handlers.memory import trim
+from handlers.payload import Input, Request, decode_base64, refuse_url
 from handlers.predictions import DRAFT, one_or_many
 from handlers.streaming import Send
 from handlers.vad import Segment, has_speech, segments
@@ -24,6 +23,7 @@ CLIP_SECONDS = 30.0
 LONG_SECONDS = 10.0
 # Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
+_TRIAL_SECONDS = 25
 # Parameters of English-only weights: the name, the one value allowed, the error for any other.
 _ENGLISH_ONLY = (
     ("language", "en", "these weights know English only: leave language out"),
@@ -67,6 +67,9 @@ class SpeechRecognizer(BaseHandler):
 
     task = "speech_recognition"
     parameters = ("language", "task", "encoding", "sample_rate", "stream")
+    unit = "seconds"
+    limits = ("max_seconds",)
+    max_json = 4096
 
     def setup(self) -> None:
         self.spec = AudioSpec.from_card(self.card.input)
@@ -84,7 +87,7 @@ class SpeechRecognizer(BaseHandler):
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
         super().initialize(context)
-        _return_freed_memory()
+        trim()
 
     def _load_detector(self) -> None:
         path = self.folder / "vad.jit"
@@ -119,11 +122,18 @@ class SpeechRecognizer(BaseHandler):
 
         def load(entry: Input) -> _Transcript:
             recording = Recording(self._bytes(entry), self.spec, encoding, rate)
-            # Short ones are decoded at once; long ones block by block, while transcribed.
-            short = recording.seconds <= CLIP_SECONDS
-            return _Transcript(recording, recording.samples() if short else None, start, send)
+            return _Transcript(recording, None, start, send)
 
         return request.load_inputs(load)
+
+    def cost(self, value: _Transcript) -> float:
+        return value.recording.seconds
+
+    def decode(self, value: _Transcript) -> _Transcript:
+        # Short ones are decoded at once; long ones block by block, while transcribed.
+        if value.samples is None and value.recording.seconds <= CLIP_SECONDS:
+            value.samples = value.recording.samples()
+        return value
 
     def inference(self, inputs: list[_Transcript]) -> list[Any]:
         errors: dict[int, RequestError] = {}
@@ -149,7 +159,7 @@ class SpeechRecognizer(BaseHandler):
                 for (index, segment), text in zip(group, self._texts(group, inputs), strict=True):
                     inputs[index].add(segment, text)
         if any(transcript.recording.seconds > LONG_SECONDS for transcript in inputs):
-            _return_freed_memory()
+            trim()
         return [
             errors.get(index)
             or {
@@ -164,10 +174,13 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        # Noise that `spoken` takes past the detector, so that the model is warmed up too.
-        noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype("<f4")
-        recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Transcript(recording, recording.samples(), spoken=True)
+        return _noise(2)
+
+    def request_limit(self) -> float:
+        return self.spec.max_seconds
+
+    def trials(self) -> tuple[_Transcript, _Transcript]:
+        return replace(_noise(1), spoken=False), _noise(_TRIAL_SECONDS)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
@@ -190,6 +203,7 @@ class SpeechRecognizer(BaseHandler):
             },
             "x-audio": {
                 "max_seconds": self.spec.max_seconds,
+                "max_request_seconds": self.budget.request,
                 "max_bytes": self.spec.max_bytes,
             },
         }
@@ -240,6 +254,8 @@ class SpeechRecognizer(BaseHandler):
 
     def _bytes(self, entry: Input) -> bytes:
         value = entry.value
+        if isinstance(value, str | bytes):
+            refuse_url(value, entry.where)
         if isinstance(value, str) and not entry.content_type.startswith("text/"):
             value = decode_base64(value, self.spec.max_bytes, entry.where)
         if not isinstance(value, bytes):
@@ -272,6 +288,13 @@ class SpeechRecognizer(BaseHandler):
         return [self.tokens.decode(row[:count]).strip() for row, count in rows]
 
 
+def _noise(seconds: int) -> _Transcript:
+    """Noise that `spoken` takes past the detector, so that the model transcribes it."""
+    noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
+    recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
+    return _Transcript(recording, recording.samples(), spoken=True)
+
+
 def _by_start(
     turn: list[tuple[int, Segment]], inputs: list[_Transcript]
 ) -> list[list[tuple[int, Segment]]]:
@@ -282,9 +305,3 @@ def _by_start(
         key = () if start is None else tuple(start.tolist())
         groups.setdefault(key, []).append((index, segment))
     return list(groups.values())
-
-
-def _return_freed_memory() -> None:
-    """Give freed memory back to the kernel: loading and long clips need much of it briefly."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -224,6 +224,26 @@ def damaged(samples: np.ndarray) -> dict[str, tuple[bytes, int, str]]:
     }
 
 
+def test_recordings_are_charged_together_before_any_is_decoded(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence packs well: minutes of it are kilobytes."""
+    monkeypatch.setattr(worker.handler, "inference", lambda inputs: pytest.fail("transcribed"))
+    part = base64.b64encode(wav(np.zeros(301 * 4000, "f4"), 4000, "FLAC")).decode()
+    request = json.dumps({"instances": [{"b64": part}] * 2}).encode()
+    (answer,) = worker.predict(body(request, "application/json"))
+    assert (answer.status, answer.json()["type"]) == (413, "too_costly")
+    assert "602 seconds in one request, the limit is 600" in answer.json()["message"]
+
+
+def test_a_url_in_place_of_a_recording_is_not_fetched(worker: Worker) -> None:
+    for answer in (
+        ask(worker, b"https://example.org/a.wav"),
+        ask(worker, b'{"audio": "https://example.org/a.wav"}', "application/json"),
+    ):
+        assert (answer.status, answer.json()["type"]) == (400, "url_not_fetched")
+
+
 @pytest.mark.parametrize("kind", damaged(np.zeros(4000, "f4")))
 def test_a_bad_recording_fails_alone(
     worker: Worker, prompts: list[speech.Utterance], kind: str
