@@ -20,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths figures
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths zoo figures
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
@@ -40,6 +40,7 @@ help:
 	@echo "make bench-compress                 compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
+	@echo "make zoo                            torch's layers and timm's models through the stages"
 	@echo "make figures                        the README's tables, from the reports"
 	@echo "make clean                          remove artifacts, archives and logs"
 
@@ -155,6 +156,10 @@ bench-accuracy-control: $(PEERS)/.installed data
 
 bench-widths: setup
 	$(BIN)/python -m benchmarks.widths
+
+# 15 minutes; writes the tables of docs/zoo.md.
+zoo: setup
+	$(BIN)/python -m benchmarks.zoo
 
 bench-serve-text: $(BENCH)/.installed
 	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume

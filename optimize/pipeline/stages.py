@@ -12,6 +12,7 @@ from optimize.errors import OptionError, RecipeError
 from optimize.models.sources import torchscript
 from optimize.pipeline.finished import Finished
 from optimize.pipeline.job import Job
+from optimize.quantization.quantize import refuse_quantized
 from optimize.recipe.schema import StageSpec
 from optimize.tasks.base import A, Context, D, Memory, State, Task
 from optimize.training import distributed
@@ -94,6 +95,7 @@ def _load(finished: Finished, before: State) -> State | None:
 
 def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context[D]) -> State:
     torchscript.refuse(state.model, spec.kind)
+    refuse_quantized(state.model, spec.kind)
     torch.manual_seed(context.seed)
     state = dataclasses.replace(state, details={})
     try:

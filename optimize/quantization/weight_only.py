@@ -6,6 +6,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, fx, nn
 
+from optimize.lowering.blame import try_out
 from optimize.lowering.graphs import constant
 from optimize.lowering.kernels.weights import Int8Weight
 from optimize.quantization.graph import Copier, Quantized, captured
@@ -26,8 +27,10 @@ def store_int8(
         ModelError: the graph cannot be captured.
         OptionError: `keep_float` names no module.
     """
-    copier = _Storing(captured(model, calibration, keep_float), keep_float)
+    source = captured(model, calibration, keep_float)
+    copier = _Storing(source, keep_float)
     body = copier.copy()
+    try_out(body, source, calibration[:2])
     return Quantized(body, None, tuple(copier.lowered), copier.left, frozen=False).eval()
 
 
