@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Generic
 
 from optimize.errors import BudgetMissed, RecipeError
-from optimize.recipe.schema import Recipe
+from optimize.evaluation.metrics import Metric
+from optimize.models.sources import dependencies
+from optimize.recipe.schema import Budget, Recipe
 from optimize.report import report
 from optimize.tasks import registry
 from optimize.tasks.base import A, D, Task
 from optimize.training import distributed
+from optimize.utils import distribution
 
 Say = Callable[[str], None]
 """Called with a line to print."""
@@ -38,9 +41,21 @@ class Job(Generic[D, A]):
         """The data's; it takes a pass over all samples."""
         return self.data.fingerprint()
 
+    @cached_property
+    def origins(self) -> list[str]:
+        """Digests of the files that the model, with the first 0, 1, ... stages, is made from,
+        and of this program: as they were at the start of the run."""
+        recipe, found = self.recipe, self.task.origins(self.recipe, self.data)
+        digests = []
+        for stage in (None, *recipe.stages):
+            for spec in dependencies.named(stage.options) if stage is not None else []:
+                found = [*found, *dependencies.named_files(spec, recipe.folder)]
+            digests.append(f"{dependencies.digest(found)[:32]}{distribution.fingerprint()[:32]}")
+        return digests
+
     def stages_digest(self, count: int) -> str:
         """Digest of everything that affects the result of the first `count` stages."""
-        return f"{self.recipe.digest(count)}:{self.fingerprint}"
+        return f"{self.recipe.digest(count)}:{self.fingerprint}:{self.origins[count]}"
 
     def digest(self) -> str:
         """Digest of everything that affects the artifact; starts with the last stage's digest."""
@@ -65,13 +80,41 @@ def begin(recipe: Recipe, output: Path | None, *, resume: bool, say: Say) -> "Jo
     """
     say = say if distributed.leads() else _silent
     task = registry.load(recipe.task)
+    _check_weights(recipe, task)
     data = task.load_data(recipe)
-    if task.metric(data).most == 1 and recipe.budget.max_drop >= 1:
-        raise RecipeError("budget: max_drop is a share: 0.01 is one point", *recipe.budget.where)
+    _check_budget(recipe.budget, task.metric(data))
     say(f"data: {data.name}, {data.source}, {data.count('test')} test samples")
     for note in data.notes:
         say(f"note: {note}")
-    return Job(recipe, task, data, output or Path("artifacts") / recipe.name, resume, say)
+    return Job(recipe, task, data, folder_of(recipe, output), resume, say)
+
+
+def _check_budget(budget: Budget, metric: Metric) -> None:
+    if metric.most == 1 and budget.max_drop >= 1:
+        raise RecipeError("budget: max_drop is a share: 0.01 is one point", *budget.where)
+    if budget.floor is not None and not metric.holds(budget.floor):
+        raise RecipeError(
+            f"budget: floor is a value of {metric.name}, from {metric.least} to {metric.most}, "
+            f"not {budget.floor}",
+            *budget.where,
+        )
+
+
+def _check_weights(recipe: Recipe, task: Task[D, A]) -> None:
+    """Refuse to compress what nobody has trained, unless that is meant: any gate would pass."""
+    trained = any(stage.kind == "train" for stage in recipe.stages)
+    if not trained and not recipe.random_weights and task.has_random_weights(recipe):
+        raise RecipeError(
+            f"model {recipe.model.name} has random weights and no stage trains it: name its "
+            "weights with `checkpoint: FILE`, begin with a `train` stage, or say "
+            "`random_weights: true` if only size and speed matter",
+            *recipe.model.where,
+        )
+
+
+def folder_of(recipe: Recipe, output: Path | None) -> Path:
+    """The artifact's folder: `output`, by default `artifacts/NAME`."""
+    return output or Path("artifacts") / recipe.name
 
 
 def gate(job: Job[D, A]) -> None:
@@ -88,8 +131,15 @@ def gate(job: Job[D, A]) -> None:
     if not evidence["gate"]["passed"]:
         raise BudgetMissed(
             f"{job.folder}: {evidence['gate']['reason']}; the artifact is kept, and build_mar.sh "
-            "takes it only with --force. Raise budget.max_drop or compress less"
+            f"takes it only with --force. {_first(evidence['gate'].get('advice', []))}"
         )
+
+
+def _first(advice: list[str]) -> str:
+    """Advice as the end of a message."""
+    if not advice:
+        return "Raise the budget or compress less"
+    return "What to try first: " + "; ".join(advice)
 
 
 def _silent(line: str) -> None:

@@ -14,13 +14,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from optimize.utils import user_modules
+
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = user_modules.ROOT
 SECONDS = 600
 # Without these, large batches spend their time in the allocator. The handlers use mallopt.
 MALLOC = {
@@ -79,7 +80,12 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,
-            env={**os.environ, **(environment or {}), "PYTHONPATH": os.pathsep.join(paths)},
+            env={
+                **os.environ,
+                **user_modules.environment(),
+                **(environment or {}),
+                "PYTHONPATH": os.pathsep.join(paths),
+            },
         )
         theirs.close()
         logger.debug("process %d: %s %s", self._process.pid, module, " ".join(arguments))
@@ -154,6 +160,7 @@ class Child:
 def serve(start: Callable[..., Callable[[Any], Any]]) -> None:
     """The child's side: `start(*arguments)` loads and returns the function that answers."""
     pipe = Connection(int(sys.argv[1]))
+    user_modules.inherit()
     try:
         answer = start(*sys.argv[2:])
     except Exception as error:  # a runtime's loader can raise anything

@@ -1,7 +1,9 @@
 """This project's metadata, from the running checkout or the installed distribution."""
 
+import hashlib
 import re
 import tomllib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,19 @@ def version() -> str:
     """The version, such as `0.1.0`."""
     project = _checkout()
     return str(project["version"]) if project is not None else metadata.version(NAME)
+
+
+@cache
+def fingerprint() -> str:
+    """SHA-256 of the sources that make artifacts, and of torch's version: two commits of one
+    version may give different models."""
+    import torch
+
+    digest = hashlib.sha256(torch.__version__.encode())
+    root = Path(__file__).resolve().parents[2]
+    for file in sorted(p for name in ("optimize", "handlers") for p in (root / name).rglob("*.py")):
+        digest.update(f"{file.relative_to(root)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def requirements(extra: str) -> list[str]:

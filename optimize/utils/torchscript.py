@@ -183,7 +183,8 @@ def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | No
     with tempfile.TemporaryDirectory() as scratch:
         sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
         torch.save(calls, sent)
-        command = [sys.executable, "-W", "ignore", "-c", _RELOAD]
+        # -P: the working directory may hold a `json.py`.
+        command = [sys.executable, "-P", "-W", "ignore", "-c", _RELOAD]
         ran = subprocess.run(
             [*command, str(path), str(sent), str(received), engine or ""],
             capture_output=True,
