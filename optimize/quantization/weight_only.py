@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimize.lowering.blame import try_out
-from optimize.lowering.graphs import constant
+from optimize.lowering.graphs import RECURRENT, constant, layer_name
 from optimize.lowering.kernels.weights import Int8Weight
 from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
@@ -45,4 +45,7 @@ class _Storing(Copier):
                     with silenced():
                         stored = torch.jit.script(Int8Weight(weight.detach()))
                     self.made[argument] = self.call(str(argument.target), stored)
+        elif node.target in RECURRENT or str(node.target).startswith("aten.conv"):
+            reason = "int8 is stored for linear layers and convolutions of one or two dimensions"
+            self.left.setdefault(layer_name(node), reason)
         return super().operator(node)

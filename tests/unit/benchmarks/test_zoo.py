@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmarks import zoo, zoo_case, zoo_layers, zoo_models
 from benchmarks.zoo_case import Outcome, Stage
 
-SAMPLE = ("Conv1d", "ConvTranspose2d", "GroupNorm", "MultiheadAttention", "LSTM", "GRUCell")
+SAMPLE = ("Conv1d", "ConvTranspose2d", "MultiheadAttention", "GRUCell")
 
 
 @pytest.mark.parametrize("stage", ["static_int8", "dynamic_int8"])
