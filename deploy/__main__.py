@@ -1,6 +1,7 @@
 """The command line: `python -m deploy VERB`."""
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.archive import mar
-from deploy.errors import BadInput, DeployError
+from deploy.archive.verify import verify
+from deploy.errors import ENVIRONMENT, BadInput, DeployError
 from deploy.serve import Place, serve
 from deploy.service import command as service
 from deploy.summary import size
@@ -27,6 +29,9 @@ exit codes:
   2  a file or an argument is missing or wrong
   3  the artifact's report did not pass its gate (archive, serve; --force overrides)
   4  no TorchServe answers, or it could not be started
+  6  a file is not the one that the report is of, or the new version did not answer as
+     it must; what was served before still is
+  7  the disk is full, a folder cannot be written to, ...
 """
 
 
@@ -40,12 +45,24 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m deploy") -> i
     except DeployError as error:
         print(f"deploy {args.verb}: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader has gone (`... | head`); keep the interpreter's exit from complaining too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        print(f"deploy {args.verb}: {_explained(error)}", file=sys.stderr)
+        return ENVIRONMENT
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader has gone (`... | head`); keep the interpreter's exit from complaining too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def _explained(error: OSError) -> str:
+    """What the system refused, in one sentence."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{where}: free some space and run this again"
+    return f"the system refused{where}: {error.strerror or error}"
 
 
 def _log_to_stderr() -> None:
@@ -58,7 +75,7 @@ def _log_to_stderr() -> None:
 
 def _archive(args: argparse.Namespace) -> None:
     if args.verify:
-        sealed = mar.verify(Path(args.name))
+        sealed = verify(Path(args.name), args.allow_ops)
     else:
         sealed = mar.seal(
             Path(args.artifacts) / args.name,
@@ -66,6 +83,7 @@ def _archive(args: argparse.Namespace) -> None:
             args.version,
             args.force,
             engines=args.engines,
+            allow_ops=args.allow_ops,
         )
     print(f"path     {sealed.path}")
     print(f"model    {sealed.name} version {sealed.version}")
@@ -153,13 +171,21 @@ def _token(args: argparse.Namespace) -> None:
     workdir, path, _ = _place(args)
     settings = configuration.read(path)
     header = Tokens(workdir / KEY_FILE, settings.management).header(args.kind)
-    print(header["Authorization"].removeprefix("Bearer "))
+    if args.header_file is None:
+        print(header["Authorization"].removeprefix("Bearer "))
+        return
+    path = Path(args.header_file)
+    path.unlink(missing_ok=True)  # one that others may read, say
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"Authorization: {header['Authorization']}\n")
+    print(f"{path}: valid for an hour at most, for curl -H @{path}")
 
 
 def _serve(args: argparse.Namespace) -> None:
     workdir, path, store = _place(args)
     place = Place(workdir, path, store, Path(args.artifacts))
-    serve(args.name, place, args.force, args.engines)
+    serve(args.name, place, args.force, args.engines, args.allow_ops)
 
 
 def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
@@ -182,6 +208,16 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
         default=(),
         metavar="EXPORT,...",
         help="exports to pack too; a worker serves from the fastest it can run",
+    )
+
+
+def _add_operators(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-ops",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        default=(),
+        metavar="NAME,...",
+        help="operators that TorchScript may call beyond those that only compute",
     )
 
 
@@ -211,6 +247,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="archive although the gate failed")
     sub.add_argument("--verify", action="store_true", help="check an existing archive")
     _add_engines(sub)
+    _add_operators(sub)
     sub = verb("java", _java, "print the Java home in use, or link it into the environment")
     sub.add_argument("action", choices=["home", "link"])
     sub = verb("start", _start, "start TorchServe, unless it runs")
@@ -245,12 +282,19 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     sub = verb("token", _token, "print a valid key, renewed if it is about to expire")
     sub.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
+    sub.add_argument(
+        "--header-file",
+        metavar="FILE",
+        help="write it there as a header, for curl -H @FILE: command lines are seen by others",
+    )
     sub = verb("serve", _serve, "archive, start, register and ask: everything for one artifact")
     sub.add_argument("name")
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")
     _add_engines(sub)
+    _add_operators(sub)
     sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
     service.add_arguments(sub)
+    _add_operators(sub)
     return parser
 
 

@@ -4,6 +4,8 @@ REFUSED = 1
 BAD_INPUT = 2
 GATE_FAILED = 3
 NO_SERVER = 4
+UNPROVEN = 6
+ENVIRONMENT = 7
 
 
 class DeployError(Exception):
@@ -24,10 +26,22 @@ class GateFailed(DeployError):
     exit_code = GATE_FAILED
 
 
+class NotAsReported(DeployError):
+    """A file is not the one that the artifact's report was measured on."""
+
+    exit_code = UNPROVEN
+
+
 class NoServer(DeployError):
     """No TorchServe answers, or one could not be started."""
 
     exit_code = NO_SERVER
+
+
+class Unproven(DeployError):
+    """A new version did not answer as it must; the version before it still serves."""
+
+    exit_code = UNPROVEN
 
 
 class Refused(DeployError):

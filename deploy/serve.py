@@ -1,27 +1,21 @@
 """From an artifact to an answer: archive, start, register, ask, show; skips what is up to date."""
 
-import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deploy.archive import mar
-from deploy.archive.card import read_card, read_report
-from deploy.archive.mar import Archive
-from deploy.errors import BadInput
+from deploy import lock, samples
+from deploy.archive import mar, store
+from deploy.archive.card import check_workers, read_card, read_report
+from deploy.archive.verify import Archive, verify
+from deploy.errors import Unproven
 from deploy.progress import Say
-from deploy.summary import (
-    answered_label,
-    compact,
-    engine_lines,
-    headline,
-    next_steps,
-    short_path,
-    size,
-)
+from deploy.samples import Asked
+from deploy.summary import compact, engine_lines, headline, next_steps, short_path, size
 from deploy.torchserve import config as configuration
 from deploy.torchserve import server
-from deploy.torchserve.inference import Inference, content_type
-from deploy.torchserve.rollout import ensure_registered
+from deploy.torchserve.inference import content_type
+from deploy.torchserve.rollout import roll_out
 
 
 @dataclass(frozen=True)
@@ -39,14 +33,42 @@ def serve(
     place: Place,
     force: bool = False,
     engines: tuple[str, ...] = (),
+    allow_ops: Collection[str] = (),
     say: Say = print,
 ) -> None:
     """Serve artifact `name` and show a real answer. Raises DeployError with what to do.
 
-    `engines` are exports to pack too; the worker serves from the fastest.
+    The new version is asked all of the artifact's samples before it becomes the default and the
+    old one goes: if anything fails, the old version serves on, and NAME.mar stays what it was.
+    `engines` are exports to pack too; the worker serves from the fastest. `allow_ops` are
+    operators that its TorchScript may call beyond the allowed ones. Two calls for one name wait
+    for each other.
     """
     artifact = place.artifacts / name
-    sealed = ensure_archive(artifact, place.model_store, force, engines, say)
+    card = read_card(artifact)
+    check_workers(card.serving.workers, card.name)
+    with lock.held(place.workdir / ".run" / f"serve-{card.name}.lock"):
+        there = set(place.model_store.glob(f"{card.name}-*.mar"))
+        sealed = ensure_archive(artifact, place.model_store, force, engines, allow_ops, say)
+        try:
+            sample = _serve(sealed, artifact, place, bool(engines), say)
+        except BaseException:
+            if sealed.path not in there:
+                sealed.path.unlink(missing_ok=True)
+            raise
+        store.make_current(sealed, place.model_store)
+    say("")
+    for line in headline(read_report(artifact)):
+        say(line)
+    say("")
+    for line in next_steps(card.name, configuration.read(place.config), sample):
+        say(line)
+
+
+def _serve(
+    sealed: Archive, artifact: Path, place: Place, with_engines: bool, say: Say
+) -> Path | None:
+    """Start a server unless one runs, roll the archive out; the sample to show, if any."""
     settings = configuration.read(place.config)
     management, inference = server.clients(place.workdir, settings)
     if server.running(place.workdir) or server.answers(inference):
@@ -56,60 +78,74 @@ def serve(
         management, inference = server.clients(place.workdir, settings)
         logs = short_path(place.workdir / "logs")
         say(f"server    started at {settings.inference}, logs in {logs}")
-    ensure_registered(sealed, management, place.workdir, say)
-    if engines:
-        for line in engine_lines(management.describe(name, None, True)):
+    report = read_report(artifact)
+    files = samples.read(artifact / "samples")
+    asked: list[Asked] = []
+
+    def ask(version: str) -> None:
+        def predict(path: Path) -> object:
+            return inference.predict(sealed.name, path.read_bytes(), content_type(path), version)
+
+        try:
+            asked[:] = samples.ask(files, predict, report)
+        except Unproven as error:
+            raise Unproven(
+                f"{sealed.name} version {version} does not take over: {error}. What was served "
+                "before still is"
+            ) from error
+
+    roll_out(sealed, management, place.workdir, ask, say)
+    if with_engines:
+        for line in engine_lines(management.describe(sealed.name, None, True)):
             say(line)
-    sample = _ask(name, artifact, inference, say)
-    say("")
-    for line in headline(read_report(artifact)):
+    for line in _answer_lines(asked):
         say(line)
-    say("")
-    for line in next_steps(name, settings, sample):
-        say(line)
+    return asked[0].sample.path if asked else None
 
 
 def ensure_archive(
-    artifact: Path, model_store: Path, force: bool, engines: tuple[str, ...], say: Say
+    artifact: Path,
+    model_store: Path,
+    force: bool,
+    engines: tuple[str, ...],
+    allow_ops: Collection[str],
+    say: Say,
 ) -> Archive:
-    """Build the artifact's archive unless the one in the model store holds the same content."""
-    card = read_card(artifact)
-    path = model_store / f"{card.name}.mar"
+    """The artifact's archive as NAME-VERSION.mar, built unless NAME.mar holds the same content."""
+    name = read_card(artifact).name
+    path = store.current(model_store, name)
     if mar.is_stale(artifact, path, engines=engines):
-        sealed = mar.seal(artifact, model_store, force=force, engines=engines)
+        sealed = mar.seal(
+            artifact,
+            model_store,
+            force=force,
+            engines=engines,
+            allow_ops=allow_ops,
+            in_use=False,
+        )
         state = "built"
     else:
-        sealed = mar.verify(path)
+        sealed = verify(path, allow_ops)
+        target = store.versioned(model_store, name, sealed.version)
+        store.link(path, target)
+        sealed = replace(sealed, path=target)
         state = "up to date"
-    say(f"archive   {short_path(path)}, {size(sealed.bytes)}, {state}")
+    say(f"archive   {short_path(sealed.path)}, {size(sealed.bytes)}, {state}")
     return sealed
 
 
-def _ask(name: str, artifact: Path, inference: Inference, say: Say) -> Path | None:
-    """Send the artifact's first sample and show the answer; None where it has no samples."""
-    sample, label = _sample(artifact / "samples")
-    if sample is None:
-        say("answer    not asked: the artifact has no samples/")
-        return None
-    reply = inference.predict(name, sample.read_bytes(), content_type(sample))
-    verdict = ""
-    if label is not None:
-        verdict = " (right)" if answered_label(reply) == label else f" (wrong, it is {label})"
-    say(f"sample    {short_path(sample)}")
-    say(f"answer    {compact(reply)}{verdict}")
-    return sample
-
-
-def _sample(folder: Path) -> tuple[Path | None, str | None]:
-    """A file to send and its label, a labelled one if there is any."""
-    try:
-        labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        labels = {}
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{folder / 'labels.json'} cannot be read: {error}") from error
-    files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != "labels.json")
-    labelled = [p for p in files if p.name in labels]
-    if labelled:
-        return labelled[0], str(labels[labelled[0].name])
-    return (files[0], None) if files else (None, None)
+def _answer_lines(asked: list[Asked]) -> list[str]:
+    """One sample with its answer, and how many of all are right."""
+    if not asked:
+        return ["answer    not asked: the artifact has no samples/"]
+    first = asked[0]
+    verdict = {True: " (right)", False: f" (wrong, it is {first.sample.label})", None: ""}
+    lines = [
+        f"sample    {short_path(first.sample.path)}",
+        f"answer    {compact(first.reply)}{verdict[first.right]}",
+    ]
+    judged = [one for one in asked if one.right is not None]
+    if len(judged) > 1:
+        right = sum(one.right is True for one in judged)
+        lines.append(f"          {right} of {len(judged)} samples answered right")
+    return lines

@@ -3,12 +3,10 @@
 The same functions pre-process in the worker and in `optimize`, so accuracy is
 measured on exactly what is served. They use no torchvision: JPEGs go through
 libjpeg-turbo with DCT scaling where the picture stays well above the target
-size, everything else through Pillow; both are resized by PyTorch's uint8
-antialiased bilinear filter, which agrees with Pillow's to one grey level.
+size, everything else through Pillow.
 
-Geometry is that of `Resize(resize)` then `CenterCrop(size)`. A crop that would
-not fit enlarges the picture instead of padding it. Transparency is composited
-on white. EXIF orientation is applied.
+`handlers.resizing` brings a picture to the model's size. Transparency is composited on
+white. EXIF orientation is applied.
 """
 
 import io
@@ -18,25 +16,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 import torch
-import torch.nn.functional as F
 from PIL import Image
 
+from handlers import resizing
 from handlers.errors import ModelError, RequestError
+from handlers.image_cost import check_claim, decoded_pixels, pixel_cost
 from handlers.image_header import ImageHeader, read_header
-
-Pixels = npt.NDArray[np.uint8]
+from handlers.image_still import still_gif, still_png
+from handlers.resizing import Pixels, Size
 
 DEFAULT_MAX_PIXELS = 33_554_432
+DEFAULT_MAX_DECODED_PIXELS = 16_777_216
 DEFAULT_MAX_BYTES = 10_485_760
+# Pixels that are converted at a time, to hold one copy of a picture and not five.
+_STRIP_PIXELS = 65_536
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 only while its shorter side stays this many
 # times the resized one: the DCT's filter is sharper than ours; resizing the rest hides that.
 _DCT_HEADROOM = 1.5
-_MAX_ASPECT = 4
 _ORIENTATION = 0x0112
+
+COLOR_ORDERS = ("RGB", "BGR", "grey")
 
 # Broken metadata in clients' files is not worth a line of the worker's log.
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
@@ -46,16 +48,23 @@ warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, r"PIL\.")
 class ImageSpec:
     """What the model takes, from the card's `input`.
 
-    `height`, `width`, `channels` (1 luma, 3 RGB) of the tensor; `resize`, the
-    length in pixels of the shorter side before the centre crop; limits per image.
+    `height`, `width`, `channels` (1 luma, 3 colours) of the tensor; limits per image;
+    `resize_size`, `resize`, `interpolation` and `fill` as in `handlers.resizing`;
+    `color_order`, that of the three colours, RGB or BGR. `max_pixels` is what a file may be,
+    `max_decoded_pixels` what is made of it: JPEGs are decoded to a part of their size.
     """
 
     height: int
     width: int
     channels: int = 3
-    resize: int = 0
+    resize_size: int | Size = 0
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_bytes: int = DEFAULT_MAX_BYTES
+    resize: str = "crop"
+    interpolation: str = "bilinear"
+    color_order: str = "RGB"
+    fill: int = 0
+    max_decoded_pixels: int = DEFAULT_MAX_DECODED_PIXELS
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or self.height < 1 or self.width < 1:
@@ -63,28 +72,50 @@ class ImageSpec:
                 "the model card's input needs positive sizes and 1 or 3 channels, "
                 f"not {self.height}x{self.width}x{self.channels}"
             )
-        if self.resize < 1:
-            object.__setattr__(self, "resize", min(self.height, self.width))
+        for value, known in (
+            (self.resize, resizing.RESIZES),
+            (self.interpolation, resizing.INTERPOLATIONS),
+            (self.color_order, COLOR_ORDERS),
+        ):
+            if value not in known:
+                raise ModelError(f"the model card's input says {value!r}, not {', '.join(known)}")
+        if not self.resize_size:
+            crop = self.resize == "crop"
+            size = min(self.height, self.width) if crop else (self.height, self.width)
+            object.__setattr__(self, "resize_size", size)
 
     @classmethod
     def from_card(cls, entry: Mapping[str, Any]) -> "ImageSpec":
         """Build from the `input` object of a model card; ModelError where it is wrong."""
         try:
-            size = entry["size"]
-            if not isinstance(size, list | tuple) or len(size) != 2:
-                raise ValueError(f"size is {size!r}")
+            size = _pair(entry["size"])
+            # Cards of earlier releases say `resize: 256` for `resize: crop, resize_size: 256`.
+            resize, to = entry.get("resize") or "crop", entry.get("resize_size") or 0
+            if not isinstance(resize, str):
+                resize, to = "crop", resize
             return cls(
-                height=int(size[0]),
-                width=int(size[1]),
+                height=size[0],
+                width=size[1],
                 channels=int(entry.get("channels", 3)),
-                resize=int(entry.get("resize") or 0),
+                resize_size=_pair(to) if isinstance(to, list) else int(to),
+                resize=resize,
+                interpolation=str(entry.get("interpolation", "bilinear")),
+                color_order=str(entry.get("color_order", "RGB")),
+                fill=int(entry.get("fill", 0)),
                 max_pixels=int(entry.get("max_pixels", DEFAULT_MAX_PIXELS)),
                 max_bytes=int(entry.get("max_bytes", DEFAULT_MAX_BYTES)),
+                max_decoded_pixels=int(entry.get("max_decoded_pixels", DEFAULT_MAX_DECODED_PIXELS)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f'the model card\'s input must look like {{"size": [H, W], ...}}: {error!r}'
             ) from error
+
+
+def _pair(value: Any) -> Size:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"{value!r} is not [height, width]")
+    return int(value[0]), int(value[1])
 
 
 def load_image(data: bytes, spec: ImageSpec) -> torch.Tensor:
@@ -95,6 +126,12 @@ def load_image(data: bytes, spec: ImageSpec) -> torch.Tensor:
     """
     header = check_image(data, spec)
     return fit_pixels(_decode(data, header, spec.channels, _dct_divisor(header, spec)), spec)
+
+
+def image_cost(data: bytes, spec: ImageSpec) -> float:
+    """The cost of `load_image`, in pixels; its errors but those that only decoding finds."""
+    header = check_image(data, spec)
+    return pixel_cost(header, _dct_divisor(header, spec))
 
 
 def decode_image(data: bytes, spec: ImageSpec) -> torch.Tensor:
@@ -113,6 +150,15 @@ def check_image(data: bytes, spec: ImageSpec) -> ImageHeader:
         raise RequestError(400, "empty_input", "the image is empty")
     header = read_header(data)
     check_pixels(header.width, header.height, spec)
+    check_claim(header, len(data))
+    decoded = decoded_pixels(header, _dct_divisor(header, spec))
+    if decoded > spec.max_decoded_pixels:
+        raise RequestError(
+            413,
+            "too_many_pixels",
+            f"{decoded} pixels to decode, the limit is {spec.max_decoded_pixels}: send a smaller "
+            f"{header.format}, or a JPEG",
+        )
     return header
 
 
@@ -127,49 +173,24 @@ def check_pixels(width: int, height: int, spec: ImageSpec) -> None:
 
 
 def fit_pixels(pixels: Pixels, spec: ImageSpec) -> torch.Tensor:
-    """Resize and centre-crop uint8 pixels [H, W, C] to uint8 [C, height, width]."""
-    pixels = _without_far_ends(pixels, spec)
-    if min(pixels.strides) < 0:
-        pixels = np.ascontiguousarray(pixels)
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)
-    size = _resized(pixels.shape[0], pixels.shape[1], spec)
-    if image.shape[2:] != size:
-        image = F.interpolate(image, size, mode="bilinear", antialias=True)
-    top = round((size[0] - spec.height) / 2)
-    left = round((size[1] - spec.width) / 2)
-    image = image[0, :, top : top + spec.height, left : left + spec.width]
-    return image.clone(memory_format=torch.contiguous_format)
+    """Uint8 pixels [H, W, C], RGB or grey, as the model's input, uint8 [C, height, width]."""
+    return in_order(resizing.fit(pixels, spec), spec)
 
 
-def _without_far_ends(pixels: Pixels, spec: ImageSpec) -> Pixels:
-    """The middle of a long strip: its ends never reach the crop, yet would be resized."""
-    height, width = pixels.shape[:2]
-    shape = max(spec.height, spec.width) / min(spec.height, spec.width)
-    limit = int(min(height, width) * _MAX_ASPECT * shape)
-    top, left = max(0, height - limit) // 2, max(0, width - limit) // 2
-    return pixels[top : height - top, left : width - left]
-
-
-def _resized(height: int, width: int, spec: ImageSpec) -> tuple[int, int]:
-    """Height and width after resizing, both at least the crop's."""
-    shorter = min(height, width)
-    resized = (spec.resize * height // shorter, spec.resize * width // shorter)
-    if resized[0] < spec.height or resized[1] < spec.width:
-        # The crop would not fit: enlarge until it does, instead of padding.
-        scale = max(spec.height / height, spec.width / width)
-        resized = (
-            max(spec.height, round(height * scale)),
-            max(spec.width, round(width * scale)),
-        )
-    return resized
+def in_order(image: torch.Tensor, spec: ImageSpec) -> torch.Tensor:
+    """An RGB or grey image [C, H, W] with its channels in the model's order."""
+    return image.flip(0) if spec.color_order == "BGR" and len(image) == 3 else image
 
 
 def _dct_divisor(header: ImageHeader, spec: ImageSpec) -> int:
-    if header.format != "JPEG":
+    # Nearest takes single pixels: it must see those that there are.
+    if header.format != "JPEG" or spec.interpolation == "nearest":
         return 1
-    resized = min(_resized(header.height, header.width, spec))
+    # The file is turned as its EXIF orientation says later, so the longer side counts for both.
+    scaled = resizing.scaled_size(header.height, header.width, spec)
+    shorter = min(scaled) if spec.resize == "crop" else max(scaled)
     for divisor in (8, 4, 2):
-        if min(header.height, header.width) >= divisor * _DCT_HEADROOM * resized:
+        if min(header.height, header.width) >= divisor * _DCT_HEADROOM * shorter:
             return divisor
     return 1
 
@@ -181,7 +202,7 @@ def _decode(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pi
             return _orient(_decode_jpeg(data, header, channels, divisor), _exif(header.exif))
         except ValueError:
             pass  # damaged: Pillow decides whether a picture is left
-    return _decode_pillow(data, header, channels)
+    return _decode_pillow(data, header, channels, divisor)
 
 
 def _decode_jpeg(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pixels:
@@ -220,14 +241,16 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _decode_pillow(data: bytes, header: ImageHeader, channels: int) -> Pixels:
+def _decode_pillow(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pixels:
     try:
-        with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
+        with Image.open(_still(data, header), formats=(header.format,)) as image:
             if image.width * image.height > header.width * header.height:
                 raise RequestError(
                     400, "undecodable_image", f"the {header.format} lies about its size"
                 )
-            pixels = _flatten(image, channels)
+            if divisor > 1:
+                image.draft("", (-(-header.width // divisor), -(-header.height // divisor)))
+            pixels = flatten(image, channels)
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (RequestError, MemoryError):
         raise
@@ -240,8 +263,27 @@ def _decode_pillow(data: bytes, header: ImageHeader, channels: int) -> Pixels:
     return _orient(pixels, orientation if isinstance(orientation, int) else 1)
 
 
-def _flatten(image: Image.Image, channels: int) -> Pixels:
-    """Any Pillow mode as uint8 [H, W, channels], transparency on white."""
+def _still(data: bytes, header: ImageHeader) -> io.BytesIO:
+    """The file without what is not its first picture."""
+    still = {"PNG": still_png, "GIF": still_gif}.get(header.format)
+    return io.BytesIO(data if still is None else still(data))
+
+
+def flatten(image: Image.Image, channels: int) -> Pixels:
+    """Any Pillow image as uint8 [H, W, channels], transparency on white, a strip at a time."""
+    image.load()
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if image.height <= rows:
+        return _strip(image, channels)
+    flat = np.empty((image.height, image.width, channels), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        flat[top:bottom] = _strip(image.crop((0, top, image.width, bottom)), channels)
+    return flat
+
+
+def _strip(image: Image.Image, channels: int) -> Pixels:
+    """Any Pillow mode as uint8 [H, W, channels]."""
     if image.mode.startswith("I"):
         wide = np.array(image).astype(np.uint32)
         grey = ((wide * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8)

@@ -20,21 +20,26 @@ POSTPROCESS = "marpress_postprocess_seconds"
 BATCH_SIZE = "marpress_batch_size"
 ERRORS = "marpress_errors_total"
 
+LABELS = ("ModelName", "ModelVersion", "Level")
+
 # name, metric type, unit as metrics.yaml spells it, dimensions
 DECLARATIONS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
-    (PREPROCESS, "histogram", "s", ("ModelName", "Level")),
-    (INFERENCE, "histogram", "s", ("ModelName", "Level")),
-    (POSTPROCESS, "histogram", "s", ("ModelName", "Level")),
-    (BATCH_SIZE, "histogram", "count", ("ModelName", "Level")),
-    (ERRORS, "counter", "count", ("ModelName", "Level", "Status", "Type")),
+    (PREPROCESS, "histogram", "s", LABELS),
+    (INFERENCE, "histogram", "s", LABELS),
+    (POSTPROCESS, "histogram", "s", LABELS),
+    (BATCH_SIZE, "histogram", "count", LABELS),
+    (ERRORS, "counter", "count", (*LABELS, "Status", "Type")),
 )
 
 
 class Metrics:
-    """Emits the declared metrics, or nothing where there is no cache."""
+    """Emits the declared metrics, or nothing where there is no cache.
 
-    def __init__(self, cache: Any, model_name: str) -> None:
-        self._model_name = model_name
+    `name` and `version` are those that the model is served under, as a client calls it.
+    """
+
+    def __init__(self, cache: Any, name: str, version: str = "") -> None:
+        self._labels = [name, version, "Model"]
         self._metrics: dict[str, Any] = {}
         if cache is None:
             return
@@ -58,9 +63,21 @@ class Metrics:
         if metric is None:
             return
         try:
-            metric.add_or_update(value, [self._model_name, "Model", *extra])
+            metric.add_or_update(value, [*self._labels, *extra])
         except Exception:
             logger.warning("metric %s was not recorded", name, exc_info=True)
+
+
+def served(context: Any, name: str) -> Metrics:
+    """The metrics of a worker, from TorchServe's context; `name` where it tells none.
+
+    An archive may be registered under another name than its card's.
+    """
+    manifest = getattr(context, "manifest", None)
+    model = manifest.get("model") if isinstance(manifest, dict) else None
+    version = model.get("modelVersion") if isinstance(model, dict) else None
+    known = getattr(context, "model_name", None) or name
+    return Metrics(getattr(context, "metrics", None), str(known), str(version or ""))
 
 
 def _registered(cache: Any, name: str, kind: str, unit: str, dimensions: tuple[str, ...]) -> Any:

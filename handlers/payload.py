@@ -12,15 +12,16 @@ therefore travels as a header: top_k as `X-Top-K`.
 
 import base64
 import binascii
-import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Collection, Mapping
+from typing import Any
 
+from handlers import json_body
 from handlers.errors import RequestError
+from handlers.request import Input, Request
 from handlers.streaming import Send
+
+__all__ = ["MAX_INPUTS", "Input", "Request", "decode_base64", "read_request", "refuse_url"]
 
 # Names under which an input may be sent, in JSON or in a form.
 INPUT_NAMES = frozenset(
@@ -29,113 +30,9 @@ INPUT_NAMES = frozenset(
 MAX_INPUTS = 64
 STREAM = "stream"
 _MAX_DEPTH = 4
-_MAX_LISTED = 20  # options that an error message names
-
-Default = TypeVar("Default", str, None)
-Loaded = TypeVar("Loaded")
-
-
-@dataclass(frozen=True)
-class Input:
-    """One thing to predict on: bytes as sent or decoded from base64, or a JSON value.
-
-    `content_type` is the lower-case media type its part declared, "" if none;
-    `where` names it in error messages, like `instances[2]`.
-    """
-
-    value: Any
-    content_type: str = ""
-    where: str = "body"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one client asked, and how it asked.
-
-    Attributes:
-        inputs: what to predict on, one or more.
-        parameters: by name, as sent; read them through `integer`, `number`, `choice`, `flag`.
-        many: the answer is a list, one entry per input.
-        explain: an explanation is asked for beside the answer (`/explanations/NAME`).
-        partial_sender: sends a partial answer to the client; None unless it asked for a stream.
-    """
-
-    inputs: list[Input]
-    parameters: dict[str, Any] = field(default_factory=dict)
-    many: bool = False
-    explain: bool = False
-    partial_sender: Send | None = None
-
-    @property
-    def streaming(self) -> bool:
-        """Whether the client takes partial answers, through `send`."""
-        return self.partial_sender is not None
-
-    def send(self, partial: Any) -> None:
-        """Send a JSON value to the client now, as a line of its own; only when `streaming`."""
-        if self.partial_sender is None:
-            raise RuntimeError("this request is not streaming")
-        self.partial_sender(partial)
-
-    def load_inputs(self, load: Callable[[Input], Loaded]) -> list[Loaded]:
-        """`load` of each input; of several, a RequestError says which one it is about."""
-        loaded = []
-        for entry in self.inputs:
-            try:
-                loaded.append(load(entry))
-            except RequestError as error:
-                if not self.many or error.message.startswith(entry.where):
-                    raise
-                message = f"{entry.where}: {error.message}"
-                raise RequestError(error.status, error.type, message) from error
-        return loaded
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole-number parameter; RequestError 400 unless low <= value <= high."""
-        value = self.parameters.get(name, default)
-        if isinstance(value, str) and len(value) <= 20:
-            with contextlib.suppress(ValueError):
-                value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise RequestError(
-                400, "bad_parameter", f"{name} must be a whole number from {low} to {high}"
-            )
-        return value
-
-    def number(self, name: str, default: float, low: float, high: float) -> float:
-        """A parameter that is a number; RequestError 400 unless low <= value <= high."""
-        value = self.parameters.get(name, default)
-        if isinstance(value, str):
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not low <= value <= high
-        ):
-            raise RequestError(
-                400, "bad_parameter", f"{name} must be a number from {low:g} to {high:g}"
-            )
-        return float(value)
-
-    def choice(self, name: str, options: Collection[str], default: Default) -> str | Default:
-        """A parameter that is one of `options`; RequestError 400 for any other value."""
-        value = self.parameters.get(name, default)
-        if value == default:
-            return default
-        if not isinstance(value, str) or value not in options:
-            listed = ", ".join(list(options)[:_MAX_LISTED])
-            raise RequestError(400, "bad_parameter", f"{name} must be one of {listed}")
-        return value
-
-    def flag(self, name: str, default: bool) -> bool:
-        """A parameter that is true or false (1 or 0 in a header); RequestError 400 otherwise."""
-        value = self.parameters.get(name, default)
-        if isinstance(value, str):
-            value = {"true": True, "1": True, "false": False, "0": False}.get(value.lower())
-        if not isinstance(value, bool):
-            raise RequestError(400, "bad_parameter", f"{name} must be true or false")
-        return value
+# Base64 adds a third, its line breaks and a data: URL's head a little.
+_BASE64_GROWTH = 1.5
+_SCHEMES = ("http://", "https://", "ftp://", "file://", "s3://", "gs://")
 
 
 def read_request(
@@ -144,6 +41,7 @@ def read_request(
     parameters: Collection[str],
     max_bytes: int,
     sender: Send | None = None,
+    max_weight: int = json_body.MAX_WEIGHT,
 ) -> Request:
     """Read one entry of the batch that TorchServe passes to `handle`.
 
@@ -152,17 +50,18 @@ def read_request(
         headers: its request headers (and, per part, `{"content-type": ...}`).
         parameters: the names the handler takes. With "stream" among them, a client that sets it
             is sent partial answers.
-        max_bytes: the limit of one input.
+        max_bytes: the limit of one input, as sent, before anything is decoded.
         sender: sends partial answers to the client; None where the server cannot.
+        max_weight: the limit of a JSON body, see `json_body.parse`.
 
     Raises:
         RequestError: 400 for malformed JSON or base64, an unknown name or nothing to predict on,
-            413 over `max_bytes` in one input or over MAX_INPUTS inputs, 501 for a stream from a
-            server that has none.
+            413 over `max_bytes` in one input, over `max_weight` or over MAX_INPUTS inputs, 415
+            for a web form that is none, 501 for a stream from a server that has none.
     """
     if not isinstance(row, Mapping):
         row = {"body": row}
-    reader = _Reader(frozenset(parameters), max_bytes)
+    reader = _Reader(frozenset(parameters), max_bytes, max_weight)
     reader.parameters.update(_header_parameters(headers, parameters))
     form = _is_form(headers)
     for name, value in row.items():
@@ -174,6 +73,8 @@ def read_request(
         else:
             raise _unknown_name(name, parameters, headers)
     if not reader.inputs:
+        if _is_web_form(headers):
+            raise _web_form()
         raise RequestError(400, "empty_input", "the request holds nothing to predict on")
     request = Request(
         inputs=reader.inputs,
@@ -203,28 +104,47 @@ def _stream_sender(request: Request, sender: Send | None) -> Send:
 def decode_base64(text: str, max_bytes: int, where: str = "body") -> bytes:
     """Base64 (standard or URL-safe, line breaks and data: URLs allowed) to bytes.
 
-    Raises RequestError 413 before decoding more than `max_bytes`, 400 if invalid.
+    Raises RequestError 413 before decoding more than `max_bytes`, 400 if invalid or a URL.
     """
+    refuse_url(text, where)
     if text[:5] == "data:":
         text = text.partition(",")[2]
-    text = "".join(text.split()).translate(_URL_SAFE).rstrip("=")
-    if len(text) * 3 // 4 > max_bytes:
-        raise RequestError(413, "too_many_bytes", f"{where} is over the limit of {max_bytes} bytes")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        plain = text.encode("ascii").translate(_URL_SAFE, b" \t\n\r\v\f").rstrip(b"=")
+        if len(plain) * 3 // 4 > max_bytes:
+            raise _too_many_bytes(where, max_bytes)
+        return base64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(400, "bad_base64", f"{where} is not valid base64: {error}") from error
+        why = "other characters" if isinstance(error, UnicodeError) else error
+        raise RequestError(400, "bad_base64", f"{where} is not valid base64: {why}") from error
 
 
-_URL_SAFE = str.maketrans("-_", "+/")
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
+def refuse_url(value: str | bytes, where: str) -> None:
+    """RequestError 400 where a URL stands in place of a file."""
+    head = value[:64].lstrip().lower()
+    text = head if isinstance(head, str) else head.decode("latin-1")
+    if text.startswith(_SCHEMES):
+        raise RequestError(
+            400,
+            "url_not_fetched",
+            f"{where} is a URL, and URLs are not fetched: send the file itself, or its base64",
+        )
+
+
+def _too_many_bytes(where: str, max_bytes: int) -> RequestError:
+    return RequestError(413, "too_many_bytes", f"{where} is over the limit of {max_bytes} bytes")
 
 
 class _Reader:
     """Gathers the inputs and parameters of one request."""
 
-    def __init__(self, names: frozenset[str], max_bytes: int) -> None:
+    def __init__(self, names: frozenset[str], max_bytes: int, max_weight: int) -> None:
         self.names = names
         self.max_bytes = max_bytes
+        self.max_weight = max_weight
         self.inputs: list[Input] = []
         self.parameters: dict[str, Any] = {}
         self.many = False
@@ -235,6 +155,7 @@ class _Reader:
             data = bytes(value)
             parsed = self._json(data, name, content_type)
             if parsed is None:
+                self._check_bytes(len(data), content_type, name)
                 self._add(_decoded_text(data, content_type), content_type, name)
             else:
                 self.value(parsed[0], name, 0)
@@ -249,11 +170,14 @@ class _Reader:
         if not declared and (content_type or data[:1] not in (b"{", b"[")):
             return None
         try:
-            return (json.loads(data),)
-        except (ValueError, RecursionError) as error:
+            return (json_body.parse(data, name, self.max_weight),)
+        except ValueError as error:
             if declared:
                 raise RequestError(400, "bad_json", f"{name} is not valid JSON: {error}") from error
-            return None
+        except RequestError:
+            if declared:
+                raise
+        return None
 
     def value(self, value: Any, where: str, depth: int) -> None:
         """A decoded JSON value: an object, a list of inputs, or one input."""
@@ -261,7 +185,7 @@ class _Reader:
             raise RequestError(400, "bad_json", f"{where} is nested too deeply")
         if isinstance(value, dict):
             self._object(value, where, depth)
-        elif isinstance(value, list) and any(isinstance(item, str | dict) for item in value):
+        elif isinstance(value, list) and not {str, dict}.isdisjoint(map(type, value)):
             self._list(value, where, depth)
         else:
             self._add(value, "", where)
@@ -300,6 +224,8 @@ class _Reader:
 
     def _list(self, items: list[Any], where: str, depth: int) -> None:
         self.many = True
+        if len(items) > MAX_INPUTS:
+            raise _too_many_inputs()
         for index, item in enumerate(items):
             self.value(item, f"{where}[{index}]", depth + 1)
 
@@ -314,18 +240,25 @@ class _Reader:
             raise RequestError(400, "bad_base64", f"{where} must be a base64 string")
         self._add(decode_base64(value, self.max_bytes, where), "", where)
 
+    def _check_bytes(self, length: int, content_type: str, where: str) -> None:
+        growth = _BASE64_GROWTH if content_type.startswith("text/") else 1
+        if length > growth * self.max_bytes:
+            raise _too_many_bytes(where, self.max_bytes)
+
     def _add(self, value: Any, content_type: str, where: str) -> None:
-        if isinstance(value, bytes) and len(value) > self.max_bytes:
-            raise RequestError(
-                413,
-                "too_many_bytes",
-                f"{where} is {len(value)} bytes, the limit is {self.max_bytes}",
-            )
+        if isinstance(value, str):  # a text, or base64
+            self._check_bytes(len(value), "text/", where)
+        elif isinstance(value, bytes):
+            self._check_bytes(len(value), "", where)
         if len(self.inputs) >= MAX_INPUTS:
-            raise RequestError(
-                413, "too_many_inputs", f"more than {MAX_INPUTS} inputs: send several requests"
-            )
+            raise _too_many_inputs()
         self.inputs.append(Input(value, content_type, where))
+
+
+def _too_many_inputs() -> RequestError:
+    return RequestError(
+        413, "too_many_inputs", f"more than {MAX_INPUTS} inputs: send several requests"
+    )
 
 
 def _media_type(headers: Mapping[str, Any], name: str) -> str:
@@ -378,14 +311,26 @@ def _text(value: Any) -> Any:
 def _unknown_name(
     name: Any, parameters: Collection[str], headers: Mapping[str, Any]
 ) -> RequestError:
-    if "x-www-form-urlencoded" in content_type(headers).lower():
-        return RequestError(
-            415,
-            "unsupported_type",
-            "the body was sent as a web form (curl's default): use curl -T FILE, or add "
-            "-H 'Content-Type: application/octet-stream'",
-        )
+    if _is_web_form(headers):
+        return _web_form()
+    inputs = ", ".join(sorted({*INPUT_NAMES, "b64", "instances"}))
     known = ", ".join(sorted(parameters)) or "none"
     return RequestError(
-        400, "unknown_name", f"{str(name)[:60]!r} is neither an input nor a parameter ({known})"
+        400,
+        "unknown_name",
+        f"{str(name)[:60]!r} is neither an input ({inputs}) nor a parameter ({known})",
+    )
+
+
+def _is_web_form(headers: Mapping[str, Any]) -> bool:
+    return "x-www-form-urlencoded" in content_type(headers).lower()
+
+
+def _web_form() -> RequestError:
+    return RequestError(
+        415,
+        "unsupported_type",
+        "the body was sent as a web form, curl's default: for a text add "
+        "-H 'Content-Type: text/plain', for JSON -H 'Content-Type: application/json', "
+        "and send a file with curl -T FILE",
     )

@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 
 from handlers.errors import RequestError
-from handlers.images import ImageSpec, Pixels, check_pixels, fit_pixels
+from handlers.images import ImageSpec, check_pixels, fit_pixels, in_order
+from handlers.resizing import Pixels
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,7 +31,8 @@ def load_pixels(values: Any, spec: ImageSpec) -> torch.Tensor:
     check_pixels(pixels.shape[1], pixels.shape[0], spec)
     eight_bit = _with_channels(_bytes(pixels), spec.channels)
     if eight_bit.shape[:2] == (spec.height, spec.width):
-        return torch.from_numpy(np.ascontiguousarray(eight_bit.transpose(2, 0, 1)).copy())
+        image = torch.from_numpy(np.ascontiguousarray(eight_bit.transpose(2, 0, 1)).copy())
+        return in_order(image, spec)
     return fit_pixels(eight_bit, spec)
 
 

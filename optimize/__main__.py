@@ -7,21 +7,25 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optimize.errors import OptimizeError
+from optimize.errors import OptimizeError, StorageError
+from optimize.utils import files
+from optimize.utils.urls import cleaned
 
 logger = logging.getLogger("optimize")
 
 EXIT_CODES = """exit codes: 0 the gate passed; 2 a bad recipe or command; 3 the accuracy budget was
 missed (the artifact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
-6 the saved file does not answer as the module; 7 no space or permission; 8 an exported file
-failed its check and was deleted; 130 interrupted (finished stages are kept: continue with
---resume)"""
+6 the saved file does not answer as the module; 7 no space, no permission, or another run is at
+work in the folder; 8 an exported file failed its check and was deleted; 130 interrupted (finished
+stages are kept: continue with --resume)"""
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=prog, epilog=EXIT_CODES)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--verbose", action="store_true", help="log each step to standard error")
+    common.add_argument(
+        "--verbose", action="store_true", help="log each step and every traceback to standard error"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", parents=[common], help="run a recipe", epilog=EXIT_CODES)
     run.add_argument("recipe", type=Path, help="a YAML recipe, as in recipes/")
@@ -77,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> None:
         )
         return
     checked = read_recipe(arguments.recipe, arguments.set)
-    logger.debug("%r", checked)
+    logger.debug("%s", cleaned(repr(checked)))
     with distributed.joined():
         run(checked, arguments.output, resume=arguments.resume, say=say)
 
@@ -111,9 +115,21 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m optimize") ->
         _log_to_stderr()
     try:
         _run(arguments)
+    except BrokenPipeError:  # the reader of our output went away
+        _mute()
+        return 141
     except OptimizeError as error:
+        logger.debug("where it was raised:", exc_info=error)
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except (OSError, RuntimeError) as error:
+        sentence = files.environment(error)
+        if sentence is None:
+            raise
+        if isinstance(error, OSError) and error.filename is None:
+            _mute()  # most likely our output's disk is full: do not try again at the end
+        print(f"error: {sentence}", file=sys.stderr)
+        return StorageError.exit_code
     except KeyboardInterrupt:
         exporting = arguments.command == "export"
         kept = (
@@ -121,10 +137,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m optimize") ->
         )
         print(f"\ninterrupted; {kept}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     return 0
+
+
+def _mute() -> None:
+    """Write no more to standard output: the interpreter would flush it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -53,6 +53,10 @@ class StorageError(OptimizeError):
     exit_code = 7
 
 
+class FolderBusy(StorageError):
+    """Another process is at work in the artifact's folder. Exit code 7."""
+
+
 class ExtraMissing(OptimizeError):
     """A format's packages are not installed; says which command brings them. Exit code 2."""
 

@@ -1,6 +1,7 @@
 """Fixtures that unit and integration tests share, and the order in which tests run."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # One thread per process, before torch is imported: on a busy machine a second one mostly waits.
@@ -13,12 +14,16 @@ from tests.integration import quadrant
 INTEGRATION = Path(__file__).with_name("integration")
 
 
-def pytest_configure() -> None:
-    """Give each process of pytest-xdist cores of its own, which what it starts inherits.
+def pytest_configure(config: pytest.Config) -> None:
+    """Sign what the tests pickle with a key of their own; give each process of pytest-xdist cores
+    of its own. What the tests start inherits both.
 
     Latency is measured on as many threads as there are cores: those threads would spin while one
     of them waits for the other test process.
     """
+    scratch = tempfile.TemporaryDirectory(prefix="marpress-tests-")
+    config.add_cleanup(scratch.cleanup)
+    os.environ["XDG_CONFIG_HOME"] = scratch.name
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if count == 1 or not hasattr(os, "sched_setaffinity"):
         return

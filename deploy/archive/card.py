@@ -1,16 +1,20 @@
 """The artifact folder as `deploy` sees it: the model card, the report and the files to pack."""
 
+import hashlib
 import json
+import os
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.errors import BadInput, GateFailed
+from deploy.errors import BadInput, GateFailed, NotAsReported
 
 # torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+MAX_WORKERS = 64
+WORKERS_PER_CORE = 4
+DAY = 86_400
 HANDLER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -62,7 +66,6 @@ def read_card(folder: Path) -> Card:
     model_file = _inside(folder, _text(model, "file", path, "model."), path)
     if "/" in model_file:
         raise BadInput(f"{path}: model.file {model_file!r} must lie in the folder itself")
-    _check_torchscript(folder / model_file)
     files = card.get("files", [])
     if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
         raise BadInput(f"{path}: files must be a list of file names")
@@ -76,9 +79,35 @@ def read_card(folder: Path) -> Card:
     )
 
 
+def check_workers(workers: int, name: str) -> None:
+    """Refuse more workers than this machine has a use for. Raises BadInput."""
+    most = min(MAX_WORKERS, WORKERS_PER_CORE * (os.cpu_count() or 1))
+    if workers > most:
+        raise BadInput(
+            f"{name} asks for {workers} workers; with {os.cpu_count()} cores it may have {most}: "
+            "write fewer into serving.workers of its card"
+        )
+
+
 def read_report(folder: Path) -> dict[str, Any]:
     """Read `folder`/report.json. Raises BadInput when it is missing or no JSON object."""
     return _read_json(folder / "report.json", "the evidence that `python -m optimize run` writes")
+
+
+def check_digests(report: dict[str, Any], contents: dict[str, bytes], folder: Path) -> None:
+    """Raise NotAsReported if a packed file is not the one whose SHA-256 the report gives.
+
+    model.json may be edited (workers, batches). A report written by hand names no digests.
+    """
+    named = dict(report.get("files") or {})
+    for export in (report.get("exports") or {}).values():
+        named |= export.get("sha256") or {}
+    for name in sorted(contents.keys() & named.keys() - {"model.json"}):
+        if hashlib.sha256(contents[name]).hexdigest() != named[name]:
+            raise NotAsReported(
+                f"{folder / name} is not the file that {folder / 'report.json'} was measured on: "
+                "run the recipe, or the export, again"
+            )
 
 
 def check_gate(report: dict[str, Any], folder: Path) -> None:
@@ -128,21 +157,23 @@ def _text(card: dict[str, Any], key: str, path: Path, prefix: str = "") -> str:
 
 
 def _read_serving(section: dict[str, Any], path: Path) -> Serving:
-    def positive(key: str, default: int | None = None) -> int:
+    def positive(key: str, most: int, default: int | None = None) -> int:
         value = section.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             hint = ""
             if key == "max_batch_delay_ms":
                 hint = " (TorchServe reads 0 as 'not set' and waits 100 ms)"
             raise BadInput(f"{path}: serving.{key} must be an integer of at least 1{hint}")
+        if value > most:
+            raise BadInput(f"{path}: serving.{key} is {value}, {most} at most")
         return value
 
     return Serving(
-        workers=positive("workers"),
-        batch_size=positive("batch_size"),
-        max_batch_delay_ms=positive("max_batch_delay_ms"),
-        response_timeout_s=positive("response_timeout_s"),
-        startup_timeout_s=positive("startup_timeout_s", 120),
+        workers=positive("workers", MAX_WORKERS),
+        batch_size=positive("batch_size", 1024),
+        max_batch_delay_ms=positive("max_batch_delay_ms", 60_000),
+        response_timeout_s=positive("response_timeout_s", DAY),
+        startup_timeout_s=positive("startup_timeout_s", DAY, 120),
     )
 
 
@@ -154,17 +185,3 @@ def _inside(folder: Path, name: str, path: Path) -> str:
     if not (folder / relative).is_file():
         raise BadInput(f"{folder / relative} is missing: {path.name} names it")
     return str(relative)
-
-
-def _check_torchscript(path: Path) -> None:
-    """Refuse a pickled model early: a worker loads TorchScript only, and never unpickles."""
-    if path.suffix not in {".pt", ".pth", ".jit"}:
-        return
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any("/code/" in entry for entry in archive.namelist()):
-                return
-    raise BadInput(
-        f"{path} is no TorchScript file (a state_dict or a pickled module?): "
-        "save it with torch.jit.save"
-    )

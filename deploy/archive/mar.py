@@ -1,4 +1,4 @@
-"""Seal an artifact folder into a reproducible TorchServe archive, and check one.
+"""Seal an artifact folder into a reproducible TorchServe archive.
 
 `torch-model-archiver` makes the zip; it is then rewritten with sorted entries, fixed dates
 and permissions, a fixed manifest date and no compression (deflate streams differ between
@@ -6,43 +6,38 @@ zlib builds), so that one artifact gives one SHA-256 on every machine and at any
 """
 
 import ast
+import errno
 import hashlib
-import io
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy.archive import alternatives, imports
-from deploy.archive.card import Card, check_gate, read_card, read_report
+from deploy import scratch
+from deploy.archive import alternatives, imports, layout, store
+from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
+from deploy.archive.verify import (
+    TORCHSCRIPT,
+    Archive,
+    check_operators,
+    check_version,
+    verify,
+)
 from deploy.errors import BadInput, DeployError
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG = "model-config.yaml"
 CREATED_ON = "01/01/1980 00:00:00"
-ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 ARCHIVER = "from model_archiver.model_packaging import generate_model_archive as run; run()"
 HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256."""
-
-    path: Path
-    name: str
-    version: str
-    bytes: int
-    sha256: str
 
 
 def seal(
@@ -52,38 +47,73 @@ def seal(
     force: bool = False,
     handlers: Path = HANDLERS,
     engines: tuple[str, ...] = (),
+    allow_ops: Collection[str] = (),
+    in_use: bool = True,
 ) -> Archive:
     """Pack the artifact folder into `model_store`/NAME.mar and return the archive.
 
     Without `version` the version is the first 12 hex digits of the content's digest, so that a
     changed artifact is a new version to TorchServe and an unchanged one is not. `engines` names
-    exports to pack too, for the worker to choose from. An existing archive is replaced in one
-    step, or left as it was if anything fails. Raises BadInput for a missing or wrong card,
-    report, export or file and GateFailed for a missed budget unless `force`.
+    exports to pack too, for the worker to choose from; `allow_ops` operators that its TorchScript
+    may call beyond the allowed ones. An existing archive is replaced in one step and stays beside
+    as NAME-VERSION.mar, or is left as it was if anything fails. With `in_use` false it is left in
+    any case: the new archive is NAME-VERSION.mar. Raises BadInput for a missing or wrong card,
+    report, export or file, GateFailed for a missed budget unless `force`, and NotAsReported for
+    a file that is not the one its report was measured on.
     """
     card = read_card(artifact)
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
+    model = artifact / card.model_file
+    if model.suffix in TORCHSCRIPT:
+        with model.open("rb") as file:
+            check_operators(file, str(model), allow_ops)
     contents = _contents(card, handlers, engines, force)
+    check_digests(report, contents, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
-    if not version.strip() or "/" in version:
-        raise BadInput(f"version {version!r} must be a non-empty string without '/'")
+    check_version(version)
     model_store.mkdir(parents=True, exist_ok=True)
-    final = model_store / f"{card.name}.mar"
-    # Hidden and without the suffix: `--models all` must never pick up a half-written archive.
-    aside = model_store / f".{card.name}.mar.{os.getpid()}"
+    aside = store.aside(model_store, card.name)
     try:
-        with tempfile.TemporaryDirectory(prefix="marpress-seal-") as scratch:
-            raw = _run_archiver(card, version, contents, Path(scratch))
+        with scratch.folder("seal") as folder:
+            raw = _run_archiver(card, version, contents, folder)
             _rewrite(raw, aside)
-        sealed = verify(aside)
-        aside.replace(final)
+        return _published(aside, model_store, allow_ops, in_use)
     finally:
         aside.unlink(missing_ok=True)
-    return Archive(final, sealed.name, sealed.version, sealed.bytes, sealed.sha256)
+
+
+def reversioned(archive: Archive, version: str) -> Archive:
+    """The same content under another version, beside the archive as NAME-VERSION.mar."""
+    folder = archive.path.parent
+    aside = store.aside(folder, archive.name)
+    with zipfile.ZipFile(archive.path) as packed:
+        entries = {name: packed.read(name) for name in packed.namelist()}
+    manifest = json.loads(entries[layout.MANIFEST])
+    manifest["model"]["modelVersion"] = version
+    entries[layout.MANIFEST] = _json(manifest)
+    try:
+        aside.write_bytes(layout.pack(entries))
+        return _published(aside, folder, None, in_use=False)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _published(
+    aside: Path, folder: Path, allow_ops: Collection[str] | None, in_use: bool
+) -> Archive:
+    sealed = verify(aside, allow_ops)
+    if in_use:
+        final = store.current(folder, sealed.name)
+        store.keep_previous(folder, sealed)
+    else:
+        final = store.versioned(folder, sealed.name, sealed.version)
+        store.refuse_other(final, sealed.name)
+    store.publish(aside, final)
+    return replace(sealed, path=final)
 
 
 def is_stale(
@@ -94,56 +124,13 @@ def is_stale(
 ) -> bool:
     """Whether `archive` is missing, broken or differs from what `seal` would write now."""
     try:
-        verify(archive)
+        verify(archive, allow_ops=None)
     except DeployError:
         return True
     with zipfile.ZipFile(archive) as packed:
-        packed_contents = {n: packed.read(n) for n in packed.namelist() if n != MANIFEST}
+        packed_contents = {n: packed.read(n) for n in packed.namelist() if n != layout.MANIFEST}
     contents = _contents(read_card(artifact), handlers, engines, force=True)
     return _digest(packed_contents) != _digest(contents)
-
-
-def verify(archive: Path) -> Archive:
-    """Check an archive's structure without loading any of it into Python.
-
-    It must be an intact zip of plain relative paths, with a manifest that names a handler entry,
-    a model file and a config that are all inside, a card and a report, and laid out exactly as
-    `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
-    so that a forged file could show each of them something else. Raises BadInput.
-    """
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            broken = packed.testzip()
-            if broken is not None:
-                raise BadInput(f"{archive} is damaged at {broken}: build it again")
-            names = packed.namelist()
-            for entry in names:
-                _check_entry(archive, entry)
-            manifest = _json_entry(archive, packed, MANIFEST)
-            _json_entry(archive, packed, "model.json")
-            _json_entry(archive, packed, "report.json")
-    except FileNotFoundError:
-        raise BadInput(f"no archive at {archive}: run ./build_mar.sh {archive.stem}") from None
-    except (OSError, zipfile.BadZipFile) as error:
-        raise BadInput(f"{archive} is not a readable archive: {error}") from error
-    model = manifest.get("model")
-    if not isinstance(model, dict) or not model.get("modelName") or not model.get("modelVersion"):
-        raise BadInput(f"{archive}: {MANIFEST} names no model and version")
-    for key in ("handler", "serializedFile", "configFile"):
-        if model.get(key) not in names:
-            raise BadInput(f"{archive}: {MANIFEST} names {key} {model.get(key)!r}, not inside")
-    data = archive.read_bytes()
-    with zipfile.ZipFile(archive) as packed:
-        canonical = _pack({name: packed.read(name) for name in names})
-    if data != canonical:
-        raise BadInput(f"{archive} is not laid out as build_mar.sh does it: build it again")
-    return Archive(
-        path=archive,
-        name=str(model["modelName"]),
-        version=str(model["modelVersion"]),
-        bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-    )
 
 
 def content_version(contents: dict[str, bytes]) -> str:
@@ -174,7 +161,7 @@ def _contents(
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
     for name in files:
-        if name in contents or name == MANIFEST:
+        if name in contents or name == layout.MANIFEST:
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
     if engines:
@@ -260,6 +247,8 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
                 f"{sys.executable} has no torch-model-archiver: "
                 "run `make setup`, or activate the environment that has it"
             )
+        if os.strerror(errno.ENOSPC) in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
         raise DeployError(f"torch-model-archiver failed:\n{done.stderr.strip()}")
     return archive
 
@@ -267,37 +256,10 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
 def _rewrite(raw: Path, target: Path) -> None:
     with zipfile.ZipFile(raw) as source:
         entries = {name: source.read(name) for name in source.namelist()}
-    manifest = {**json.loads(entries[MANIFEST]), "createdOn": CREATED_ON}
-    entries[MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
-    target.write_bytes(_pack(entries))
+    manifest = {**json.loads(entries[layout.MANIFEST]), "createdOn": CREATED_ON}
+    entries[layout.MANIFEST] = _json(manifest)
+    target.write_bytes(layout.pack(entries))
 
 
-def _pack(entries: dict[str, bytes]) -> bytes:
-    """The bytes of the canonical zip of these entries."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as sink:
-        # The manifest comes first, so that a reader finds it without scanning the model.
-        for name in sorted(entries, key=lambda n: (n != MANIFEST, n)):
-            info = zipfile.ZipInfo(name, ZIP_DATE)
-            info.create_system = 3
-            info.external_attr = 0o100644 << 16
-            sink.writestr(info, entries[name], zipfile.ZIP_STORED)
-    return buffer.getvalue()
-
-
-def _check_entry(archive: Path, name: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name:
-        raise BadInput(f"{archive} holds the unsafe path {name!r}: do not serve it")
-
-
-def _json_entry(archive: Path, packed: zipfile.ZipFile, name: str) -> dict[str, Any]:
-    try:
-        value = json.loads(packed.read(name))
-    except KeyError:
-        raise BadInput(f"{archive} holds no {name}: build it with build_mar.sh") from None
-    except ValueError as error:
-        raise BadInput(f"{archive}: {name} is no JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"{archive}: {name} must hold a JSON object")
-    return value
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()

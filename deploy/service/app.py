@@ -6,12 +6,13 @@ gunicorn --threads 8 'deploy.service.app:create("model_store/fashion.mar")'
 import atexit
 import logging
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from deploy.service import kserve, openapi, tensorflow, torchserve
+from deploy.service import access, kserve, openapi, tensorflow, torchserve
 from deploy.service.failure import Failure, internal, no_method, no_resource, too_large
 from deploy.service.models import Models
 from deploy.service.responses import error_response, failure_response
@@ -21,21 +22,26 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 33_554_432  # config.properties: max_request_size
 
 
-def create(*archives: str, workers: int = 1) -> Flask:
+def create(*archives: str, workers: int = 1, hosts: Collection[str] = ()) -> Flask:
     """An application that serves these archives, with `workers` threads for each.
 
+    `hosts` are the names under which it is reached, beyond this machine's and its addresses.
     Raises BadInput for an archive that cannot be served.
     """
     models = Models()
     for path in archives:
         models.register(Path(path), workers, at_startup=True)
     atexit.register(models.close)
-    return build(models)
+    return build(models, hosts)
 
 
-def build(models: Models) -> Flask:
-    """The inference application of `models`, including models that are loaded later."""
+def build(models: Models, hosts: Collection[str] = (), key: str | None = None) -> Flask:
+    """The inference application of `models`, including models that are loaded later.
+
+    `hosts` are names under which it is reached; `key`, if given, is asked of every client.
+    """
     app = bare("marpress", models)
+    access.guard(app, hosts, key)
     app.register_blueprint(tensorflow.blueprint(models))
     app.register_blueprint(kserve.blueprint(models))
     openapi.add_route(app, models)

@@ -2,15 +2,17 @@
 
 import json
 import shutil
-import tempfile
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from deploy.archive import mar
+from deploy import scratch
+from deploy.archive.layout import MANIFEST
+from deploy.archive.verify import verify
 from deploy.errors import BadInput
 
 
@@ -40,23 +42,25 @@ class Bundle:
 
     def remove(self) -> None:
         """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        scratch.remove(self.folder)
 
 
-def unpack(path: Path, handlers: Path | None = None) -> Bundle:
+def unpack(path: Path, handlers: Path | None = None, allow_ops: Collection[str] = ()) -> Bundle:
     """Check the archive and unpack it. Raises BadInput and leaves nothing behind.
 
     `handlers` is a folder to use in place of the archive's own: to debug, not to serve.
+    `allow_ops` are operators that its TorchScript may call beyond the allowed ones.
     The archive is copied first, so that what is checked is what is unpacked.
     """
     if not path.is_file():
-        mar.verify(path)  # says what is wrong
-    folder = Path(tempfile.mkdtemp(prefix="marpress-service-"))  # mode 0700
+        verify(path)  # says what is wrong
+    scratch.sweep("service")
+    folder = scratch.make("service")
     try:
         copy = folder / path.name
         shutil.copyfile(path, copy)
         try:
-            sealed = mar.verify(copy)
+            sealed = verify(copy, allow_ops)
         except BadInput as error:
             raise BadInput(str(error).replace(str(copy), str(path))) from error
         content = folder / "archive"
@@ -65,7 +69,7 @@ def unpack(path: Path, handlers: Path | None = None) -> Bundle:
         copy.unlink()
         if handlers is not None:
             _replace_handlers(content, handlers)
-        manifest = json.loads((content / mar.MANIFEST).read_text("utf-8"))
+        manifest = json.loads((content / MANIFEST).read_text("utf-8"))
         return Bundle(
             folder=folder,
             name=sealed.name,
@@ -77,7 +81,7 @@ def unpack(path: Path, handlers: Path | None = None) -> Bundle:
             card=json.loads((content / "model.json").read_text("utf-8")),
         )
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.remove(folder)
         raise
 
 

@@ -22,6 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --workdir and --model-store are shared with the other verbs."""
     parser.add_argument("archives", nargs="+", metavar="ARCHIVE", help="model_store/NAME.mar")
     parser.add_argument("--host", default=HOST, help="address to listen at (default: loopback)")
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="a key that every client must send as Bearer"
+    )
+    parser.add_argument(
+        "--no-key", action="store_true", help="listen beyond loopback without asking for a key"
+    )
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name under which clients reach the service, beyond this machine's",
+    )
     parser.add_argument("--port", type=int, default=8080, help="inference (default: 8080)")
     parser.add_argument(
         "--management-port", type=int, default=8081, help="always on loopback (default: 8081)"
@@ -62,7 +75,7 @@ def _once(args: argparse.Namespace, handlers: Path | None) -> None:
         raise BadInput("--once takes one archive")
     headers = {"Content-Type": args.content_type or content_type(Path(args.once))}
     headers |= parameter_headers(parse_parameters(args.param))
-    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, handlers)
+    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, handlers, args.allow_ops)
     text = answer.body.decode("utf-8", "replace")
     print(f"{answer.status} {answer.content_type}\n{text}")
     if answer.status >= 400:
@@ -70,7 +83,7 @@ def _once(args: argparse.Namespace, handlers: Path | None) -> None:
 
 
 def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
-    from deploy.service import app, control, keys
+    from deploy.service import access, app, control, keys
     from deploy.service.models import Models
     from deploy.service.server import Server, stop_on_signals
 
@@ -80,15 +93,22 @@ def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
     for port, host in ((args.port, args.host), (args.management_port, HOST)):
         if port and not ports.is_free(port, host):
             raise BadInput(f"port {port} is taken by {ports.owner(port)}: choose another")
-    models = Models(handlers=handlers)
+    key = access.read_key(Path(args.key_file)) if args.key_file else None
+    if key is None and not args.no_key and not access.is_loopback(args.host):
+        raise BadInput(
+            f"--host {args.host} lets others in: give --key-file FILE with the key they must send, "
+            "or --no-key if something in front asks for one"
+        )
+    hosts = [args.host, *args.allow_host]
+    models = Models(handlers=handlers, allow_ops=args.allow_ops)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # while loading: clean up and go
     try:
         for path in args.archives:
             _load(models, Path(path), args.workers)
-        inference = Server(app.build(models), args.host, args.port, _threads(models))
-        key = keys.write(workdir)
+        inference = Server(app.build(models, hosts, key), args.host, args.port, _threads(models))
+        own_key = keys.write(workdir)
         try:
-            management_app = control.build(models, Path(args.model_store), key)
+            management_app = control.build(models, Path(args.model_store), own_key)
             management = Server(management_app, HOST, args.management_port, threads=2)
             stop_on_signals(inference, management)
             print(f"inference   {inference.address}")
@@ -99,7 +119,7 @@ def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
             management.stop()
             management_thread.join()
         finally:
-            keys.remove(workdir, key)
+            keys.remove(workdir, own_key)
     finally:
         finished = models.close()
     print("stopped" if finished else "stopped; some requests were not answered")
@@ -116,7 +136,9 @@ def _load(models: "Models", path: Path, workers: int | None) -> None:
 
 
 def _threads(models: "Models") -> int:
-    """Connections that may wait for an answer: enough to fill every worker's batch twice."""
+    """Requests in the service at a time: every model's queue, and a batch for each worker."""
+    from deploy.service.pool import QUEUE_SIZE
+
     loaded = [m for name in models.names() for m in models.versions(name)]
-    requests = sum(2 * m.bundle.settings.batch_size * m.min_workers for m in loaded)
-    return max(16, min(64, requests))
+    requests = sum(QUEUE_SIZE + m.bundle.settings.batch_size * m.min_workers for m in loaded)
+    return max(QUEUE_SIZE, min(256, requests))

@@ -4,15 +4,14 @@ Every call needs the key that `keys` wrote. `url` is the plain name of an archiv
 store; nothing is ever downloaded.
 """
 
-import hmac
 from pathlib import Path
 
 from flask import Flask, Response, request
 
 from deploy.errors import BadInput
-from deploy.service import describe
+from deploy.service import access, describe
 from deploy.service.app import bare
-from deploy.service.failure import Failure, bad_request, bad_token, no_resource
+from deploy.service.failure import Failure, bad_request, no_resource
 from deploy.service.models import Models
 from deploy.service.paths import segments
 from deploy.service.responses import json_response
@@ -23,13 +22,8 @@ UNREACHABLE = "does not match any allowed URL(s)"
 def build(models: Models, store: Path, key: str) -> Flask:
     """The management application for `models`; `store` holds the archives."""
     app = bare("marpress-management", models)
-    describe.add_routes(app, models)
-
-    @app.before_request
-    def authorize() -> None:
-        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(sent.encode(), key.encode()):
-            raise bad_token()
+    access.guard(app, key=key)
+    describe.add_routes(app, models, customized=True)
 
     @app.post("/models")
     def register() -> Response:
@@ -77,6 +71,9 @@ def _register(models: Models, store: Path) -> str:
         model = models.register(path, _workers("initial_workers"))
     except BadInput as error:
         raise Failure(400, "InvalidModelException", str(error)) from error
+    except OSError as error:
+        message = f"the archive cannot be unpacked: {error.strerror or error}"
+        raise Failure(507, "InsufficientStorageException", message) from error
     which = f'Model "{model.bundle.name}" Version: {model.bundle.version}'
     return f"{which} registered with {model.min_workers} initial workers"
 

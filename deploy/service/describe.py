@@ -8,23 +8,26 @@ import psutil
 from flask import Flask, Response, request
 
 from deploy.service import metadata
-from deploy.service.failure import no_resource
+from deploy.service.failure import Failure, no_resource
 from deploy.service.models import Model, Models
 from deploy.service.paths import segments
 from deploy.service.pool import QUEUE_SIZE, Thread
 from deploy.service.responses import json_response
 
 
-def add_routes(app: Flask, models: Models) -> None:
-    """GET /models and /models/NAME[/VERSION]."""
+def add_routes(app: Flask, models: Models, customized: bool = False) -> None:
+    """GET /models and /models/NAME[/VERSION]; with `customized` the models' own descriptions.
+
+    Those hold the report, so that they are for the management address alone.
+    """
 
     @app.get("/models")
     @app.get("/models/<path:rest>")
     def described(rest: str = "") -> Response:
-        return describe(models, segments(request))
+        return describe(models, segments(request), customized)
 
 
-def describe(models: Models, parts: list[str]) -> Response:
+def describe(models: Models, parts: list[str], may_customize: bool) -> Response:
     """The list of models, or one of them. Raises Failure."""
     if len(parts) > 2:
         raise no_resource()
@@ -33,6 +36,9 @@ def describe(models: Models, parts: list[str]) -> Response:
     name, version = parts[0], parts[1] if len(parts) > 1 else None
     chosen = models.versions(name) if version == "all" else [models.get(name, version)]
     customized = request.args.get("customized", "").lower() == "true"
+    if customized and not may_customize:
+        message = "customized=true is answered at the management address, which asks for its key"
+        raise Failure(403, "ForbiddenException", message)
     return json_response([_entry(model, customized) for model in chosen])
 
 

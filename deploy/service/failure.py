@@ -5,13 +5,19 @@ failures that in TorchServe the Java front end answers: their `type` is its exce
 """
 
 import json
+import math
 from typing import Any
 
 UNAVAILABLE = "Please use scale workers API to add workers."
 
 
 class Failure(Exception):
-    """An HTTP status, TorchServe's exception name and its message."""
+    """An HTTP status, TorchServe's exception name and its message.
+
+    `retry_after`: seconds after which it may go better, for a Retry-After header.
+    """
+
+    retry_after: int | None = None
 
     def __init__(self, status: int, type: str, message: str) -> None:
         super().__init__(message)
@@ -59,6 +65,16 @@ def bad_request(message: str) -> Failure:
     return Failure(400, "BadRequestException", message)
 
 
+def unprocessable(message: str) -> Failure:
+    """The request can be read, and asks for what cannot be."""
+    return Failure(422, "BadRequestException", message)
+
+
+def too_many(message: str) -> Failure:
+    """The request holds more than is taken."""
+    return Failure(413, "TooLongHttpContentException", message)
+
+
 def bad_form(message: str) -> Failure:
     """A form that cannot be parsed. TorchServe says 500 with a Java message for the same."""
     return Failure(400, "ErrorDataDecoderException", message)
@@ -70,11 +86,21 @@ def too_large(limit: int) -> Failure:
     return Failure(413, "TooLongHttpContentException", message)
 
 
-def unavailable(name: str, version: str | None) -> Failure:
-    """Nothing serves the model now: no workers, or too many requests waiting already."""
+def unavailable(name: str, version: str | None, wait: float = 0.0) -> Failure:
+    """Nothing serves the model now: no workers, or more requests wait than can be answered in
+    time. `wait` is how many seconds those take."""
     which = f'Model "{name}"' + (f" Version {version}" if version is not None else "")
     message = f"{which} has no worker to serve inference request. {UNAVAILABLE}"
-    return Failure(503, "ServiceUnavailableException", message)
+    failure = Failure(503, "ServiceUnavailableException", message)
+    failure.retry_after = max(1, min(60, math.ceil(wait)))
+    return failure
+
+
+def busy() -> Failure:
+    """As many requests as the service takes are in it already."""
+    failure = Failure(503, "ServiceUnavailableException", "too many requests at a time")
+    failure.retry_after = 1
+    return failure
 
 
 def bad_token() -> Failure:

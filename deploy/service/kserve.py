@@ -14,8 +14,10 @@ from flask import Blueprint, Response, request
 from deploy.service import binary, metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, bad_request
 from deploy.service.models import Model, Models
-from deploy.service.responses import OCTETS, error_response, json_response
+from deploy.service.responses import OCTETS, client_gone, error_response, json_response
 from deploy.service.tensors import Tensor
+from handlers import json_body
+from handlers.errors import RequestError
 
 VERSION = "0.1.0"
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -37,7 +39,8 @@ def blueprint(models: Models) -> Blueprint:
 
     @routes.get("/health/live")
     def live() -> Response:
-        return json_response({"live": True})
+        live = models.live()
+        return json_response({"live": live}, 200 if live else 503)
 
     @routes.get("/health/ready")
     def ready() -> Response:
@@ -76,7 +79,7 @@ def blueprint(models: Models) -> Blueprint:
             return error_response(404, f"Request for unknown model: {which} is not found")
         if isinstance(failure, ModelMissing):
             return error_response(404, f"Request for unknown model: '{failure.name}' is not found")
-        return error_response(failure.status, failure.message)
+        return error_response(failure.status, failure.message, failure)
 
     return routes
 
@@ -92,7 +95,9 @@ def _infer(models: Models, name: str, version: str | None) -> Response:
     instances = _instances(model, _inputs(body), raw)
     parameters = {k: v for k, v in _parameters(body).items() if k not in _PROTOCOL}
     row = {"body": {"instances": instances, **parameters}}
-    answer = models.ask(name, version, row, {"content-type": "application/json"})
+    answer = models.ask(
+        name, version, row, {"content-type": "application/json"}, client_gone(request)
+    )
     value = json.loads(answer.body)
     if answer.status >= 400:
         return error_response(answer.status, str(value.get("message", value)))
@@ -103,9 +108,11 @@ def _infer(models: Models, name: str, version: str | None) -> Response:
 
 def _object(head: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(head)
-    except (ValueError, RecursionError) as failure:
+        body = json_body.parse(head)
+    except ValueError as failure:
         raise bad_request(f"failed to parse the request JSON: {failure}") from failure
+    except RequestError as refusal:
+        raise Failure(refusal.status, refusal.type, refusal.message) from refusal
     if not isinstance(body, dict):
         raise bad_request("the request must be a JSON object")
     return body
@@ -201,7 +208,7 @@ def _requested_outputs(
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise bad_request("outputs must be a list of objects")
     for entry in entries:
-        if entry.get("name") not in names:
+        if not isinstance(entry.get("name"), str) or entry["name"] not in names:
             name = str(entry.get("name"))[:40]
             raise bad_request(
                 f"unexpected inference output '{name}' for model '{model.bundle.name}'"

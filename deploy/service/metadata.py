@@ -5,7 +5,7 @@ from typing import Any
 
 from deploy.service.failure import Failure, internal
 from deploy.service.models import Model
-from deploy.service.tensors import Tensor
+from deploy.service.tensors import TABLE, Tensor
 
 _NO_INPUTS = frozenset({"b64", "instances", "parameters"})
 _KINDS = {"integer": "INT64", "number": "FP32", "boolean": "BOOL"}
@@ -26,12 +26,11 @@ def signature(model: Model) -> tuple[list[Tensor], list[Tensor]]:
     name = next((n for n in _input_properties(model) if n not in _NO_INPUTS), "data")
     schema = _object(description(model)).get("output") or {}
     one = (schema.get("oneOf") or [schema])[0] if isinstance(schema, dict) else {}
-    produced = _properties(one)
-    if list(produced) == ["predictions"]:
-        items = produced["predictions"].get("items", {})
-        outputs = [_declared(key, entry, (-1, -1)) for key, entry in _properties(items).items()]
-    else:
-        outputs = [_declared(key, entry, (-1,)) for key, entry in produced.items()]
+    produced = dict(_properties(one))
+    always = _object(one).get("required") or list(produced)
+    table = _properties(_object(produced.pop(TABLE, None)).get("items"))
+    outputs = [_declared(key, entry, (-1, -1)) for key, entry in table.items()]
+    outputs += [_declared(key, entry, (-1,)) for key, entry in produced.items() if key in always]
     return [Tensor(name, "BYTES", (-1,), [])], outputs or [Tensor("output", "BYTES", (-1,), [])]
 
 
@@ -42,7 +41,7 @@ def takes_text(model: Model) -> bool:
 
 def _described(model: Model) -> Any:
     job = model.pool.submit({}, {"describe": "True"})
-    answer = job.wait(model.bundle.settings.response_timeout_s) if job is not None else None
+    answer = job.wait() if job is not None else None
     if answer is None:
         raise internal(500, f"no worker of {model.bundle.name} described it")
     value = json.loads(answer.body)

@@ -60,16 +60,14 @@ class Metrics:
 class HandlerMetrics:
     """A handler's `metrics` in this service: the same two methods as handlers.metrics.Metrics."""
 
-    def __init__(self, metrics: Metrics, model_name: str) -> None:
+    def __init__(self, metrics: Metrics, name: str, version: str) -> None:
         self._metrics = metrics
-        self._name = model_name
+        self._labels = {"ModelName": name, "ModelVersion": version, "Level": "Model"}
 
     def observe(self, name: str, value: float) -> None:
         """Record one value of a histogram."""
-        self._metrics.observe(name, value, ModelName=self._name, Level="Model")
+        self._metrics.observe(name, value, **self._labels)
 
     def error(self, status: int, type: str) -> None:
         """Count one failed request."""
-        self._metrics.add(
-            _ERRORS, ModelName=self._name, Level="Model", Status=str(status), Type=type
-        )
+        self._metrics.add(_ERRORS, 1, **self._labels, Status=str(status), Type=type)

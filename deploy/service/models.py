@@ -1,14 +1,16 @@
 """The models that one process serves: several archives, several versions of each."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.archive.card import check_workers
 from deploy.errors import BadInput
 from deploy.service.bundle import Bundle, unpack
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
+from deploy.service.job import Gone
 from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, Metrics
 from deploy.service.pool import Pool
 from deploy.service.row import Row
@@ -56,12 +58,19 @@ class _Versions:
 class Models:
     """Loads, unloads and finds models; safe to use from many threads.
 
-    `handlers` is a folder to use in place of the archives' own handlers/.
+    `handlers` is a folder to use in place of the archives' own handlers/; `allow_ops` are
+    operators that their TorchScript may call beyond the allowed ones.
     """
 
-    def __init__(self, metrics: Metrics | None = None, handlers: Path | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics | None = None,
+        handlers: Path | None = None,
+        allow_ops: Collection[str] = (),
+    ) -> None:
         self.metrics = metrics or Metrics()
         self._handlers = handlers
+        self._allow_ops = allow_ops
         self._all: dict[str, _Versions] = {}
         self._lock = threading.RLock()
 
@@ -72,7 +81,7 @@ class Models:
         not whole, Failure 409 for a version that is loaded already, 500 for one that does not
         start.
         """
-        bundle = unpack(path, self._handlers)
+        bundle = unpack(path, self._handlers, self._allow_ops)
         try:
             self._refuse_known(bundle)
             model = self._started(bundle, workers, at_startup)
@@ -106,13 +115,25 @@ class Models:
             return sorted(self._all)
 
     def health(self) -> str:
-        """Healthy, Partial Healthy or Unhealthy, over the default versions, as TorchServe says."""
-        defaults = [self.get(name) for name in self.names()]
+        """Healthy, Partial Healthy or Unhealthy, over the default versions, as TorchServe says.
+
+        A service that is not `live` is Unhealthy.
+        """
+        if not self.live():
+            return "Unhealthy"
+        with self._lock:
+            defaults = [self.get(name) for name in self._all]
         asked = sum(model.min_workers for model in defaults)
         running = sum(model.running for model in defaults)
         if running and running < asked:
             return "Partial Healthy"
         return "Unhealthy" if asked and not running else "Healthy"
+
+    def live(self) -> bool:
+        """False once the workers of a model have made no progress for twice its timeout."""
+        with self._lock:
+            loaded = [m for versions in self._all.values() for m in versions.models.values()]
+        return not any(model.pool.stuck for model in loaded)
 
     def versions(self, name: str) -> list[Model]:
         """All versions of a model, the default first. Raises Failure 404."""
@@ -152,19 +173,34 @@ class Models:
             raise internal(500, f"{error}. {which}") from error
         model.min_workers = workers
 
-    def ask(self, name: str, version: str | None, row: Row, headers: Mapping[str, Any]) -> Answer:
-        """One request's answer. Raises Failure: 404, 503 when too many wait, 500 for no answer."""
-        *_, answer = self._answers(name, version, row, headers, streams=False)
+    def ask(
+        self,
+        name: str,
+        version: str | None,
+        row: Row,
+        headers: Mapping[str, Any],
+        gone: Gone | None = None,
+    ) -> Answer:
+        """One request's answer. Raises Failure: 404, 503 when too many wait, 504 for no answer.
+
+        `gone` tells whether the client has hung up: then nothing is computed.
+        """
+        *_, answer = self._answers(name, version, row, headers, gone, streams=False)
         return answer
 
     def stream(
-        self, name: str, version: str | None, row: Row, headers: Mapping[str, Any]
+        self,
+        name: str,
+        version: str | None,
+        row: Row,
+        headers: Mapping[str, Any],
+        gone: Gone | None = None,
     ) -> Iterator[Answer]:
         """Partial answers as they come, if the client asked for them, then the whole one.
 
         Raises Failure as `ask` does; after a first answer a failure is yielded as the last one.
         """
-        answers = self._answers(name, version, row, headers, streams=True)
+        answers = self._answers(name, version, row, headers, gone, streams=True)
         yield next(answers)
         try:
             yield from answers
@@ -177,20 +213,21 @@ class Models:
         version: str | None,
         row: Row,
         headers: Mapping[str, Any],
+        gone: Gone | None,
         streams: bool,
     ) -> Iterator[Answer]:
         model = self.get(name, version)
         labels = {"model_name": name, "model_version": version or "default"}
         self.metrics.add(REQUESTS, 1, **labels)
-        job = model.pool.submit(row, headers, streams)
+        job = model.pool.submit(row, headers, streams, gone)
         if job is None:
-            raise unavailable(name, version)
-        timeout = model.bundle.settings.response_timeout_s
-        while streams and (partial := job.partial(timeout)) is not None:
+            raise unavailable(name, version, model.pool.expected_wait)
+        while streams and (partial := job.partial()) is not None:
             yield partial
-        answer = job.wait(timeout)
+        answer = job.wait()
         if answer is None or job.started is None:
-            raise internal(500, f"the model gave no answer within {timeout} s")
+            timeout = model.bundle.settings.response_timeout_s
+            raise internal(504, f"the model gave no answer within {timeout} s")
         self.metrics.add(QUEUE, 1e6 * (job.started - job.queued), **labels)
         self.metrics.add(INFERENCE, 1e6 * (job.finished - job.started), **labels)
         yield answer
@@ -214,11 +251,14 @@ class Models:
 
     def _started(self, bundle: Bundle, workers: int | None, at_startup: bool) -> Model:
         settings = bundle.settings
+        if workers is None:
+            check_workers(settings.workers, bundle.name)
         pool = Pool(
             lambda: Worker(bundle, self.metrics),
             f"W-{bundle.name}_{bundle.version}",
             settings.batch_size,
             settings.max_batch_delay_ms / 1000,
+            settings.response_timeout_s,
         )
         model = Model(bundle, pool, at_startup)
         try:

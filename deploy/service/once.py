@@ -1,5 +1,6 @@
 """One request in this process and thread, so that a breakpoint in a handler works."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from deploy.errors import BadInput
@@ -9,17 +10,24 @@ from deploy.service.metrics import Metrics
 from deploy.service.worker import Answer, Worker
 
 
-def ask(path: Path, file: Path, headers: dict[str, str], handlers: Path | None = None) -> Answer:
+def ask(
+    path: Path,
+    file: Path,
+    headers: dict[str, str],
+    handlers: Path | None = None,
+    allow_ops: Collection[str] = (),
+) -> Answer:
     """Load the archive, send it the file as a raw body and return the handler's answer.
 
     `handlers` is a folder to use in place of the archive's own: an edit there takes effect at the
-    next call, without a new archive. Raises BadInput.
+    next call, without a new archive. `allow_ops` are operators that its TorchScript may call beyond
+    the allowed ones. Raises BadInput.
     """
     try:
         body = file.read_bytes()
     except OSError as error:
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
-    bundle = unpack(path, handlers)
+    bundle = unpack(path, handlers, allow_ops)
     try:
         worker = Worker(bundle, Metrics())
         try:

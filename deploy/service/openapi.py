@@ -27,7 +27,7 @@ _PREDICTION = {
     "description": "the model's answer; a stream of partial ones, a line each, and then the whole",
     "content": {JSON: {"schema": {}}, "application/jsonlines": {"schema": {}}},
 }
-_PREDICT = {"400", "404", "405", "413", "415", "422", "500", "501", "503", "507"}
+_PREDICT = {"400", "404", "405", "413", "415", "422", "500", "501", "503", "504", "507"}
 
 
 def add_route(app: Flask, models: Models) -> None:
@@ -92,8 +92,7 @@ def _torchserve() -> dict[str, Any]:
     paths["/models"] = {"get": _operation("list the models", listing, {"405"})}
     described = _answer({"type": "array", "minItems": 1, "items": {"type": "object"}})
     for tail, also in (("", []), ("/{version}", ["describedVersion"])):
-        about = _operation("describe a model" + " version" * bool(also), described, {"404", "500"})
-        about["parameters"] = [_query("customized", {"type": "boolean"})]
+        about = _operation("describe a model" + " version" * bool(also), described, {"403", "404"})
         paths[f"/models/{{name}}{tail}"] = _item(["name", *also], {"get": about})
     return paths
 
@@ -102,7 +101,7 @@ def _about() -> dict[str, Any]:
     status = _answer({"type": "object", "required": ["status"]})
     text = {"description": "Prometheus text", "content": {"text/plain": {"schema": {}}}}
     return {
-        "/ping": {m: _operation(f"health by {m}", status, set()) for m in ("get", "post")},
+        "/ping": {m: _health(f"health by {m}", status, "500") for m in ("get", "post")},
         "/metrics": {"get": _operation("metrics", text, set())},
         "/openapi.json": {"get": _operation("this document", _answer({"type": "object"}), set())},
     }
@@ -186,9 +185,7 @@ def _kserve() -> dict[str, Any]:
         "/v2": {"get": _operation("server metadata", _answer(flag), set(), short=True)},
     }
     for word in ("live", "ready"):
-        health = _operation(f"server {word}", _answer(flag), set(), short=True)
-        health["responses"]["503"] = {"description": "not ready", **_json(flag)}
-        paths[f"/v2/health/{word}"] = {"get": health}
+        paths[f"/v2/health/{word}"] = {"get": _health(f"server {word}", _answer(flag), "503")}
     for tail, also in (("", []), ("/versions/{version}", ["version"])):
         base, what = f"/v2/models/{{name}}{tail}", " version" * bool(also)
         about = _operation(f"model{what} metadata", _answer(flag), {"404", "500"}, short=True)
@@ -229,16 +226,19 @@ def _operation(
     return operation
 
 
+def _health(summary: str, answer: dict[str, Any], status: str) -> dict[str, Any]:
+    """An operation that tells in its body, and by its status, whether all is well."""
+    operation = _operation(summary, answer, set(), short=True)
+    operation["responses"][status] = {**answer, "description": "not well"}
+    return operation
+
+
 def _answer(schema: dict[str, Any]) -> dict[str, Any]:
     return {"description": "done", **_json(schema)}
 
 
 def _json(schema: dict[str, Any]) -> dict[str, Any]:
     return {"content": {JSON: {"schema": schema}}}
-
-
-def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "schema": schema}
 
 
 def _any_body() -> dict[str, Any]:

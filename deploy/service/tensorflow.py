@@ -14,7 +14,9 @@ from flask import Blueprint, Response, request
 from deploy.service import metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing
 from deploy.service.models import Model, Models
-from deploy.service.responses import error_response, json_response
+from deploy.service.responses import client_gone, error_response, json_response
+from handlers import json_body
+from handlers.errors import RequestError
 
 SIGNATURE = "serving_default"
 _TYPES = {"BOOL": "DT_BOOL", "INT64": "DT_INT64", "FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
@@ -52,7 +54,7 @@ def blueprint(models: Models) -> Blueprint:
             return error_response(404, f"Servable not found for request: {which}")
         if isinstance(failure, ModelMissing):
             return error_response(404, f"Servable not found for request: Latest({failure.name})")
-        return error_response(failure.status, failure.message)
+        return error_response(failure.status, failure.message, failure)
 
     return routes
 
@@ -69,8 +71,9 @@ def _predict(models: Models, name: str, version: str | None) -> Response:
     if columnar == ("instances" in body):
         return error_response(400, 'JSON Value: the body must hold either "instances" or "inputs"')
     rows = _rows(body.pop("inputs")) if columnar else body.pop("instances")
+    row = {"body": {"instances": rows, **body}}
     answer = models.ask(
-        name, version, {"body": {"instances": rows, **body}}, {"content-type": "application/json"}
+        name, version, row, {"content-type": "application/json"}, client_gone(request)
     )
     value = json.loads(answer.body)
     if answer.status >= 400:
@@ -89,9 +92,11 @@ def _unwrapped(named: dict[str, Any]) -> Any:
 def _body(data: bytes) -> dict[str, Any]:
     """The JSON object of the request, whatever Content-Type it came under (TF Serving's rule)."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as failure:
+        value = json_body.parse(data)
+    except ValueError as failure:
         raise Failure(400, "bad_json", f"JSON Parse error: {failure}") from failure
+    except RequestError as refusal:
+        raise Failure(refusal.status, refusal.type, refusal.message) from refusal
     if not isinstance(value, dict):
         raise Failure(400, "bad_json", "JSON Value: the body must be an object")
     return value

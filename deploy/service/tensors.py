@@ -1,14 +1,18 @@
 """Between handlers' JSON and named tensors, which TensorFlow Serving and KServe clients speak.
 
 A handler's answer for one input becomes one value per output name: an object's entries are its
-outputs, a list of objects with the same keys (the top labels of a classifier) becomes one list per
-key. Anything but a number, a string or a rectangular list of them is sent as JSON text.
+outputs, and a list of objects with the same keys becomes one list per key, as the top labels of a
+classifier under `predictions` do beside what else it answers. Anything but a number, a string or a
+rectangular list of them is sent as JSON text.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+# The key of a classifier's answer that holds its labels, best first.
+TABLE = "predictions"
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,13 @@ class Tensor:
 
 def outputs(answer: Any) -> dict[str, Any]:
     """One input's answer as output name -> value."""
-    if isinstance(answer, dict) and list(answer) == ["predictions"]:
-        answer = answer["predictions"]
     if _is_table(answer):
-        return {key: [_plain(entry[key]) for entry in answer] for key in answer[0]}
+        return _columns(answer)
     if isinstance(answer, dict) and answer:
-        return {str(key): _plain(value) for key, value in answer.items()}
+        rest = dict(answer)
+        table = rest.pop(TABLE) if _is_table(rest.get(TABLE)) else []
+        named = _columns(table) if table else {}
+        return named | {str(k): _plain(v) for k, v in rest.items() if k not in named}
     return {"output": _plain(answer)}
 
 
@@ -77,6 +82,10 @@ def _is_table(answer: Any) -> bool:
         and all(isinstance(entry, dict) and entry for entry in answer)
         and len({tuple(entry) for entry in answer}) == 1
     )
+
+
+def _columns(table: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {str(key): [_plain(entry[key]) for entry in table] for key in table[0]}
 
 
 def _plain(value: Any) -> Any:

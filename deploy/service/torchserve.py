@@ -9,7 +9,7 @@ from deploy.service import describe, row
 from deploy.service.failure import no_resource
 from deploy.service.models import Models
 from deploy.service.paths import segments
-from deploy.service.responses import PROMETHEUS, answer_response, json_response
+from deploy.service.responses import PROMETHEUS, answer_response, client_gone, json_response
 
 METHODS = ["POST", "PUT", "GET"]
 
@@ -28,7 +28,8 @@ def add_routes(app: Flask, models: Models) -> None:
     @app.route("/ping", methods=["GET", "POST"])
     @app.route("/ping/<path:rest>", methods=["GET", "POST"])
     def ping(rest: str = "") -> Response:
-        return json_response({"status": models.health()})
+        health = models.health()
+        return json_response({"status": health}, 500 if health == "Unhealthy" else 200)
 
     @app.get("/metrics")
     def metrics() -> Response:
@@ -49,5 +50,5 @@ def predict(models: Models, parts: list[str], explain: bool = False) -> Response
     fields, headers = row.read(request.get_data(cache=False), request.headers.items())
     if explain:
         headers["explain"] = "True"  # as TorchServe tells its workers
-    answers = models.stream(name, version, fields, headers)
+    answers = models.stream(name, version, fields, headers, client_gone(request))
     return answer_response(next(answers), answers)

@@ -64,7 +64,7 @@ class Worker:
             raise
         except Exception as error:
             raise BadInput(f"{bundle.url} does not load: {error}") from error
-        self.handler.metrics = HandlerMetrics(metrics, bundle.name)
+        self.handler.metrics = HandlerMetrics(metrics, bundle.name, bundle.version)
 
     def answer(
         self,

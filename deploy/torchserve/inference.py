@@ -2,6 +2,7 @@
 
 import logging
 import mimetypes
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ from urllib.parse import quote
 import requests
 
 from deploy.errors import BadInput, NoServer, Refused
+from deploy.torchserve import http
 from deploy.torchserve.management import to_error
 from deploy.torchserve.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 120.0
+RETRIES = 2
 
 
 class Inference:
@@ -36,13 +39,25 @@ class Inference:
         """POST `body` to /predictions/`name` and return the decoded JSON (else text) answer.
 
         `params`, such as {"top_k": "3"}, are sent as headers (see `parameter_headers`).
-        Raises Refused with the handler's own status, type and message, NoServer if none answers.
+        A request that was with a worker when it died is asked again: predictions change
+        nothing. Raises Refused with the handler's own status, type and message, NoServer if none
+        answers.
         """
         path = f"/predictions/{quote(name, safe='')}"
         if version is not None:
             path += f"/{quote(version, safe='')}"
         headers = {"Content-Type": content_type, **parameter_headers(params or {})}
-        reply = self._call("POST", path, body, headers)
+        for _ in range(RETRIES):
+            try:
+                reply = self._call("POST", path, body, headers)
+                break
+            except Refused as error:
+                if not _worker_died(error):
+                    raise
+                logger.debug("the worker died with the request: it is asked again")
+                time.sleep(0.1)
+        else:
+            reply = self._call("POST", path, body, headers)
         try:
             return reply.json()
         except ValueError:
@@ -65,7 +80,7 @@ class Inference:
         headers: dict[str, str] | None = None,
     ) -> requests.Response:
         try:
-            reply = requests.request(
+            reply = http.request(
                 method,
                 self._address + path,
                 data=body,
@@ -80,6 +95,12 @@ class Inference:
         if refusal is not None:
             raise refusal
         return reply
+
+
+def _worker_died(error: Refused) -> bool:
+    """Whether the request was with a worker when that ended; TorchServe says so with 500 or 507."""
+    by_server = error.kind == "InternalServerException"
+    return by_server and (error.status == 507 or "Worker died" in error.detail)
 
 
 def content_type(path: Path) -> str:

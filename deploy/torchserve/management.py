@@ -18,7 +18,7 @@ from deploy.errors import (
     UrlRefused,
     WorkerDied,
 )
-from deploy.torchserve import logs
+from deploy.torchserve import http, logs
 from deploy.torchserve.tokens import INVALID_KEY, Tokens
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Management:
 
     def _call(self, method: str, path: str, params: dict[str, Any] | None = None) -> Any:
         try:
-            reply = requests.request(
+            reply = http.request(
                 method,
                 self._address + path,
                 params=params,

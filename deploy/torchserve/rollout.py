@@ -1,13 +1,20 @@
-"""Put an archive into service: the new version's workers run before the old ones go."""
+"""Put an archive into service: the new version answers before the old one goes.
+
+The order is register, ask, default, retire. Whatever fails before the new version is the default
+leaves the old one as it was.
+"""
 
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
-from deploy.archive.mar import Archive
-from deploy.errors import ModelNotFound
+from deploy.archive import mar
+from deploy.archive.verify import Archive
+from deploy.errors import DeployError, ModelNotFound, Refused
 from deploy.progress import Say
 from deploy.torchserve import server
 from deploy.torchserve.management import Management
@@ -15,37 +22,94 @@ from deploy.torchserve.management import Management
 REGISTERED = "registered.json"
 POLL_SECONDS = 0.5
 
+Ask = Callable[[str], None]
+"""Ask one version, by its name, for what it must answer; raises DeployError if it does not."""
 
-def ensure_registered(sealed: Archive, management: Management, workdir: Path, say: Say) -> None:
-    """Make `sealed` the version that answers, starting its workers before the old ones go."""
+
+def roll_out(sealed: Archive, management: Management, workdir: Path, ask: Ask, say: Say) -> None:
+    """Make `sealed` the version that answers, once `ask` is satisfied with it.
+
+    Raises DeployError; then the version that answered before still does.
+    """
     versions = _versions(management, sealed.name)
     label = f"{sealed.name} version {sealed.version}"
-    if sealed.version in versions and _loaded_digest(workdir, sealed) in {None, sealed.sha256}:
-        (entry,) = management.describe(sealed.name, sealed.version)
-        if any(worker["status"] == "READY" for worker in entry["workers"]):
-            say(f"model     {label}, registered already")
-        else:
-            workers = max(entry["minWorkers"], 1)
-            management.scale(sealed.name, workers, sealed.version)
-            say(f"model     {label}, registered already; {workers} worker(s) started again")
-    elif sealed.version in versions:
-        # One version name cannot be registered twice, with two contents.
-        _unregister_all(management, sealed.name, versions)
-        management.register(sealed.path.name)
-        say(f"model     {label}, replaced")
-        versions = [sealed.version]
-    else:
-        management.register(sealed.path.name)
+    if sealed.version not in versions:
+        _register(sealed, management, ask)
         say(f"model     {label}, registered through the management API")
-        versions.append(sealed.version)
-    if len(versions) > 1:
-        management.set_default(sealed.name, sealed.version)
-        for old in versions:
-            if old != sealed.version:
-                drain(management, sealed.name, old)
-                management.unregister(sealed.name, old)
-                say(f"          version {old} retired")
+    elif _loaded_digest(workdir, sealed) in {None, sealed.sha256}:
+        _with_workers(sealed, management, label, say)
+        ask(sealed.version)
+    else:
+        _replace(sealed, management, ask, say)
+        say(f"model     {label}, replaced")
+    _take_over(management, sealed.name, sealed.version, say)
     _remember(workdir, sealed)
+
+
+def _register(sealed: Archive, management: Management, ask: Ask) -> None:
+    """Register a version and ask it; one that fails is removed again."""
+    message = management.register(sealed.path.name)
+    try:
+        if sealed.version not in _versions(management, sealed.name):
+            raise Refused(
+                f"TorchServe registered something else than {sealed.name} version "
+                f"{sealed.version}: {message}. Something replaced {sealed.path}",
+                200,
+            )
+        ask(sealed.version)
+    except BaseException:
+        _remove(management, sealed.name, sealed.version)
+        raise
+
+
+def _with_workers(sealed: Archive, management: Management, label: str, say: Say) -> None:
+    (entry,) = management.describe(sealed.name, sealed.version)
+    if any(worker["status"] == "READY" for worker in entry["workers"]):
+        say(f"model     {label}, registered already")
+        return
+    workers = max(entry["minWorkers"], 1)
+    management.scale(sealed.name, workers, sealed.version)
+    say(f"model     {label}, registered already; {workers} worker(s) started again")
+
+
+def _replace(sealed: Archive, management: Management, ask: Ask, say: Say) -> None:
+    """Other content under a version that is served already, which TorchServe cannot hold twice.
+
+    The content takes over under a version of its own first, then under the one it is named.
+    """
+    between = mar.reversioned(sealed, f"{sealed.version}-{sealed.sha256[:12]}")
+    try:
+        if between.version not in _versions(management, sealed.name):
+            _register(between, management, ask)
+        else:
+            ask(between.version)
+        _take_over(management, sealed.name, between.version, lambda line: None)
+        _register(sealed, management, ask)
+        management.set_default(sealed.name, sealed.version)
+    finally:
+        between.path.unlink(missing_ok=True)
+
+
+def _take_over(management: Management, name: str, version: str, say: Say) -> None:
+    """Make a version the default, then retire all others."""
+    default, *_ = _versions(management, name)
+    if default != version:
+        management.set_default(name, version)
+    for old in _versions(management, name):
+        if old != version:
+            drain(management, name, old)
+            management.unregister(name, old)
+            say(f"          version {old} retired")
+
+
+def _remove(management: Management, name: str, version: str) -> None:
+    """Remove a version that did not stand the test, if it is there; never the only other one."""
+    try:
+        versions = _versions(management, name)
+        if version in versions and (version != versions[0] or len(versions) == 1):
+            management.unregister(name, version)
+    except DeployError:
+        pass  # the first error is the one to show
 
 
 def drain(management: Management, name: str, version: str) -> None:
@@ -78,16 +142,13 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _versions(management: Management, name: str) -> list[str]:
+    """The registered versions of a model, the default first."""
     try:
-        return [str(entry["modelVersion"]) for entry in management.describe(name, "all")]
+        found = [str(entry["modelVersion"]) for entry in management.describe(name, "all")]
+        default = str(management.describe(name)[0]["modelVersion"])
     except ModelNotFound:
         return []
-
-
-def _unregister_all(management: Management, name: str, versions: list[str]) -> None:
-    default = str(management.describe(name)[0]["modelVersion"])
-    for version in [v for v in versions if v != default] + [default]:
-        management.unregister(name, version)
+    return [default, *(version for version in found if version != default)]
 
 
 def _loaded_digest(workdir: Path, sealed: Archive) -> str | None:
@@ -117,4 +178,6 @@ def _remember(workdir: Path, sealed: Archive) -> None:
         record = {}
     models = record.get("models", {}) if record.get("pid") == state.pid else {}
     models[sealed.name] = {"version": sealed.version, "sha256": sealed.sha256}
-    path.write_text(json.dumps({"pid": state.pid, "models": models}) + "\n", encoding="utf-8")
+    aside = path.with_suffix(f".{os.getpid()}")
+    aside.write_text(json.dumps({"pid": state.pid, "models": models}) + "\n", encoding="utf-8")
+    aside.replace(path)

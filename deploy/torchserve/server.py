@@ -5,27 +5,24 @@ a shell would have to set up for it: a Java, a temporary folder of its own, free
 wait until it answers, and errors that show the log. Its state lies in WORKDIR/.run/.
 """
 
-import fcntl
 import json
 import logging
 import os
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 from tqdm import tqdm
 
+from deploy import lock, scratch
+from deploy.archive import store
 from deploy.errors import BadInput, DeployError, NoServer, Refused, TokenRefused
 from deploy.torchserve import config as configuration
-from deploy.torchserve import java, logs, ports
+from deploy.torchserve import environment, java, logs, ports
 from deploy.torchserve.config import Config
 from deploy.torchserve.inference import Inference
 from deploy.torchserve.management import Management
@@ -35,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 MAIN_CLASS = "org.pytorch.serve.ModelServer"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+_FRESH = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 START_TIMEOUT = 120.0
 STOP_TIMEOUT = 30.0
 
@@ -59,11 +57,11 @@ def start(
 ) -> State:
     """Start TorchServe in `workdir` and return once it answers; a running one is returned.
 
-    `models` are archives to load at once, `["all"]` for the whole model store; then it
-    returns when their workers are ready. Raises NoServer, with the end of the log, if a port is
-    taken or the server or a model does not come up.
+    `models` are archives to load at once, `["all"]` for the whole model store but for the earlier
+    versions that lie beside; then it returns when their workers are ready. Raises NoServer, with
+    the end of the log, if a port is taken or the server or a model does not come up.
     """
-    with _lock(workdir):
+    with lock.held(_state_file(workdir).with_name("lock")):
         state = running(workdir)
         if state is not None:
             return state
@@ -72,12 +70,13 @@ def start(
         if not model_store.is_dir():
             raise BadInput(f"no model store at {model_store}: ./build_mar.sh NAME makes it")
         _check_ports(settings)
-        return _launch(workdir, settings, model_store, models or [])
+        wanted = store.in_use(model_store) if models == ["all"] else models or []
+        return _launch(workdir, settings, model_store, wanted)
 
 
 def stop(workdir: Path) -> int | None:
     """Stop the server that `start` started in `workdir`; its pid, or None if none ran."""
-    with _lock(workdir):
+    with lock.held(_state_file(workdir).with_name("lock")):
         state = running(workdir)
         if state is not None:
             _terminate(psutil.Process(state.pid))
@@ -95,8 +94,9 @@ def running(workdir: Path) -> State | None:
         process = psutil.Process(state.pid)
         alive = process.status() != psutil.STATUS_ZOMBIE
         same = abs(process.create_time() - state.created) < 1
-        return state if alive and same and MAIN_CLASS in process.cmdline() else None
-    except psutil.Error:
+        here = Path(process.cwd()) == workdir.resolve()
+        return state if alive and same and here and MAIN_CLASS in process.cmdline() else None
+    except (psutil.Error, OSError, ValueError, OverflowError):
         return None
 
 
@@ -130,10 +130,11 @@ def all_ready(management: Management) -> bool:
 def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str]) -> State:
     runtime = java.find()
     log_dir = workdir / "logs"
-    log_dir.mkdir(parents=True, exist_ok=True)
+    log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Worker sockets and the pid file live in the temporary folder, which two servers must not
     # share; it stays short because a Unix socket's path may have 107 bytes only.
-    temp = Path(tempfile.mkdtemp(prefix="marpress-"))
+    scratch.sweep("server")
+    temp = scratch.make("server")
     console = log_dir / "console.log"
     command = [sys.executable, "-m", "ts.model_server", "--start"]
     # No snapshots: TorchServe would write one on every change, and restores them only where no
@@ -145,20 +146,22 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
         command += ["--models", *models]
     logger.debug("in %s: %s", workdir, shlex.join(command))
     try:
-        with console.open("wb") as output:
+        with os.fdopen(os.open(console, _FRESH, 0o600), "wb") as output:
             subprocess.run(
                 command,
                 cwd=workdir,
-                env=_environment(runtime, temp, log_dir),
+                env=_environment(settings, runtime, temp, log_dir),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=0o077,  # logs show what was asked; keys and unpacked archives lie beside
                 check=False,
             )
         process = _launched(temp, console)
+        scratch.own(temp, process.pid)
     except BaseException:
-        shutil.rmtree(temp, ignore_errors=True)
+        scratch.remove(temp)
         raise
     state = State(
         pid=process.pid,
@@ -178,9 +181,8 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
     return state
 
 
-def _environment(runtime: java.Java, temp: Path, log_dir: Path) -> dict[str, str]:
-    env = dict(os.environ)
-    env.pop("TS_CONFIG_FILE", None)  # would win over --ts-config
+def _environment(settings: Config, runtime: java.Java, temp: Path, log_dir: Path) -> dict[str, str]:
+    env = environment.passed(os.environ, settings.withheld)
     path = [str(Path(sys.executable).parent), str(runtime.home / "bin"), env.get("PATH", "")]
     env["PATH"] = os.pathsep.join(p for p in path if p)
     env["JAVA_HOME"] = str(runtime.home)
@@ -263,9 +265,12 @@ def _state_file(workdir: Path) -> Path:
 
 def _load(workdir: Path) -> State | None:
     try:
-        return State(**json.loads(_state_file(workdir).read_text(encoding="utf-8")))
+        state = State(**json.loads(_state_file(workdir).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+    texts = (state.workdir, state.config, state.log_dir, state.temp)
+    numbers = type(state.pid) is int and isinstance(state.created, int | float)
+    return state if numbers and all(isinstance(text, str) for text in texts) else None
 
 
 def _save(workdir: Path, state: State) -> None:
@@ -278,15 +283,5 @@ def _save(workdir: Path, state: State) -> None:
 def _forget(workdir: Path) -> None:
     state = _load(workdir)
     if state is not None:
-        shutil.rmtree(state.temp, ignore_errors=True)
+        scratch.remove_left(Path(state.temp))
     _state_file(workdir).unlink(missing_ok=True)
-
-
-@contextmanager
-def _lock(workdir: Path) -> Iterator[None]:
-    """Let one process at a time start or stop the server of a folder."""
-    path = _state_file(workdir).with_name("lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -16,6 +16,7 @@ import requests
 from requests.auth import AuthBase
 
 from deploy.errors import NoServer, TokenRefused
+from deploy.torchserve import http
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ class Tokens:
             return
         key = self._read()["API"]["key"]
         try:
-            reply = requests.get(
+            reply = http.request(
+                "GET",
                 f"{self._management}/token",
                 params={"type": kind},
                 headers={"Authorization": f"Bearer {key}"},

@@ -13,9 +13,8 @@ from handlers.texts import read_tokenizer, special_tokens
 from handlers.windows import windows
 from optimize.data.dataset import Dataset, Split
 from optimize.data.deduplicate import first_of_each
+from optimize.data.tables import SPLITS
 from optimize.errors import DataError
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

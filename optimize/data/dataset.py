@@ -1,6 +1,8 @@
 """The interface of every data set, and the data set whose splits are tensors."""
 
 import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +16,17 @@ class Sample(NamedTuple):
     file: str
     content: bytes
     label: str
+
+
+class Encoded(Protocol):
+    """A held-out input as a file that a client could send."""
+
+    @property
+    def name(self) -> str:
+        """Where it lies, for messages."""
+
+    def read(self) -> bytes:
+        """Its bytes. Raises OSError."""
 
 
 class Data(Protocol):
@@ -77,6 +90,10 @@ class Dataset:
     inputs to compare the compressed model with the original on, if there are few labelled ones;
     otherwise the test inputs are used. `samples` are encoded test inputs for the check after
     deployment.
+
+    For images: `files` are the test pictures as files, in the order of `test`, if there are any;
+    `normalization` is the mean and std in pixel units (0..255) that the recipe gives the model.
+    `digest`, if there is one, stands for all samples in the fingerprint.
     """
 
     name: str
@@ -90,6 +107,9 @@ class Dataset:
     samples: list[Sample] = field(default_factory=list)
     card_input: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    files: Sequence[Encoded] = ()
+    normalization: tuple[float | list[float], float | list[float]] | None = None
+    digest: str = ""
 
     @property
     def agreement_split(self) -> str:
@@ -102,9 +122,9 @@ class Dataset:
         return len(part) if part is not None else 0
 
     def fingerprint(self) -> str:
-        """SHA-256 over the shapes and bytes of all splits: changes when the data changes."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
+        """SHA-256 over all samples, and how they are prepared: changes when the data change."""
+        digest = hashlib.sha256(f"{self.digest}{json.dumps(self.card_input)}".encode())
+        for split in (self.train, self.validation, self.test) if not self.digest else ():
             if split is not None:
                 for tensor in (split.inputs, split.targets):
                     digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from handlers.images import ImageSpec, decode_image, load_image
+from handlers.images import ImageSpec, decode_image, in_order, load_image
 from optimize.data.dataset import Dataset, Sample, Split
+from optimize.data.examples import Wanted
+from optimize.data.image_input import ImageInput, card_input, pair
+from optimize.data.pictures import PictureFile
 from optimize.errors import DataError
 from optimize.utils.packages import package_folder
 
-SIZE = 224
 # EfficientNet's evaluation: the centre crop takes 87.5% of the shorter side.
-RESIZE = 256
+INPUT = ImageInput(size=224, resize_size=256)
 
 
 def labels() -> list[str]:
@@ -55,14 +57,17 @@ def _photographs(path: str | None) -> list[tuple[Path, int]]:
     return photographs
 
 
-def _crops(images: list[Tensor], count: int, seed: int) -> Tensor:
+def _crops(images: list[Tensor], count: int, seed: int, spec: ImageSpec) -> Tensor:
     """Random square crops of 30% to 100% of the shorter side, half of them mirrored.
 
     Args:
-        images: uint8 `[3, H, W]` each.
+        images: RGB or grey, uint8 `[C, H, W]` each.
+        count: how many crops.
+        seed: of the crops.
+        spec: size and order of channels.
 
     Returns:
-        uint8 `[count, 3, SIZE, SIZE]`.
+        uint8 `[count, C, height, width]`.
     """
     generator = torch.Generator().manual_seed(seed)
     crops = []
@@ -73,13 +78,17 @@ def _crops(images: list[Tensor], count: int, seed: int) -> Tensor:
         top = int((image.shape[1] - side) * draws[1])
         left = int((image.shape[2] - side) * draws[2])
         crop = image[None, :, top : top + side, left : left + side]
-        crop = F.interpolate(crop, (SIZE, SIZE), mode="bilinear", antialias=True)
-        crops.append(crop.flip(3) if draws[3] < 0.5 else crop)
-    return torch.cat(crops)
+        crop = F.interpolate(crop, (spec.height, spec.width), mode="bilinear", antialias=True)
+        crops.append(in_order((crop.flip(3) if draws[3] < 0.5 else crop)[0], spec))
+    return torch.stack(crops)
 
 
 def load(
-    path: str | None = None, calibration: int = 128, agreement: int = 512, seed: int = 0
+    path: str | None = None,
+    calibration: int = 128,
+    agreement: int = 512,
+    seed: int = 0,
+    wanted: Wanted | None = None,
 ) -> Dataset:
     """Load the photographs.
 
@@ -88,6 +97,7 @@ def load(
         calibration: crops that set the activation ranges.
         agreement: crops to compare the compressed model with the original on.
         seed: of the crops.
+        wanted: how the photographs are prepared; what it leaves open is `INPUT`.
 
     Returns:
         `Dataset` with a test split alone: uint8 `[N, 3, 224, 224]`.
@@ -96,7 +106,10 @@ def load(
         DataError: no photographs, or no class names.
     """
     photographs = _photographs(path)
-    spec = ImageSpec(SIZE, SIZE, 3, RESIZE)
+    wanted = wanted or Wanted()
+    values = wanted.input.over(INPUT)
+    assert values.size is not None
+    spec = values.spec(pair(values.size), values.channels or 3)
     contents = [file.read_bytes() for file, _ in photographs]
     images = [decode_image(content, spec) for content in contents]
     names = labels()
@@ -108,13 +121,14 @@ def load(
             torch.stack([load_image(content, spec) for content in contents]),
             torch.tensor([label for _, label in photographs]),
         ),
-        calibration=_crops(images[::2], calibration, seed),
-        agreement=_crops(images[1::2], agreement, seed + 1),
+        calibration=_crops(images[::2], calibration, seed, spec),
+        agreement=_crops(images[1::2], agreement, seed + 1, spec),
         samples=[
             Sample(file.name, content, names[label])
             for (file, label), content in zip(photographs[:8], contents, strict=False)
         ],
-        card_input={"size": [SIZE, SIZE], "channels": 3, "resize": RESIZE},
+        card_input=card_input(spec, values),
+        files=[PictureFile(file) for file, _ in photographs],
         notes=[
             f"{len(photographs)} labelled photographs are a smoke test, not a benchmark: "
             f"agreement is measured on {agreement} crops of those not used to calibrate"

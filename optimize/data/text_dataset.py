@@ -6,7 +6,7 @@ import numpy as np
 
 from optimize.data.corpus import Corpus, TextDataset, deduplicate, divide, encode, load_tokenizer
 from optimize.data.dataset import Sample
-from optimize.errors import DataError
+from optimize.errors import DataError, OptionError
 from optimize.models.sources.bert import find_folder
 
 SAMPLES = 8
@@ -30,10 +30,11 @@ def build(
 
     Raises:
         DataError: a split would be empty, or an option is out of range.
+        OptionError: so is `max_length`.
         ModelError: no encoder folder.
     """
     if not 8 <= max_length <= 512:
-        raise DataError(f"max_length is {max_length}: from 8 to 512 tokens are possible")
+        raise OptionError(f"max_length is {max_length}: from 8 to 512 tokens are possible")
     if not (0 < test < 1 and 0 < validation < 1 and test + validation < 1):
         raise DataError("test and validation are shares: 0.1 is a tenth, and some must be left")
     if metric not in METRICS:

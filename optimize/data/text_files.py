@@ -1,141 +1,16 @@
-"""A user's own labelled texts: CSV, TSV, JSON lines, Parquet, a folder of these, or a folder
-that Hugging Face `datasets` saved."""
+"""A user's own labelled texts, in a table that `optimize.data.tables` reads."""
 
-import csv
-import importlib
-import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from optimize.data import text_dataset
-from optimize.data.corpus import SPLITS, Corpus, TextDataset
+from optimize.data.corpus import Corpus, TextDataset
+from optimize.data.tables import ALIASES, SPLITS, Row, class_names, natural, read_rows
 from optimize.errors import DataError
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet", ".arrow")
-_ALIASES = {"dev": "validation", "valid": "validation", "val": "validation"}
 # The fewest texts of a label that can be split.
 _FEWEST = 4
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record: its fields, its position (`reviews.csv:12`), and its file's split."""
-
-    fields: dict[str, Any]
-    where: str
-    split: str
-
-
-def _pyarrow(path: Path) -> Any:
-    try:
-        pyarrow: Any = importlib.import_module("pyarrow")
-        importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs pyarrow: pip install pyarrow, or export it as CSV"
-        ) from error
-    return pyarrow
-
-
-def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Records of one file with their line or row number."""
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".tsv"):
-        csv.field_size_limit(1 << 30)
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter="\t" if suffix == ".tsv" else ",")
-            start = 2
-            for record in reader:
-                yield record, start
-                start = reader.line_num + 1
-    elif suffix in (".jsonl", ".json"):
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{path}:{number}: not JSON: {error}") from error
-                if not isinstance(record, dict):
-                    raise DataError(f"{path}:{number}: each line must be a JSON object")
-                yield record, number
-    elif suffix == ".parquet":
-        table = _pyarrow(path).parquet.read_table(path)
-        yield from ((record, number) for number, record in enumerate(table.to_pylist(), 1))
-    else:
-        arrow = _pyarrow(path)
-        with arrow.memory_map(str(path)) as source:
-            try:
-                table = arrow.ipc.open_stream(source).read_all()
-            except arrow.ArrowInvalid:
-                table = arrow.ipc.open_file(source).read_all()
-            yield from ((record, number) for number, record in enumerate(table.to_pylist(), 1))
-
-
-def _files(path: Path) -> list[tuple[Path, str]]:
-    """Data files with the split in their name or folder; "" if there is none."""
-    if path.is_file():
-        if path.suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path}: not one of {', '.join(SUFFIXES)}")
-        return [(path, "")]
-    if not path.is_dir():
-        raise DataError(f"{path} is neither a file nor a folder")
-    data_files = []
-    for file in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES):
-        if file.name in ("dataset_info.json", "state.json", "dataset_dict.json"):
-            continue
-        if file.name.startswith("cache-"):
-            continue
-        words = [*file.relative_to(path).parts[:-1], file.stem.split("-")[0].split(".")[0]]
-        names = [_ALIASES.get(word.lower(), word.lower()) for word in words]
-        data_files.append((file, next((name for name in names if name in SPLITS), "")))
-    if not data_files:
-        raise DataError(f"{path} holds no file of {', '.join(SUFFIXES)}")
-    if len({bool(split) for _, split in data_files}) > 1:
-        odd = next(file for file, split in data_files if not split)
-        raise DataError(f"{odd}: the others are named train, validation or test, this one is not")
-    return data_files
-
-
-def _class_names(path: Path, label: str) -> list[str]:
-    """Names of integer labels, from the metadata that Hugging Face stores beside the data."""
-    for file in sorted(path.rglob("dataset_info.json")) if path.is_dir() else []:
-        features = json.loads(file.read_text(encoding="utf-8")).get("features") or {}
-        names = (features.get(label) or {}).get("names")
-        if isinstance(names, list):
-            return [str(name) for name in names]
-    return []
-
-
-def read_rows(path: Path, split: str | None) -> list[Row]:
-    """All records; `split` names a column that holds train, validation or test.
-
-    Raises:
-        DataError: unreadable, not UTF-8, or an unknown split.
-    """
-    rows = []
-    for file, file_split in _files(path):
-        try:
-            for fields, number in _records(file):
-                where = f"{file.name}:{number}"
-                part = file_split
-                if split is not None:
-                    written = str(fields.get(split) or "").strip().lower()
-                    part = _ALIASES.get(written, written)
-                    if part not in SPLITS:
-                        raise DataError(f"{where}: {split} is {written!r}, not {', '.join(SPLITS)}")
-                rows.append(Row(fields, where, part))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file} is not UTF-8: {error}") from error
-        except (OSError, csv.Error) as error:
-            raise DataError(f"{file} cannot be read: {error}") from error
-    if not rows:
-        raise DataError(f"{path} holds no records")
-    return rows
 
 
 def _words(value: Any) -> list[str]:
@@ -217,7 +92,7 @@ def to_corpus(
         labelled.append(_row_labels(row, label, names, separator if multi_label else None))
     counts = Counter(word for row_labels in labelled for word in row_labels)
     _check_counts(counts, rows, labelled, label, multi_label)
-    order = list(dict.fromkeys(names.values())) if names else sorted(counts, key=_natural)
+    order = list(dict.fromkeys(names.values())) if names else sorted(counts, key=natural)
     labels = [word for word in order if word in counts]
     place = {word: position for position, word in enumerate(labels)}
     return Corpus(
@@ -230,12 +105,39 @@ def to_corpus(
     )
 
 
-def _natural(word: str) -> tuple[bool, float, str]:
-    """Numbers by value, before words."""
-    try:
-        return False, float(word), word
-    except ValueError:
-        return True, 0.0, word
+DATA_OPTIONS = ("metric", "limit", "test", "validation", "max_length", "encoder")
+
+
+def of_mapping(found: Any, name: str, *, seed: int = 0, **options: Any) -> TextDataset:
+    """Texts that a user's function returned.
+
+    Args:
+        found: a pair (texts, labels), or such pairs by split.
+        name: of the function.
+        seed: of the split.
+        options: as `load` takes them, of `DATA_OPTIONS`.
+
+    Raises:
+        DataError: it is something else, or malformed.
+    """
+    rows = []
+    parts = found if isinstance(found, dict) else {"": found}
+    parts = {ALIASES.get(str(key).lower(), str(key).lower()): part for key, part in parts.items()}
+    for split, part in parts.items():
+        where = f"{name}: {split}" if split else name
+        pair = isinstance(part, tuple | list) and len(part) == 2
+        if not pair or len(part[0]) != len(part[1]) or split not in ("", *SPLITS):
+            raise DataError(
+                f"{where}: return a pair (texts, labels) of equal length, or a mapping of such "
+                f"pairs by {', '.join(SPLITS)}"
+            )
+        for number, (content, label) in enumerate(zip(*part, strict=True)):
+            label = label.item() if hasattr(label, "item") else label
+            rows.append(Row({"text": content, "label": label}, f"{where}[{number}]", split))
+    if not rows:
+        raise DataError(f"{name} returned no texts")
+    corpus = to_corpus(rows, "text", "label")
+    return text_dataset.build(corpus, name=name, source=f"loader {name}", seed=seed, **options)
 
 
 def load(
@@ -275,8 +177,8 @@ def load(
     """
     place = Path(path).expanduser()
     rows = read_rows(place, split)
-    if labels is None and (class_names := _class_names(place, label)):
-        labels = {str(position): name for position, name in enumerate(class_names)}
+    if labels is None and (names := class_names(place, label)):
+        labels = {str(position): name for position, name in enumerate(names)}
     corpus = to_corpus(
         rows, text, label, names=labels, multi_label=multi_label, separator=separator
     )

@@ -1,7 +1,6 @@
 """`python -m optimize export`: write to a temporary folder, check, then publish or delete."""
 
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -20,6 +19,7 @@ from optimize.export.formats import registry
 from optimize.export.formats.interface import Format, Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable
+from optimize.pipeline import lock
 from optimize.report import report
 from optimize.utils import files, pickles
 
@@ -75,12 +75,25 @@ def run(
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)  # as Ctrl-C: leaves no partial files, no orphans
-    evidence = report.read(folder)
+    report.read(folder)  # before a folder is made or locked
     chosen = formats(names, precisions or [])
-    used = source.recipe_of(folder, evidence, recipe, overrides or [])
+    with lock.held(folder):
+        _run(folder, chosen, recipe, overrides or [], timed, say)
+
+
+def _run(
+    folder: Path,
+    chosen: dict[str, tuple[Format, list[str]]],
+    recipe: Path | None,
+    overrides: list[str],
+    timed: bool,
+    say: Say,
+) -> None:
+    evidence = report.read(folder)
+    used = source.recipe_of(folder, evidence, recipe, overrides)
     exportable = subjects.load(used, folder, evidence)
     metric = exportable.metric
-    sweep(folder / "exports")
+    files.sweep(folder)
     modules = {subject.name: subject for subject in exportable}
     references: dict[int | None, dict[str, Any]] = {}
     served = _served_score(folder, exportable)
@@ -114,20 +127,6 @@ def run(
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def sweep(exports: Path) -> None:
-    """Remove partial files of processes that were killed: `.NAME.PID.tmp`."""
-    for aside in exports.glob(".*.tmp"):
-        number = aside.name.split(".")[-2]
-        if not number.isdigit():
-            continue
-        try:
-            os.kill(int(number), 0)
-        except ProcessLookupError:
-            shutil.rmtree(aside, ignore_errors=True)
-        except PermissionError:  # alive, another user's process
-            continue
 
 
 def one(
@@ -176,6 +175,10 @@ def one(
             "files": [
                 f"exports/{target.name}/{path.relative_to(aside)}" for path in parts.values()
             ],
+            "sha256": {
+                f"exports/{target.name}/{path}": digest
+                for path, digest in files.digests(aside).items()
+            },
             "bytes": _bytes(aside),
             "parity": max(parity.values()),
             "parity_at": parity,

@@ -8,6 +8,7 @@ from optimize.pipeline.finished import last_state
 from optimize.recipe.schema import Recipe
 from optimize.tasks.base import State
 from optimize.tasks.registry import read_recipe
+from optimize.utils.signatures import Untrusted
 
 
 def recipe_of(
@@ -57,6 +58,10 @@ def final_state(used: Recipe, folder: Path, report: dict[str, Any]) -> State:
     again = f"run `python -m optimize run {used.file} --output {folder}` first"
     try:
         state = last_state(folder / "stages", report["digest"])
+    except Untrusted as error:
+        raise RecipeError(
+            f"{folder}/stages, where the float model to export lies, is not used: {error}; {again}"
+        ) from error
     except Exception as error:  # a pickle can raise anything
         raise RecipeError(
             f"{folder}/stages is damaged, and the float model to export lies in it: {again}"

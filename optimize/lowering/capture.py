@@ -11,11 +11,13 @@ from torch.export import Dim, export
 
 from optimize.errors import ModelError
 from optimize.lowering.graphs import arguments, aten, constant, replace_constant
+from optimize.lowering.passes.dtypes import settle_dtypes
 from optimize.lowering.passes.padding import settle_padding
 from optimize.lowering.passes.rewrites import drop_true_masks, fold_constants, merge_projections
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
+_VIEWS = (aten.view.default, aten._unsafe_view.default)
 _CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "_assert_async")
 
 
@@ -53,11 +55,13 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
         ) from error
     assert isinstance(module, fx.GraphModule)
     _drop_no_ops(module)
+    _settle_views(module)
     _drop_checks(module)
     _resolve_padding(module)
     fold_constants(module)
     drop_true_masks(module)
     _fold_batch_norm(module)
+    settle_dtypes(module, keep_float)
     merge_projections(module, keep_float)
     settle_padding(module)
     module.graph.eliminate_dead_code()
@@ -81,6 +85,14 @@ def _drop_no_ops(module: fx.GraphModule) -> None:
         if node.target in _NO_OPS:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
+
+
+def _settle_views(module: fx.GraphModule) -> None:
+    """`view` becomes `reshape`: the copy that made its input contiguous may have been dropped,
+    and kernels lay their results out otherwise than the captured operators."""
+    for node in module.graph.nodes:
+        if node.target in _VIEWS:
+            node.target = aten.reshape.default
 
 
 def _resolve_padding(module: fx.GraphModule) -> None:
@@ -109,9 +121,10 @@ def _fold_batch_norm(module: fx.GraphModule) -> None:
             continue
         if any(u.target is not operator.getitem or u.args[1] != 0 for u in norm.users if u.users):
             continue
-        weight, bias = constant(module, conv.args[1]), constant(module, arguments(conv)[2])
+        given = {n: constant(module, n) for n in (*arguments(conv)[1:3], gamma, beta) if n}
+        weight, bias = given[conv.args[1]], given.get(arguments(conv)[2])
         means, variances = constant(module, mean), constant(module, variance)
-        if weight is None or means is None or variances is None:
+        if weight is None or means is None or variances is None or None in given.values():
             continue
         scale = (variances.double() + eps).rsqrt()
         if (g := constant(module, gamma)) is not None:
@@ -122,8 +135,10 @@ def _fold_batch_norm(module: fx.GraphModule) -> None:
         if (b := constant(module, beta)) is not None:
             shift = shift + b.double()
         shape = (-1,) + (1,) * (weight.dim() - 1)
-        tensors = {"weight": (weight.double() * scale.view(shape)).float(), "bias": shift.float()}
-        reads = {k: replace_constant(module, conv, k, t) for k, t in tensors.items()}
+        tensors = {"weight": weight.double() * scale.view(shape), "bias": shift}
+        reads = {
+            k: replace_constant(module, conv, k, t.to(weight.dtype)) for k, t in tensors.items()
+        }
         conv.args = (conv.args[0], reads["weight"], reads["bias"], *arguments(conv)[3:])
         conv.kwargs = {}
         for user in list(norm.users):

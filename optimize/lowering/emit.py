@@ -254,7 +254,9 @@ class Emitter:
             forms.put(node, FLOAT, self.graph.call_method("add_", given), packed)
             return
         args, kwargs = fx.map_arg(node.args, fetch), fx.map_arg(node.kwargs, fetch)
-        forms.put(node, form, copy_call(self.graph, node, args, kwargs), packed)
+        scripted = self.plan.transformer or self.hot_batch is not None
+        copied = copy_call(self.graph, node, args, kwargs, scripted=scripted)
+        forms.put(node, form, copied, packed)
         if form == UINT8 and first in self.qparams:
             self.qparams[node] = self.qparams[first]
 

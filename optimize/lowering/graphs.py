@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from optimize.errors import ModelError
+
 aten = torch.ops.aten
 
 # The same numbers in another shape, in any dtype.
 VIEWS = (
-    aten.view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
     aten.transpose.int,
@@ -26,6 +27,21 @@ VIEWS = (
     aten.squeeze.dim,
     operator.getitem,
 )
+
+
+_SEQUENCES = (
+    aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input,
+)  # fmt: skip
+RECURRENT = (
+    *_SEQUENCES,
+    aten.lstm_cell.default,
+    aten.gru_cell.default,
+    aten.rnn_tanh_cell.default,
+    aten.rnn_relu_cell.default,
+)
+_FACTORIES = ("zeros", "ones", "full", "empty", "arange", "rand", "randn", "eye", "linspace")
+# Functions whose sizes are traced and that are no methods.
+_SIZED: dict[str, Any] = {"slice": torch.slice_copy}
 
 
 def layer_name(node: fx.Node) -> str:
@@ -76,27 +92,75 @@ def replace_constant(module: fx.GraphModule, node: fx.Node, kind: str, tensor: T
     return read
 
 
-def copy_call(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any) -> fx.Node:
+def copy_call(
+    graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any, *, scripted: bool = False
+) -> fx.Node:
     """Copy one operator call so that a trace of it keeps the batch size free.
 
-    `view` becomes `reshape`, as memory layouts differ from the captured ones, with -1 for the
-    batch; other calls that take a size become tensor methods, whose size arguments are traced.
+    `reshape` gets -1 for the batch; other calls that take a size become tensor methods or
+    functions of `torch`, whose size arguments are traced: those of `torch.ops` are not, and a
+    file would hold the batch size of the example.
+
+    Args:
+        scripted: the graph will be scripted, not traced: all sizes stay free by themselves.
+
+    Raises:
+        ModelError: the operator cannot be traced with a free size.
     """
     target: Any = node.target
-    if target in (aten.view.default, aten.reshape.default):
+    if target in RECURRENT:
+        args = _with_safe_states(graph, node, args, kwargs)
+    if target is aten.reshape.default:
         shape = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
         if shape.count(-1) <= 1:
             return graph.call_function(torch.reshape, (args[0], shape))
         return graph.call_method("reshape", args)
-    sized = any(
-        isinstance(size, fx.Node) for arg in args[1:] if isinstance(arg, list) for size in arg
-    )
     if isinstance(target, torch._ops.OpOverload):
         name = target.overloadpacket.__name__
-        if sized and hasattr(torch.Tensor, name):
+        if not _takes_a_size(node):
+            return graph.call_function(target.overloadpacket, args, kwargs)
+        if name in _FACTORIES:
+            kwargs = {k: v for k, v in kwargs.items() if k in ("dtype", "device")}
+            return graph.call_function(getattr(torch, name), args, kwargs)
+        if hasattr(torch.Tensor, name):
             return graph.call_method(name, args, kwargs)
-        return graph.call_function(target.overloadpacket, args, kwargs)
+        if scripted:
+            return graph.call_function(target.overloadpacket, args, kwargs)
+        free = _SIZED.get(name, getattr(torch, name, None))
+        if free is None:
+            raise ModelError(
+                f"layer {layer_name(node)}: {target} takes the batch size, which would be fixed "
+                "in a file; write it with operators of torch, or leave the quantize stage out"
+            )
+        return graph.call_function(free, args, kwargs)
     return graph.call_function(target, args, kwargs)
+
+
+def _takes_a_size(node: fx.Node) -> bool:
+    """Whether an argument is a number that follows from the batch size."""
+    return any(
+        n.op != "get_attr" and isinstance(n.meta.get("val"), (torch.SymInt, int))
+        for n in node.all_input_nodes
+    )
+
+
+def _with_safe_states(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """The arguments of a recurrent layer, each initial state expanded to its input's batch.
+
+    torch's kernels take the states' batch size on trust, and read and write beyond them when the
+    input's is greater. Expanding costs nothing, and raises an error where sizes differ.
+    """
+    x, states, *rest = args
+    whole = node.target in _SEQUENCES
+    first = whole and not arguments(node)[-1]  # the length is the first dimension, then the batch
+    batch = graph.call_method("size", (x, 1 if first else 0))
+
+    def safe(state: fx.Node) -> fx.Node:
+        sizes = (-1, batch, -1) if whole else (batch, -1)
+        return graph.call_method("contiguous", (graph.call_method("expand", (state, *sizes)),))
+
+    safely = [safe(s) for s in states] if isinstance(states, (list, tuple)) else safe(states)
+    return (x, safely, *rest)
 
 
 def feeds_attention(node: fx.Node) -> bool:

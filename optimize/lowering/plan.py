@@ -4,9 +4,17 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
 from torch import fx
 
-from optimize.lowering.graphs import arguments, aten, constant, is_named, layer_name
+from optimize.lowering.graphs import (
+    RECURRENT,
+    arguments,
+    aten,
+    constant,
+    is_named,
+    layer_name,
+)
 from optimize.lowering.passes.attention import find_self_attention, fold_scale
 from optimize.lowering.passes.unpad import Packing
 
@@ -22,7 +30,6 @@ _LARGE_TABLE = 1 << 18
 # One uint8 tensor in, one out, scale and zero point unchanged.
 TRANSPARENT = (
     aten.max_pool2d.default,
-    aten.view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
     aten.constant_pad_nd.default,
@@ -164,6 +171,8 @@ def make_plan(
             _finish(Group("cat", node, node, list(node.args[0])), plan)
         elif transformer and node.target is aten.scaled_dot_product_attention.default:
             _plan_attention(module, node, plan)
+        elif node.target in RECURRENT:
+            plan.refused[layer_name(node)] = "a recurrent layer: it has no quantized kernel"
         elif str(node.target).startswith("aten.conv"):
             plan.refused[layer_name(node)] = f"{node.target} has no quantized kernel"
     return plan
@@ -187,8 +196,9 @@ def _plan_attention(module: fx.GraphModule, node: fx.Node, plan: Plan) -> None:
         if packed:
             plan.packing.nodes.add(found.last)  # type: ignore[union-attr]
         return
-    width = node.args[0].meta["val"].dim()  # type: ignore[union-attr]
-    if dropout == 0 and not causal and not shared and width == 4:
+    query = node.args[0].meta["val"]  # type: ignore[union-attr]
+    plain = dropout == 0 and not causal and not shared
+    if plain and query.dim() == 4 and query.dtype == torch.float32:
         reads: list[fx.Node] = list(node.args[:3])  # type: ignore[arg-type]
         plan.groups[node] = Group("attention", node, node, reads)
 
@@ -200,6 +210,12 @@ def _plan_weighted(
     given = arguments(node)[2]
     if weight is None or (given is not None and constant(module, given) is None):
         plan.refused[layer_name(node)] = "its weight is computed, not stored"
+        return
+    if constant(module, node.args[0]) is not None:
+        plan.refused[layer_name(node)] = "its input is a constant"
+        return
+    if node.meta["val"].dtype != torch.float32:
+        plan.refused[layer_name(node)] = f"it computes in {node.meta['val'].dtype}"
         return
     kind: Kind = "conv" if node.target is aten.conv2d.default else "linear"
     group = Group(kind, node, node, node.all_input_nodes[:1])

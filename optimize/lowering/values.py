@@ -52,7 +52,9 @@ class Forms:
             elif any((node, f, packed) in self.made for f in (FLOAT, HALF, UINT8, PLAIN)):
                 self.made[key] = self._convert(node, form, packed)
             elif node.op == "get_attr":
-                self.made[key] = self._constant(node)
+                self.made[node, FLOAT, packed] = self._constant(node)
+                if form != FLOAT:
+                    self.made[key] = self._convert(node, form, packed)
             else:
                 self.made[key] = self._lay(self.get(node, form, not packed), packed)
         return self.made[key]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.errors import ModelError
-from optimize.utils.blame import user_lines
+from optimize.utils import blame
 
 
 def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str = "pixels") -> None:
@@ -30,12 +30,12 @@ def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str =
         with torch.no_grad():
             answers = model.eval()(inputs)
     except Exception as error:  # the user's code can raise anything
-        reason = (str(error).strip().splitlines() or [""])[-1][:200]
-        lines = "".join(f"\n  {line}" for line in user_lines(error).splitlines())
-        raise ModelError(
-            f"model {name} fails on {kind} {dtype} {list(inputs.shape)}: "
-            f"{type(error).__name__}: {reason}; {wrap}{lines}"
-        ) from error
+        layer = blame.layer(error)
+        said = (
+            f"model {name} fails on {kind} {dtype} {list(inputs.shape)}"
+            f"{f' in layer {layer}' if layer else ''}: {blame.first_line(error)}; {wrap}"
+        )
+        raise ModelError("\n  ".join([said, *blame.user_lines(error).splitlines()])) from error
     finally:
         model.train(training)
     if not isinstance(answers, Tensor):

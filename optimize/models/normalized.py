@@ -36,3 +36,10 @@ class Normalized(nn.Module):
         if len(set(mean)) != 1 or len(set(std)) != 1 or not float(mean[0]).is_integer():
             return None
         return 1.0 / std[0], int(mean[0])
+
+
+def normalized(model: nn.Module, mean: float | list[float], std: float | list[float]) -> Normalized:
+    """`model` with this mean and std, in pixel units, before it; in place of its own if it is
+    `Normalized` already."""
+    body = model.body if isinstance(model, Normalized) else model
+    return Normalized(body, mean, std)

@@ -12,7 +12,7 @@ from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import page, report
+from optimize.report import notice, page, report, served
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -74,13 +74,23 @@ def prepare(
     job.say("  measuring latency: original (eager fp32), every stage and final by turns")
     _time(job, states_by_name, rows, scratch, model_file)
     shutil.rmtree(timed)
+    _write_samples(ready / "samples", task.samples(data, answers))
+    _write_card(job, final, ready)
     evidence = report.build(
-        job.recipe, data, task.metric(data), rows, control_rows, parity, digest or job.digest()
+        job.recipe,
+        data,
+        task.metric(data),
+        rows,
+        control_rows,
+        parity,
+        digest or job.digest(),
+        chance=task.chance(data),
     )
     if search is not None:
         evidence["search"] = search
-    _write_samples(ready / "samples", task.samples(data, answers))
-    _write_card(job, final, ready)
+    (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
+    served.add(evidence, task.from_files(ready, data, answers), job.recipe.budget)
+    evidence["files"] = files.digests(ready)
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)
     return evidence
@@ -95,13 +105,13 @@ def install(scratch: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if (ready / "samples").is_dir():
         shutil.rmtree(folder / "samples", ignore_errors=True)
-        (ready / "samples").replace(folder / "samples")
+        files.move(ready / "samples", folder / "samples")
     # An artifact with a report is complete, so the report is removed first and written last.
     (folder / "report.json").unlink(missing_ok=True)
     extra = sorted(p.name for p in ready.iterdir() if p.is_file() and p.name not in _INSTALLED_LAST)
     for name in (*extra, *_INSTALLED_LAST):
         if (ready / name).exists():
-            (ready / name).replace(folder / name)
+            files.move(ready / name, folder / name)
     shutil.rmtree(ready)
 
 
@@ -188,17 +198,19 @@ def _time(
     model_file: Path,
 ) -> None:
     """Latency of the original (eager float32), every stage and the final file, interleaved."""
-    eager_file, calls_file = scratch / "original.eager.pt", scratch / "calls.pt"
     original, final = states_by_name["original"].original, list(states_by_name.values())[-1]
-    pickles.save(original, eager_file)
-    save_calls(job, LATENCY_BATCHES, calls_file)
-    contestants = {"original": latency.Contestant(eager_file, eager=True)}
-    for number, (name, state) in enumerate(list(states_by_name.items())[1:-1], 1):
-        file = scratch / "timed" / str(number) / "model.pt"
-        contestants[name] = latency.Contestant(file, engine=state.engine)
-    contestants["final"] = latency.Contestant(model_file, engine=final.engine)
-    for name, measured in latency.measure(contestants, calls_file).items():
-        rows[name]["latency_ms"] = measured
+    # The original is a pickle, which the processes load: nobody else may write where it lies.
+    with files.private() as private:
+        eager_file, calls_file = private / "original.pt", private / "calls.pt"
+        pickles.save(original, eager_file)
+        save_calls(job, LATENCY_BATCHES, calls_file)
+        contestants = {"original": latency.Contestant(eager_file, eager=True)}
+        for number, (name, state) in enumerate(list(states_by_name.items())[1:-1], 1):
+            file = scratch / "timed" / str(number) / "model.pt"
+            contestants[name] = latency.Contestant(file, engine=state.engine)
+        contestants["final"] = latency.Contestant(model_file, engine=final.engine)
+        for name, measured in latency.measure(contestants, calls_file).items():
+            rows[name]["latency_ms"] = measured
     rows[list(states_by_name)[-1]].setdefault("latency_ms", rows["final"]["latency_ms"])
 
 
@@ -226,7 +238,7 @@ def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
             "max_batch_delay_ms": serving.max_batch_delay_ms,
             "response_timeout_s": serving.response_timeout_s,
         },
-        "files": sorted(extra),
+        "files": sorted([*extra, "NOTICE"]),
     }
     files.write_json(folder / "model.json", card)
 

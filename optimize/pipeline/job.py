@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Generic
 
 from optimize.errors import BudgetMissed, RecipeError
+from optimize.evaluation.metrics import Metric
 from optimize.models.sources import dependencies
-from optimize.recipe.schema import Recipe
+from optimize.recipe.schema import Budget, Recipe
 from optimize.report import report
 from optimize.tasks import registry
 from optimize.tasks.base import A, D, Task
@@ -79,13 +80,41 @@ def begin(recipe: Recipe, output: Path | None, *, resume: bool, say: Say) -> "Jo
     """
     say = say if distributed.leads() else _silent
     task = registry.load(recipe.task)
+    _check_weights(recipe, task)
     data = task.load_data(recipe)
-    if task.metric(data).most == 1 and recipe.budget.max_drop >= 1:
-        raise RecipeError("budget: max_drop is a share: 0.01 is one point", *recipe.budget.where)
+    _check_budget(recipe.budget, task.metric(data))
     say(f"data: {data.name}, {data.source}, {data.count('test')} test samples")
     for note in data.notes:
         say(f"note: {note}")
-    return Job(recipe, task, data, output or Path("artifacts") / recipe.name, resume, say)
+    return Job(recipe, task, data, folder_of(recipe, output), resume, say)
+
+
+def _check_budget(budget: Budget, metric: Metric) -> None:
+    if metric.most == 1 and budget.max_drop >= 1:
+        raise RecipeError("budget: max_drop is a share: 0.01 is one point", *budget.where)
+    if budget.floor is not None and not metric.holds(budget.floor):
+        raise RecipeError(
+            f"budget: floor is a value of {metric.name}, from {metric.least} to {metric.most}, "
+            f"not {budget.floor}",
+            *budget.where,
+        )
+
+
+def _check_weights(recipe: Recipe, task: Task[D, A]) -> None:
+    """Refuse to compress what nobody has trained, unless that is meant: any gate would pass."""
+    trained = any(stage.kind == "train" for stage in recipe.stages)
+    if not trained and not recipe.random_weights and task.has_random_weights(recipe):
+        raise RecipeError(
+            f"model {recipe.model.name} has random weights and no stage trains it: name its "
+            "weights with `checkpoint: FILE`, begin with a `train` stage, or say "
+            "`random_weights: true` if only size and speed matter",
+            *recipe.model.where,
+        )
+
+
+def folder_of(recipe: Recipe, output: Path | None) -> Path:
+    """The artifact's folder: `output`, by default `artifacts/NAME`."""
+    return output or Path("artifacts") / recipe.name
 
 
 def gate(job: Job[D, A]) -> None:
@@ -102,8 +131,15 @@ def gate(job: Job[D, A]) -> None:
     if not evidence["gate"]["passed"]:
         raise BudgetMissed(
             f"{job.folder}: {evidence['gate']['reason']}; the artifact is kept, and build_mar.sh "
-            "takes it only with --force. Raise budget.max_drop or compress less"
+            f"takes it only with --force. {_first(evidence['gate'].get('advice', []))}"
         )
+
+
+def _first(advice: list[str]) -> str:
+    """Advice as the end of a message."""
+    if not advice:
+        return "Raise the budget or compress less"
+    return "What to try first: " + "; ".join(advice)
 
 
 def _silent(line: str) -> None:

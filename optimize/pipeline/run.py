@@ -1,6 +1,7 @@
 """From a recipe to an artifact: run the stages, save, check, measure, install."""
 
 from optimize.pipeline import artifact
+from optimize.pipeline.failure import explained
 from optimize.pipeline.job import Job
 from optimize.pipeline.stages import run_controls, run_stages
 from optimize.tasks.base import A, D
@@ -17,5 +18,6 @@ def run(job: Job[D, A]) -> None:
     states = run_stages(job, scratch)
     controls = run_controls(job, states[-1], scratch)
     if distributed.leads():
-        artifact.prepare(job, states, scratch, controls=controls)
+        with explained("saving and measuring the model"):
+            artifact.prepare(job, states, scratch, controls=controls)
         artifact.install(scratch, job.folder)

@@ -1,12 +1,19 @@
 """Dead channels: their weights are all zero, or no layer reads them. Removing them is exact."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from optimize.errors import ModelError
-from optimize.pruning.graph import Coupled, coupled, fixed_layers
+from optimize.pruning.graph import CONVOLUTIONS, Coupled, coupled
+from optimize.pruning.removal import inputs_like, same, without
+
+_NORMS: tuple[Any, ...] = (
+    nn.modules.batchnorm._NormBase,  # instance normalisation too
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
 
 
 def remove_dead(
@@ -16,7 +23,7 @@ def remove_dead(
 
     A channel is dead in two cases: every layer that writes it has zero weights and bias for it,
     and its value is still zero after normalisation and activation; or every layer that reads it
-    has zero weights for it. Each removal is tried on a copy, and undone if the answers change by
+    has zero weights for it. Removals are tried on a copy, and left out if the answers change by
     more than the rounding of float32 sums.
 
     Args:
@@ -33,29 +40,28 @@ def remove_dead(
         OptionError: `keep` names a layer that is not there.
     """
     model = copy.deepcopy(model).eval()
-    inputs = _probe(example)
-    groups = coupled(model, example, fixed_layers(model, example, keep))
+    inputs = inputs_like(example, model)
     live = _live_inputs(model, inputs)
-    dead = {group.name: _dead(group, live, round_to) for group in groups}
-    removed = {}
-    for name in [name for name, _ in model.named_modules() if dead.get(name)]:
-        trial = _without(model, example, keep, name, dead[name])
-        if trial is not None and _same(model, trial, inputs):
-            model, removed[name] = trial, len(dead[name])
-    return model, removed
+    dead = {group.name: _dead(group, live, round_to) for group in coupled(model, example, keep)}
+    plan = {name: dead[name] for name, _ in model.named_modules() if dead.get(name)}
+    smaller, done = without(
+        model, example, plan, lambda smaller: same(model, smaller, inputs, 1e-5)
+    )
+    return smaller, {name: len(plan[name]) for name in plan if name in done}
 
 
 def _live_inputs(model: nn.Module, inputs: list[Tensor]) -> dict[nn.Module, Tensor]:
-    """Bool per input channel of each convolution and linear layer: ever non-zero."""
+    """Bool per input channel of each convolution and linear layer that runs: ever non-zero."""
     live: dict[nn.Module, Tensor] = {}
 
-    def look(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x = args[0].detach()
-        x = x.flatten(0, -2) if isinstance(module, nn.Linear) else x.transpose(0, 1).flatten(1).t()
-        non_zero = x.ne(0).any(0)
+    def look(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if not args or not isinstance(args[0], Tensor):
+            return
+        channels = -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)  # type: ignore[arg-type]
+        non_zero = args[0].detach().movedim(channels, -1).flatten(0, -2).ne(0).any(0)
         live[module] = live[module] | non_zero if module in live else non_zero
 
-    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    layers = [m for m in model.modules() if isinstance(m, CONVOLUTIONS | nn.Linear)]
     hooks = [m.register_forward_pre_hook(look) for m in layers]
     try:
         with torch.no_grad():
@@ -69,6 +75,8 @@ def _live_inputs(model: nn.Module, inputs: list[Tensor]) -> dict[nn.Module, Tens
 
 def _dead(group: Coupled, live: dict[nn.Module, Tensor], round_to: int) -> list[int]:
     """Channels that are zero for any input wherever they are read, or that are never read."""
+    if not group.fits:
+        return []
     written, arrives = (torch.zeros(group.width, dtype=torch.bool) for _ in range(2))
     # Normalised to zero: gain and bias are both zero.
     zeroed, norms = torch.ones(group.width, dtype=torch.bool), 0
@@ -78,21 +86,25 @@ def _dead(group: Coupled, live: dict[nn.Module, Tensor], round_to: int) -> list[
         if not isinstance(weight, Tensor):
             continue
         bias, root = getattr(module, "bias", None), torch.tensor(roots)
+        transposed = bool(getattr(module, "transposed", False))
+        plain = getattr(module, "groups", 1) == 1 and module in live
         if part == "out":
-            rows = weight.detach().flatten(1).ne(0).any(1)
+            rows = _any(weight, 1 if transposed else 0)[own] if plain else torch.ones(len(own)) > 0
             if isinstance(bias, Tensor):
-                rows = rows | bias.detach().ne(0)
-            written[root] |= rows[own]
-        elif part == "in" and getattr(module, "groups", 1) == 1:
-            columns = weight.detach().transpose(0, 1).flatten(1).ne(0).any(1)
+                rows = rows | bias.detach().ne(0)[own]
+            written[root] |= rows
+        elif part == "in":
             read = torch.zeros_like(written) if read is None else read
+            columns = _any(weight, 0 if transposed else 1) if plain else None
             for channel, index in zip(roots, own, strict=True):  # several may be one channel
-                read[channel] |= columns[index]
-                arrives[channel] |= live[module][index]
-        elif part == "norm":
+                read[channel] |= columns is None or columns[index]
+                arrives[channel] |= columns is None or live[module][index]
+        elif isinstance(module, _NORMS) and weight.dim() == 1:
             norms += 1
-            assert isinstance(bias, Tensor)
-            zeroed[root] &= (weight.detach()[own] == 0) & (bias.detach()[own] == 0)
+            gone = weight.detach()[own] == 0
+            if isinstance(bias, Tensor):
+                gone = gone & (bias.detach()[own] == 0)
+            zeroed[root] &= gone
     if read is None:
         return []
     # Without weights a channel is constant: if it is zero for one input, it is for all.
@@ -102,40 +114,6 @@ def _dead(group: Coupled, live: dict[nn.Module, Tensor], round_to: int) -> list[
     return channels[: max(0, group.width - -(-remaining // round_to) * round_to)]
 
 
-def _without(
-    model: nn.Module, example: Tensor, keep: tuple[str, ...], name: str, channels: list[int]
-) -> nn.Module | None:
-    trial = copy.deepcopy(model)
-    try:
-        for group in coupled(trial, example, fixed_layers(trial, example, keep)):
-            if group.name == name:
-                group.remove(channels)
-                return trial
-    except (ModelError, RuntimeError, IndexError):
-        return None
-    return None
-
-
-def _probe(example: Tensor) -> list[Tensor]:
-    """The example and, for pixels and floats, three random inputs."""
-    generator = torch.Generator().manual_seed(0)
-    size = (3, *example.shape[1:])
-    if example.dtype == torch.uint8:
-        return [example, torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)]
-    if example.is_floating_point():
-        return [example, torch.randn(size, generator=generator)]
-    return [example]
-
-
-def _same(model: nn.Module, trial: nn.Module, inputs: list[Tensor]) -> bool:
-    with torch.no_grad():
-        for x in inputs:
-            try:
-                expected, answers = model(x), trial(x)
-            except RuntimeError:
-                return False
-            if expected.shape != answers.shape:
-                return False
-            if (expected - answers).abs().max() > 1e-5 * expected.abs().max().clamp(min=1e-6):
-                return False
-    return True
+def _any(weight: Tensor, dimension: int) -> Tensor:
+    """Whether there is a weight other than zero, by the index in a dimension."""
+    return weight.detach().transpose(0, dimension).flatten(1).ne(0).any(1)

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Split
 from optimize.evaluation.accuracy import predict
-from optimize.pruning.graph import coupled, fixed_layers, torch_pruning, tracing
+from optimize.pruning.graph import coupled
+from optimize.pruning.importance import channel_importance
+from optimize.pruning.removal import Plan, without
 
 
 def accuracy_on(split: Split, samples: int) -> Callable[[nn.Module], float]:
@@ -49,26 +51,24 @@ def pruning_table(
         ModelError: the model cannot be traced.
         OptionError: `keep` names a layer that is not there.
     """
-    importance = torch_pruning().importance.GroupMagnitudeImportance(p=2)
     original = copy.deepcopy(model).eval()
-    baseline = accuracy(original)
+    baseline, shares = accuracy(original), list(ratios)
     order = [name for name, _ in original.named_modules()]
-    names = [g.name for g in coupled(original, example, fixed_layers(original, example, keep))]
     rows: list[dict[str, Any]] = []
-    for name in sorted(names, key=order.index):
-        for ratio in ratios:
-            trial = copy.deepcopy(original)
-            groups = coupled(trial, example, fixed_layers(trial, example, keep))
-            group = next(g for g in groups if g.name == name)
+    for group in sorted(coupled(original, example, keep), key=lambda g: order.index(g.name)):
+        scores = channel_importance(group, "magnitude")
+        if scores is None:
+            continue
+        for ratio in shares:
             count = min(group.width - 1, round(ratio * group.width))
-            if count < 1:
-                continue
-            with tracing():
-                channel_importance = importance(group.group)
-                group.remove(channel_importance.argsort()[:count].tolist())
-            drop = baseline - accuracy(trial)
-            rows.append({"layer": name, "channels": group.width, "ratio": ratio, "drop": drop})
+            plan: Plan = {group.name: scores.argsort()[:count].tolist()} if count > 0 else {}
+            trial, done = without(original, example, plan)
+            if done:
+                drop = baseline - accuracy(trial)
+                row = {"layer": group.name, "channels": group.width, "ratio": ratio, "drop": drop}
+                rows.append(row)
     worst = {
-        name: max((r["drop"] for r in rows if r["layer"] == name), default=0.0) for name in names
+        name: max(r["drop"] for r in rows if r["layer"] == name)
+        for name in {r["layer"] for r in rows}
     }
     return sorted(rows, key=lambda row: (-worst[row["layer"]], row["layer"], row["ratio"]))

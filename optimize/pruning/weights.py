@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from optimize.pruning.graph import CONVOLUTIONS
+
 NO_SPEED = (
     "structure: weights only sets weights to zero: the compressed file shrinks, the model gets "
     "no faster; for speed use structure: channels"
@@ -22,7 +24,7 @@ def _weights(model: nn.Module, skip: Iterable[str]) -> dict[str, Tensor]:
     return {
         name: module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and name not in skipped
+        if isinstance(module, CONVOLUTIONS | nn.Linear) and name not in skipped
     }
 
 

@@ -9,7 +9,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from optimize.pruning.graph import Coupled, coupled, fixed_layers
+from optimize.pruning.graph import Coupled, coupled
 
 
 def equalize(
@@ -35,7 +35,7 @@ def equalize(
     example = calibration[:1]
     largest = _largest_inputs(model, calibration)
     scaled = []
-    groups = coupled(model, example, fixed_layers(model, example, ()))
+    groups = coupled(model, example)
     with torch.no_grad():
         wanted = model(calibration[:16])
         for group in groups:
@@ -88,7 +88,7 @@ def _scale(group: Coupled, largest: dict[nn.Module, Tensor], alpha: float) -> Te
     weightless = all(next(m.parameters(), None) is None for m in others)
     if parts.count("out") != 1 or parts.count("norm") > 1 or not readers:
         return None
-    if not plain or not weightless:
+    if not plain or not weightless or not group.fits:
         return None
     activation, weight = torch.zeros(group.width), torch.zeros(group.width)
     for module, own, roots in readers:

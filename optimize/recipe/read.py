@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from optimize.errors import RecipeError
-from optimize.recipe.reader import Named, Reader, override
-from optimize.recipe.schema import Budget, Recipe, SearchOptions, Serving, StageSpec
+from optimize.recipe.reader import Loader, Named, Reader, override
+from optimize.recipe.schema import Budget, Licences, Recipe, SearchOptions, Serving, StageSpec
 
 StageOptions = Mapping[str, type[Any]]
 """The dataclass of a stage's options, by the kind of stage."""
@@ -19,9 +19,11 @@ _REQUIRED = ("name", "task", "data", "model", "stages")
 _OPTIONAL = {
     "budget": Budget,
     "serving": Serving,
+    "licences": Licences,
     "seed": int,
     "checkpoint": str,
     "controls": bool,
+    "random_weights": bool,
 }
 _NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that are not keys of a recipe
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
@@ -32,6 +34,7 @@ def read(
     overrides: list[str] | None = None,
     *,
     tasks: Mapping[str, Callable[[], StageOptions]],
+    inputs: Mapping[str, Callable[[], type[Any] | None]] | None = None,
 ) -> Recipe:
     """Read and check a recipe.
 
@@ -40,6 +43,7 @@ def read(
         overrides: `key.sub=value` settings that replace what the file says.
         tasks: from a task's name to a function for the options of its stages, called only for the
             recipe's task.
+        inputs: likewise to the dataclass of the task's `input`; None if it takes none.
 
     Raises:
         RecipeError: with file, line and what was expected.
@@ -64,7 +68,12 @@ def read(
     optional = {key: value(key, hint) for key, hint in _OPTIONAL.items() if key in entries}
     if "search" in entries:
         optional["search"] = _search(reader, entries["search"])
-    return Recipe(
+    if "input" in entries:
+        kind = inputs[task]() if inputs else None
+        if kind is None:
+            raise reader.fail(entries["input"], f"input: {task} has no such options; leave it out")
+        optional["input"] = value("input", kind)
+    recipe = Recipe(
         name=name,
         task=task,
         data=value("data", Named),
@@ -75,6 +84,20 @@ def read(
         settings=tuple(overrides or ()),
         **optional,
     )
+    _check_notice(reader, entries, recipe)
+    return recipe
+
+
+def _check_notice(reader: Reader, entries: dict[str, yaml.Node], recipe: Recipe) -> None:
+    """Refuse a notice that cannot be read before hours of work, not after them."""
+    if recipe.licences.notice is None:
+        return
+    path = recipe.folder / recipe.licences.notice
+    try:
+        path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise reader.fail(entries["licences"], f"notice {path}: {reason}") from error
 
 
 def _document(path: Path) -> yaml.Node:
@@ -85,7 +108,7 @@ def _document(path: Path) -> yaml.Node:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise RecipeError(f"cannot be read: {reason}", str(path)) from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"

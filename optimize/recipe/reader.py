@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -11,6 +12,17 @@ from typing import Any, Literal, Union, get_args, get_origin
 import yaml
 
 from optimize.errors import RecipeError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with `1e-3` a number, as YAML 1.2 has it; YAML 1.1 asks for a point and a sign."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,9 @@ class Reader:
             kinds = [k for k in get_args(hint) if k is not type(None)]
             if self.plain_is_null(node):
                 return None
+            lists = [kind for kind in kinds if get_origin(kind) is list]
+            if lists and isinstance(node, yaml.SequenceNode):
+                return self.value(node, lists[0], what)
             return self.value(node, kinds[0], what)
         if hint is Named:
             return self.named(node, what)
@@ -124,6 +139,8 @@ class Reader:
             return value
         if hint is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        if hint is int and isinstance(value, float) and value.is_integer() and _has_exponent(node):
+            value = int(value)  # 1e7
         if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
             expected = {int: "a whole number", float: "a number", bool: "true or false"}
             raise self.fail(
@@ -138,6 +155,10 @@ class Reader:
         return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
 
+def _has_exponent(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and "e" in node.value.lower()
+
+
 def node_text(node: yaml.Node) -> str:
     """A node as written, shortened."""
     return repr(node.value)[:60] if isinstance(node, yaml.ScalarNode) else "a list or mapping"
@@ -145,7 +166,7 @@ def node_text(node: yaml.Node) -> str:
 
 def _compose(text: str) -> yaml.Node:
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"--set: {text!r} is not a YAML value") from error
     assert node is not None  # only an empty document composes to nothing

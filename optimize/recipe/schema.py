@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from optimize.recipe.reader import Named
+from optimize.utils.urls import cleaned
 
 __all__ = ["Budget", "Named", "Recipe", "Serving", "StageSpec", "explored"]
 
@@ -27,6 +28,11 @@ class Budget:
         max_drop: largest loss of the final model against the original, in the metric's own unit;
             of a share, 0.01 is one point.
         min_agreement: least share of samples on which both must agree.
+        files_drop: largest loss of files that go through the handler against the same samples'
+            tensors, in the metric's own unit.
+        floor: worst value that the original and the final model may have, in the metric's own
+            unit and direction: of accuracy 0.8 is at least 80%, of a word error rate 0.2 at most
+            20%. None for no limit.
         objective: what a search optimises within these limits: the latency of one input, inputs
             per second in batches of `serving.batch_size`, or the size of the file.
         where: file and line, for messages.
@@ -34,6 +40,8 @@ class Budget:
 
     max_drop: float = 0.01
     min_agreement: float = 0.0
+    files_drop: float = 0.02
+    floor: float | None = None
     objective: Literal["latency_batch1", "throughput", "size"] = "latency_batch1"
     where: tuple[str, int | None] = ("", None)
 
@@ -67,6 +75,21 @@ class Serving:
     def warm_up(self) -> list[int]:
         """Batch sizes to warm up: the recipe's, or every size TorchServe can form."""
         return self.batch_sizes or list(range(1, self.batch_size + 1))
+
+
+@dataclass(frozen=True)
+class Licences:
+    """On which terms weights and data may be used: SPDX identifiers, or words.
+
+    Attributes:
+        weights: of the model that the recipe starts from.
+        data: of the data that it is trained, calibrated and measured on.
+        notice: a file, from the recipe's folder, whose text the archive's NOTICE must hold.
+    """
+
+    weights: str = ""
+    data: str = ""
+    notice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +128,11 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. Its relative paths start at `folder`."""
+    """A checked recipe. Its relative paths start at `folder`.
+
+    `input` is of the task's `input_options`; `random_weights` says that a model which nobody has
+    trained is meant.
+    """
 
     name: str
     task: str
@@ -114,26 +141,29 @@ class Recipe:
     stages: list[StageSpec]
     budget: Budget = field(default_factory=Budget)
     serving: Serving = field(default_factory=Serving)
+    licences: Licences = field(default_factory=Licences)
     seed: int = 0
     checkpoint: str | None = None
     controls: bool = False
+    input: Any = None
+    random_weights: bool = False
     search: SearchOptions | None = None
     folder: Path = Path()
     file: str = ""
     settings: tuple[str, ...] = ()
 
     def command(self) -> str:
-        """The command line that runs this recipe again."""
+        """The command line that runs this recipe again; passwords in URLs are left out."""
         words = ["python", "-m", "optimize", "run", self.file]
         for setting in self.settings:
-            words += ["--set", setting]
+            words += ["--set", cleaned(setting)]
         return shlex.join(words)
 
     def digest(self, stages: int | None = None) -> str:
         """SHA-256 of everything that affects the result of the first `stages` stages."""
         counted = self.stages if stages is None else self.stages[:stages]
         parts: dict[str, Any] = {
-            "format": 2,  # of finished stages and reports: earlier ones are made anew
+            "format": 3,  # of finished stages and reports: earlier ones are made anew
             "task": self.task,
             "data": [self.data.name, self.data.options],
             "model": [self.model.name, self.model.options],
@@ -141,12 +171,15 @@ class Recipe:
             "seed": self.seed,
             "stages": [[s.kind, s.name, dataclasses.asdict(s.options)] for s in counted],
         }
+        if self.input is not None:
+            parts["input"] = dataclasses.asdict(self.input)
         if stages is None:
             parts["rest"] = [
                 self.name,
                 self.controls,
                 dataclasses.asdict(self.budget),
                 dataclasses.asdict(self.serving),
+                dataclasses.asdict(self.licences),
                 dataclasses.asdict(self.search) if self.search else None,
             ]
         text = json.dumps(_without_where(parts), sort_keys=True, default=str)

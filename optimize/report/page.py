@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from optimize.evaluation.metrics import Metric
-from optimize.report import figures
+from optimize.report import figures, served
 from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
@@ -72,6 +72,9 @@ def _gate(report: dict[str, Any], metric: Metric) -> dict[str, str]:
     budget = f"at most {_amount(metric, gate['max_drop'])} of {metric.name} may be lost"
     if gate["min_agreement"]:
         budget += f", agreement at least {percent(gate['min_agreement'])}"
+    if gate.get("floor") is not None:
+        bound = "least" if metric.higher_is_better else "most"
+        budget += f", {metric.name} at {bound} {metric.text(gate['floor'])}"
     drop = round(gate["drop"] * metric.scale, metric.digits)
     lost = f"{_amount(metric, gate['drop'])} {'lost' if drop > 0 else 'gained'}"
     return {
@@ -232,11 +235,13 @@ def _evidence(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("Data", f"{data['name']} ({data['source']}); {sizes}"),
         ("Fingerprint", data["fingerprint"]),
+        ("Licences", "; ".join(f"{k}: {v}" for k, v in report["licences"].items())),
         ("Machine", f"{machine['processor']}, {machine['cores']} cores; {features}"),
         ("Versions", ", ".join(f"{k} {v}" for k, v in report["versions"].items())),
         ("Seed", str(report["seed"])),
         ("Saved file", f"relative error {report['parity']:.2g} after reloading in a new process"),
     ]
+    rows += served.row(report)
     rows += [("Note", note) for note in data["notes"]]
     for stage in report["stages"]:
         left = stage.get("details", {}).get("left_in_float")

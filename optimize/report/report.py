@@ -8,8 +8,13 @@ from typing import Any
 from optimize.data.dataset import Data
 from optimize.errors import ModelError
 from optimize.evaluation import environment
+from optimize.evaluation.chance import warning
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, Recipe
+from optimize.report import notice, served
+from optimize.report.advice import advise
+from optimize.utils import files
+from optimize.utils.urls import cleaned
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
@@ -22,6 +27,8 @@ def build(
     controls: list[dict[str, Any]],
     parity: float,
     digest: str,
+    *,
+    chance: float | None = None,
 ) -> dict[str, Any]:
     """Assemble `report.json`.
 
@@ -33,12 +40,17 @@ def build(
         controls: metrics of the models trained for comparison, each with a `name`.
         parity: relative error of the reloaded file.
         digest: of recipe and data, so that a finished artifact is recognised.
+        chance: the metric's value of a model that does not look at its input, if it is known.
 
     Returns:
-        A mapping that fits `report.schema.json`.
+        A mapping that fits `report.schema.json` once `files` holds the digests of the artifact's.
     """
     original, final = measured["original"], measured["final"]
-    return {
+    at_chance = warning(metric, original, chance)
+    verdict = gate(recipe.budget, metric, original, final)
+    if not verdict["passed"]:
+        verdict["advice"] = advise(recipe.budget, metric, recipe.stages, measured)
+    found: dict[str, Any] = {
         "recipe": recipe.name,
         "task": recipe.task,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -55,6 +67,7 @@ def build(
             **{split: data.count(split) for split in ("train", "validation", "test")},
             "notes": data.notes,
         },
+        "licences": notice.to_json(recipe.licences),
         "metric": metric.to_json(),
         "original": original,
         "stages": [
@@ -63,11 +76,15 @@ def build(
             if name.startswith("stage:")
         ],
         "final": final,
+        "files": {},
         "controls": controls,
         "parity": parity,
-        "gate": gate(recipe.budget, metric, original, final),
+        "gate": verdict,
+        "chance": chance,
+        "warnings": [at_chance] if at_chance else [],
         "exports": {},
     }
+    return cleaned(found)  # a source may be a URL with a password
 
 
 def gate(
@@ -78,6 +95,14 @@ def gate(
     reasons = []
     if drop > budget.max_drop + metric.tolerance(final["samples"]):
         reasons.append(f"{metric.name} lost {drop:.4f}, the budget is {budget.max_drop:.4f}")
+    for title, row in (("original", original), ("final model", final)):
+        short = 0.0 if budget.floor is None else metric.lost(budget.floor, row[metric.name])
+        if short > 1e-9:
+            bound = "least" if metric.higher_is_better else "most"
+            reasons.append(
+                f"{metric.name} of the {title} is {row[metric.name]:.4f}, the budget asks for at "
+                f"{bound} {budget.floor:.4f}"
+            )
     if final["agreement"] < budget.min_agreement:
         reasons.append(
             f"agreement with the original is {final['agreement']:.3f}, the budget asks "
@@ -87,6 +112,7 @@ def gate(
         "metric": metric.name,
         "max_drop": budget.max_drop,
         "min_agreement": budget.min_agreement,
+        "floor": budget.floor,
         "drop": drop,
         "passed": not reasons,
         "reason": "; ".join(reasons) or "within the budget",
@@ -112,12 +138,17 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def is_current(folder: Path, digest: str) -> bool:
-    """Whether the folder holds the finished artifact of this recipe and data."""
+    """Whether the folder holds the finished artifact of this recipe and data, its files those
+    that the report names; model.json may have been edited."""
     if not all((folder / name).is_file() for name in ("report.json", "model.pt", "model.json")):
         return False
     try:
-        return bool(read(folder).get("digest") == digest)
-    except ModelError:
+        found = read(folder)
+        if found.get("digest") != digest:
+            return False
+        named = {name: sha for name, sha in found["files"].items() if name != "model.json"}
+        return all(files.sha256(folder / name) == sha for name, sha in named.items())
+    except (ModelError, OSError, KeyError, AttributeError):
         return False
 
 
@@ -152,7 +183,7 @@ def summary(report: dict[str, Any]) -> list[str]:
             )
         )
     table = [f"{row[0]:<16}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
-    return [*table, *ratios(report)]
+    return [*table, *ratios(report), *(f"warning: {text}" for text in report["warnings"])]
 
 
 def ratios(report: dict[str, Any]) -> list[str]:
@@ -174,5 +205,6 @@ def ratios(report: dict[str, Any]) -> list[str]:
             f"latency  {then:.3f} -> {now:.3f} ms ({then / now:.1f}x faster, "
             f"batch {batch}, {threads} thread{'s' * (threads != '1')})"
         )
+    lines += served.line(report)
     passed = "passed" if report["gate"]["passed"] else "FAILED"
     return [*lines, f"gate     {passed}: {report['gate']['reason']}"]

@@ -25,6 +25,7 @@ from optimize.report import page, report
 from optimize.search import space, study
 from optimize.tasks.base import A, D, Memory, State
 from optimize.utils import files, pickles, torchscript
+from optimize.utils.urls import cleaned
 
 _ROUNDS = 4
 _LEAST_GAIN = 0.98  # ratio of costs; a smaller gain is within measurement noise
@@ -96,7 +97,8 @@ def run(job: Job[D, A]) -> None:
     )
     search = _Search(job, options, initial, memory, optuna_study, answers, score)
     _restore_best(search)
-    _loop(search)
+    with study.explained(options, scratch):
+        _loop(search)
     if not search.best:
         _publish_closest(search)
     _update_report(search, digest=digest)
@@ -133,9 +135,9 @@ def _loop(search: _Search[D, A]) -> None:
         except StorageError:
             raise
         except (OptimizeError, ValueError) as error:
-            trial.set_user_attr("error", str(error)[:300])
+            trial.set_user_attr("error", cleaned(str(error))[:300])
             search.study.tell(trial, state=state.FAIL)
-            search.job.say(f"    failed: {error}")
+            search.job.say(f"    failed: {cleaned(str(error))}")
             continue
         for key, value in tried.measured.items():
             trial.set_user_attr(key, value)
@@ -209,7 +211,8 @@ def _run(search: _Search[D, A], specs: list[StageSpec], *, brief: bool = False) 
             **timed,
             "cost": cost,
             "meets_budget": drop <= budget.max_drop + metric.tolerance(row["samples"])
-            and task.agreement(answers, search.answers) >= budget.min_agreement,
+            and task.agreement(answers, search.answers) >= budget.min_agreement
+            and (budget.floor is None or metric.lost(budget.floor, row[metric.name]) <= 0),
             "short": False,
         },
     )
@@ -217,22 +220,23 @@ def _run(search: _Search[D, A], specs: list[StageSpec], *, brief: bool = False) 
 
 def _latency(search: _Search[D, A], final: State, file: Path) -> tuple[float, float]:
     """Latency of the candidate over the original's, for one input and for a full batch."""
-    work, serving = file.parent, search.recipe.serving
+    serving = search.recipe.serving
     full = serving.batch_size if search.recipe.budget.objective == "throughput" else 1
     batches = tuple(sorted({1, full}))
-    eager, calls = work / "original.eager.pt", work / "calls.pt"
-    pickles.save(final.original, eager)
-    artifact.save_calls(search.job, batches, calls)
-    measured = latency.measure(
-        {
-            "original": latency.Contestant(eager, eager=True),
-            "candidate": latency.Contestant(file, engine=final.engine),
-        },
-        calls,
-        batches=batches,
-        threads=(serving.threads,),
-        rounds=_ROUNDS,
-    )
+    with files.private() as private:
+        eager, calls = private / "original.pt", private / "calls.pt"
+        pickles.save(final.original, eager)
+        artifact.save_calls(search.job, batches, calls)
+        measured = latency.measure(
+            {
+                "original": latency.Contestant(eager, eager=True),
+                "candidate": latency.Contestant(file, engine=final.engine),
+            },
+            calls,
+            batches=batches,
+            threads=(serving.threads,),
+            rounds=_ROUNDS,
+        )
     ours, theirs = measured["candidate"], measured["original"]
     ratios = {key: ours[key]["p50"] / theirs[key]["p50"] for key in ours}
     by_batch = {int(key.split("_")[0].removeprefix("batch")): r for key, r in ratios.items()}

@@ -1,19 +1,23 @@
 """The Optuna study of a search: its storage, and the points of its trials."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from optimize.errors import RecipeError
+from optimize.errors import RecipeError, StorageError
 from optimize.recipe.schema import Recipe, SearchOptions
 from optimize.search import space
+from optimize.utils.urls import cleaned
 
 
 def begin(recipe: Recipe, options: SearchOptions, scratch: Path, fingerprint: str) -> Any:
     """The Optuna study of this recipe and data, a new or an earlier one.
 
     Raises:
-        RecipeError: the storage cannot be used.
+        RecipeError: the recipe's storage cannot be used.
+        StorageError: the artifact's folder cannot be written to.
     """
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
@@ -30,12 +34,16 @@ def begin(recipe: Recipe, options: SearchOptions, scratch: Path, fingerprint: st
             directions=["minimize", "minimize"],
         )  # fmt: skip
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        reason = str(error).split("\n")[0]
+        reason = cleaned(str(error).split("\n")[0].replace(url, cleaned(url)))
+        if not options.storage:
+            raise StorageError(
+                f"the study in {scratch} cannot be written: {reason}; free some space"
+            ) from error
         raise RecipeError(
-            f"search.storage {url!r} cannot be used: {reason}; it is an SQLAlchemy URL, as in "
-            "postgresql://user@host/studies",
+            f"search.storage {cleaned(url)!r} cannot be used: {reason}; it is an SQLAlchemy URL, "
+            "as in postgresql://user@host/studies",
             recipe.file,
-        ) from error
+        ) from None  # the error's own text may hold the password
     earlier = study.get_trials(deepcopy=False)
     study.sampler = optuna.samplers.TPESampler(seed=recipe.seed + len(earlier), n_startup_trials=6)
     if not options.storage:  # not shared, so a running trial was killed: try it again
@@ -46,6 +54,28 @@ def begin(recipe: Recipe, options: SearchOptions, scratch: Path, fingerprint: st
         for params in (space.cheapest(recipe), space.as_written(recipe)):
             study.enqueue_trial(params, skip_if_exists=True)
     return study
+
+
+@contextlib.contextmanager
+def explained(options: SearchOptions, scratch: Path) -> Iterator[None]:
+    """Turn an error of the study's storage within the block into a sentence.
+
+    Raises:
+        StorageError: the storage raised.
+    """
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        where = cleaned(options.storage) or str(scratch)
+        reason = str(error.__cause__ or error).split("\n")[0]
+        if options.storage:
+            reason = cleaned(reason.replace(options.storage, where))
+        raise StorageError(
+            f"the study in {where} cannot be written: {reason}; mend it and add --resume"
+        ) from None  # the error's own text may hold the password
 
 
 def points(study: Any) -> list[dict[str, Any]]:

@@ -127,10 +127,12 @@ class Task(ABC, Generic[D, A]):
         stages: the kinds of stages that recipes of the task can use, by name.
         exporter: the module whose `load` returns what to export (see
             `optimize.export.subjects`); "" if exporting is not supported.
+        input_options: the dataclass of a recipe's `input`; None if the task takes none.
     """
 
     stages: ClassVar[Mapping[str, Stage[Any]]]
     exporter: ClassVar[str] = ""
+    input_options: ClassVar[type[Any] | None] = None
 
     # From a recipe to data and a model.
 
@@ -151,6 +153,10 @@ class Task(ABC, Generic[D, A]):
             ModelError: it cannot be built, or does not fit data or checkpoint.
             RecipeError: there is no such architecture or option.
         """
+
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        """Whether `build_model` certainly gives a model that nobody has trained."""
+        return False
 
     def origins(self, recipe: Recipe, data: D) -> list[Path]:
         """The files that `build_model` reads: when one changes, finished stages are made anew.
@@ -190,6 +196,11 @@ class Task(ABC, Generic[D, A]):
     def score(self, answers: A, data: D, split: str) -> dict[str, Any]:
         """The metric's value by its name, `samples`, the 95% interval `ci95`, and other values."""
 
+    def chance(self, data: D) -> float | None:
+        """The metric's value on the test split of a model that does not look at its input; None
+        if that is not known."""
+        return None
+
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:
         """Share of samples on which two models agree."""
@@ -205,6 +216,20 @@ class Task(ABC, Generic[D, A]):
     def controls(self, recipe: Recipe, data: D, final: nn.Module) -> dict[str, nn.Module]:
         """Float models to compare with in the report, trained if the recipe sets `controls`."""
         return {}
+
+    def from_files(self, folder: Path, data: D, answers: A) -> dict[str, Any] | None:
+        """What the model answers to held-out files that go through the handler.
+
+        Args:
+            folder: holds the artifact's files, without the report.
+            data: the data set.
+            answers: the final model's on the test split.
+
+        Returns:
+            `from_files` of `report.schema.json` without `drop` and `max_drop`; None if the task
+            does not measure it.
+        """
+        return None
 
     # What is served.
 

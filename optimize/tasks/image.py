@@ -9,22 +9,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from optimize.data.dataset import Dataset, Sample, Split
-from optimize.errors import DataError, ModelError
-from optimize.evaluation import accuracy
+from optimize.data.dataset import Dataset, Sample
+from optimize.data.image_input import ImageInput
+from optimize.errors import ModelError
+from optimize.evaluation import accuracy, chance
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
+from optimize.models.normalized import normalized
 from optimize.models.notes import note
+from optimize.models.sources import huggingface
 from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import image_stages, named
+from optimize.tasks import image_data, image_served, image_stages, named
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.splits import split_of, with_validation
 from optimize.training.fit import TrainOptions, fit
 
-DATASETS = ("fashion_mnist", "imagenet_samples")
 MODELS = {
     "convnet": "architectures.convnet",
     "efficientnet_lite": "architectures.efficientnet_lite",
@@ -33,60 +35,6 @@ MODELS = {
     "timm": "sources.timm",
     "torchscript": "sources.torchscript",
 }
-
-
-def load_data(spec: Named, folder: Path, seed: int) -> Dataset:
-    """Load the data set `spec` names: a module of `optimize.data`, or `file.py:function`.
-
-    A user's function returns a `Dataset`, or a mapping with `test` and optionally
-    `train`, `validation` (pairs of uint8 images `[N, C, H, W]` and labels `[N]`) and `labels`.
-
-    Raises:
-        DataError: the data are absent or malformed.
-        RecipeError: no such data set or option.
-    """
-    if ":" in spec.name:
-        loaded = named.call_users(load_function(spec.name, folder), spec, DataError)
-        return loaded if isinstance(loaded, Dataset) else _from_mapping(spec.name, loaded)
-    if spec.name not in DATASETS:
-        raise named.unknown("data set", spec, list(DATASETS))
-    loader = importlib.import_module(f"optimize.data.{spec.name}").load
-    dataset: Dataset = named.call(loader, spec, seed=seed)
-    return dataset
-
-
-def _from_mapping(name: str, mapping: Any) -> Dataset:
-    """Turn the mapping that a user's loader returned into a `Dataset`, after checks."""
-    if not isinstance(mapping, dict) or "test" not in mapping:
-        raise DataError(f"{name} must return a mapping with at least 'test': (images, labels)")
-    splits: dict[str, Split] = {}
-    for key in ("train", "validation", "test"):
-        if mapping.get(key) is None:
-            continue
-        try:
-            images, targets = (torch.as_tensor(part) for part in mapping[key])
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{name}: {key} must be a pair (images, labels): {error}") from error
-        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(targets):
-            raise DataError(
-                f"{name}: {key} must be uint8 images [N, C, H, W] with as many labels, not "
-                f"{images.dtype} {list(images.shape)} with {len(targets)}"
-            )
-        splits[key] = Split(images, targets.long())
-    classes = int(max(int(s.targets.max()) for s in splits.values())) + 1
-    labels = [str(label) for label in mapping.get("labels") or range(classes)]
-    if len(labels) < classes:
-        raise DataError(f"{name}: {len(labels)} labels for classes up to {classes - 1}")
-    channels, height, width = splits["test"].inputs.shape[1:]
-    return Dataset(
-        name=name,
-        source=f"loader {name}",
-        labels=labels,
-        card_input={"size": [height, width], "channels": channels, "resize": min(height, width)},
-        test=splits["test"],
-        train=splits.get("train"),
-        validation=splits.get("validation"),
-    )
 
 
 def build_model(
@@ -110,6 +58,7 @@ def build_model(
         "labels": list(dataset.labels),
     }
     spec = resolve(spec)
+    model: nn.Module
     if ":" in spec.name:
         function = load_function(spec.name, folder)
         offered["num_classes"] = offered["classes"]
@@ -125,6 +74,8 @@ def build_model(
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
     if checkpoint is not None:
         note(model, load_checkpoint(model, folder / Path(checkpoint).expanduser()))
+    if dataset.normalization is not None:
+        model = normalized(model, *dataset.normalization)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))
     return model
 
@@ -155,13 +106,24 @@ class ImageClassification(Task[Dataset, Tensor]):
         "quantize": Stage(image_stages.QuantizeStage, image_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.image"
+    input_options = ImageInput
 
     def load_data(self, recipe: Recipe) -> Dataset:
-        return load_data(recipe.data, recipe.folder, recipe.seed)
+        return image_data.load(recipe)
 
     def build_model(self, recipe: Recipe, data: Dataset) -> nn.Module:
         trains = any(stage.kind == "train" for stage in recipe.stages)
         return build_model(recipe.model, data, recipe.folder, recipe.checkpoint, trains)
+
+    def has_random_weights(self, recipe: Recipe) -> bool:
+        spec = resolve(recipe.model)
+        if recipe.checkpoint is not None:
+            return False
+        if spec.name == "timm":
+            return not spec.options.get("pretrained") and "checkpoint_path" not in spec.options
+        if spec.name == "huggingface":
+            return huggingface.has_no_weights(str(spec.options.get("name", "")), recipe.folder)
+        return spec.name in ("convnet", "resnet")
 
     def with_validation(self, data: Dataset, seed: int) -> Dataset:
         return with_validation(data, seed)
@@ -180,6 +142,9 @@ class ImageClassification(Task[Dataset, Tensor]):
     def score(self, answers: Tensor, data: Dataset, split: str) -> dict[str, Any]:
         return score(answers, split_of(data, split).targets)
 
+    def chance(self, data: Dataset) -> float:
+        return chance.majority(data.test.targets)
+
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)
 
@@ -193,6 +158,9 @@ class ImageClassification(Task[Dataset, Tensor]):
                 "max_bytes": recipe.serving.max_bytes,
             },
         }
+
+    def from_files(self, folder: Path, data: Dataset, answers: Tensor) -> dict[str, Any] | None:
+        return image_served.measure(folder, data, answers)
 
     def samples(self, data: Dataset, answers: Tensor) -> list[Sample]:
         return data.samples
@@ -208,12 +176,9 @@ class ImageClassification(Task[Dataset, Tensor]):
         if stage is None:
             return {}
         options: image_stages.DistillStage = stage.options
-        plain = TrainOptions(
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
+        own = ("average", "patience", "precision", "checkpoint_seconds", "label_smoothing", "flip")
+        taken = [f.name for f in dataclasses.fields(TrainOptions) if f.name not in own]
+        plain = TrainOptions(**{name: getattr(options, name) for name in taken})
         torch.manual_seed(recipe.seed)
         student = build_model(options.student, data, recipe.folder)
         title = "control: student without a teacher"

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from optimize.data.dataset import Dataset
-from optimize.errors import DataError
+from optimize.errors import DataError, ModelError
+from optimize.models.answers import check_answers
 from optimize.models.notes import notes_of
-from optimize.pruning.dead import remove_dead
-from optimize.pruning.prune import PruneOptions, prune, widths
+from optimize.pruning.options import PruneOptions
+from optimize.pruning.prune import prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
 from optimize.pruning.weights import NO_SPEED, zeros, zeros_held
 from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
@@ -28,6 +29,7 @@ from optimize.tasks.splits import split_of
 from optimize.tasks.training import training_arguments
 from optimize.training.distillation import DistillOptions, distill, teacher_logits
 from optimize.training.fit import TrainOptions, fit
+from optimize.utils.wording import few
 
 BuildModel = Callable[[Named, Dataset, Path], nn.Module]
 
@@ -91,8 +93,22 @@ def training_logits(state: State, flip: bool, context: Context[Dataset]) -> Tens
     )
 
 
+def _float(state: State, stage: str) -> None:
+    """Refuse a stage that works on the float model once there is none any more.
+
+    Raises:
+        ModelError: says where the stage belongs.
+    """
+    if state.model is not state.float_model:
+        raise ModelError(
+            f"{stage} works on the float model, and a quantize stage comes before it: put the "
+            f"{stage} stage before quantize, or leave it out"
+        )
+
+
 def run_train(state: State, options: TrainOptions, context: Context[Dataset]) -> State:
     """Train the model itself; it becomes the original."""
+    _float(state, "train")
     model = copy.deepcopy(state.model)  # other candidates of a search start from it too
     arguments = training_arguments(options, context, "train")
     fit(model, split_of(context.data, "train"), options, **arguments)
@@ -106,7 +122,8 @@ def distill_into(
 
     def run(state: State, options: DistillStage, context: Context[Dataset]) -> State:
         torch.manual_seed(context.seed)
-        student = build(options.student, context.data, context.folder)
+        student = build(options.student, context.data, context.folder).eval()
+        check_answers(student, (context.data.test.inputs[:3],), options.student.name)
         for line in notes_of(student):
             context.say(f"    note: {line}")
         return _distill(state, options, context, student)
@@ -125,6 +142,7 @@ def _distill(
 
 def run_prune(state: State, options: PruneStage, context: Context[Dataset]) -> State:
     """Prune, recover after each step, and record the details."""
+    _float(state, "prune")
     image = context.data.test.inputs[:1]
     details: dict[str, Any] = {}
     if options.sensitivity:
@@ -134,14 +152,7 @@ def run_prune(state: State, options: PruneStage, context: Context[Dataset]) -> S
             state.model, image, options.sensitivity, accuracy, keep=options.keep
         )
     details["widths_before"] = widths(state.model)
-    if options.structure == "channels":
-        _, dead = remove_dead(
-            state.model, image, keep=tuple(options.keep), round_to=options.round_to
-        )
-        details["dead"] = dead
-        if dead:
-            context.say(f"    dead channels removed, exactly: {dead}")
-    else:
+    if options.structure == "weights":
         details["notes"] = [NO_SPEED]
         context.say(f"    warning: {NO_SPEED}")
     recover = None
@@ -149,8 +160,19 @@ def run_prune(state: State, options: PruneStage, context: Context[Dataset]) -> S
         recover = functools.partial(_recover, state, options, context, details)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="structure: weights")
-        pruned = prune(state.model, image, options, split=context.data.train, recover=recover)
+        pruned = prune(
+            state.model,
+            image,
+            options,
+            split=context.data.train,
+            recover=recover,
+            details=details,
+        )
     details["widths"] = widths(pruned)
+    if details.get("dead"):
+        context.say(f"    dead channels removed, exactly: {details['dead']}")
+    if details.get("stuck"):
+        context.say(f"    not pruned, their channels cannot be removed: {few(details['stuck'])}")
     if options.structure == "weights":
         details["zeros"] = zeros(pruned)
     return state.then(pruned, **details)
@@ -192,6 +214,7 @@ def calibration_images(context: Context[Dataset], count: int) -> Tensor:
 
 def run_quantize(state: State, options: QuantizeStage, context: Context[Dataset]) -> State:
     """Quantize, after `recover` if set, and record which layers stayed in float and why."""
+    _float(state, "quantize")
     images = calibration_images(context, options.calibration)
     details: dict[str, Any] = {"method": options.method}
     model = state.model

@@ -82,6 +82,13 @@ def absolute(spec: Named, folder: Path, *names: str) -> Named:
     return dataclasses.replace(spec, options=options)
 
 
+def with_path(spec: Named) -> Named:
+    """`{npz: FILE}` as `{npz: {path: FILE}}`."""
+    if set(spec.options) != {"name"}:
+        return spec
+    return dataclasses.replace(spec, options={"path": spec.options["name"]})
+
+
 def unknown(what: str, spec: Named, choices: list[str]) -> RecipeError:
     """The error for a name that does not exist."""
     listed = ", ".join(choices)

@@ -48,6 +48,10 @@ def _options(name: str) -> read.StageOptions:
     return {kind: stage.options for kind, stage in load(name).stages.items()}
 
 
+def _input(name: str) -> type[Any] | None:
+    return load(name).input_options
+
+
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     """Read and check a recipe of any task.
 
@@ -61,4 +65,5 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
     tasks: dict[str, Callable[[], read.StageOptions]] = {
         name: partial(_options, name) for name in names()
     }
-    return read.read(path, overrides, tasks=tasks)
+    inputs = {name: partial(_input, name) for name in names()}
+    return read.read(path, overrides, tasks=tasks, inputs=inputs)

@@ -51,7 +51,7 @@ def load_recordings(spec: Named, folder: Path) -> speech.Speech:
     """
     if spec.name != "speech":
         raise named.unknown("data set", spec, ["speech"])
-    return named.call(speech.load, named.absolute(spec, folder, "path"))
+    return named.call(speech.load, named.absolute(named.with_path(spec), folder, "path"))
 
 
 def load_checkpoint(spec: Named, folder: Path, override: str | None) -> Checkpoint:
@@ -159,6 +159,9 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
 
     def score(self, answers: Transcripts, data: SpeechData, split: str) -> dict[str, Any]:
         return score([u.text for u in data.recordings.split(split)], answers.texts)
+
+    def chance(self, data: SpeechData) -> float:
+        return 1.0  # the word error rate of empty transcripts
 
     def agreement(self, answers: Transcripts, reference: Transcripts) -> float:
         same = map(same_text, answers.texts, reference.texts)

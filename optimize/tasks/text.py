@@ -9,10 +9,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from optimize.data import text_files
 from optimize.data.corpus import TextDataset, load_tokenizer
 from optimize.data.dataset import Sample
-from optimize.errors import ModelError
-from optimize.evaluation import accuracy, text_inference, text_metrics
+from optimize.data.tables import SUFFIXES
+from optimize.errors import ModelError, RecipeError
+from optimize.evaluation import accuracy, chance, text_inference, text_metrics
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.architectures.bert import BertClassifier
 from optimize.models.check import check
@@ -31,6 +33,10 @@ from optimize.training.finetune import FineTuneOptions
 
 MAX_BYTES = 1_048_576
 DATASETS = ("movie_reviews", "text_files")
+TAKEN = (
+    "text_files: TABLE (CSV, TSV, JSON lines or Parquet of texts and labels, or a Hugging Face "
+    "datasets folder), or path/to/file.py:function"
+)
 METRICS = {
     metric.name: metric
     for metric in (ACCURACY, Metric("macro_f1", "Macro F1"), Metric("auroc", "AUROC"))
@@ -41,19 +47,35 @@ _ANSWERS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
 
 
 def load_data(spec: Named, folder: Path, seed: int) -> TextDataset:
-    """Labelled texts: `movie_reviews`, or `text_files: {path: ...}`; see these modules.
+    """Labelled texts: `movie_reviews`, `text_files: {path: ...}`, see these modules, or what
+    `file.py:function` returns, see `text_files.of_mapping`.
 
     Raises:
         DataError: the data are absent or malformed.
         RecipeError: no such data set or option.
     """
+    spec = named.absolute(_resolve(spec, folder), folder, "path", "encoder")
+    if ":" in spec.name:
+        options = {k: v for k, v in spec.options.items() if k in text_files.DATA_OPTIONS}
+        own = {k: v for k, v in spec.options.items() if k not in options}
+        found = named.call(load_function(spec.name, folder), dataclasses.replace(spec, options=own))
+        return text_files.of_mapping(found, spec.name, seed=seed, **options)
     if spec.name not in DATASETS:
-        raise named.unknown("data set", spec, list(DATASETS))
+        raise RecipeError(
+            f"no data set {spec.name!r}; there are {', '.join(DATASETS)}: {TAKEN}", *spec.where
+        )
     loader = importlib.import_module(f"optimize.data.{spec.name}").load
-    dataset: TextDataset = named.call(
-        loader, named.absolute(spec, folder, "path", "encoder"), seed=seed
-    )
+    dataset: TextDataset = named.call(loader, spec, seed=seed)
     return dataset
+
+
+def _resolve(spec: Named, folder: Path) -> Named:
+    """A bare path as `text_files`, and `{text_files: FILE}` as its `path`."""
+    if ":" not in spec.name and spec.name not in DATASETS:
+        place = folder / Path(spec.name).expanduser()
+        if place.suffix.lower() in SUFFIXES or ("/" in spec.name and place.is_dir()):
+            return Named("text_files", {"path": spec.name, **spec.options}, spec.where)
+    return named.with_path(spec) if spec.name in DATASETS else spec
 
 
 def build_model(
@@ -72,7 +94,8 @@ def build_model(
 
     Raises:
         ModelError: it cannot be built, or fits neither checkpoint nor data nor tokenizer.
-        RecipeError: no such architecture or option.
+        RecipeError: no such architecture or option, or it has fewer positions than the data's
+            windows have tokens.
     """
     spec = resolve(spec)
     file = None if checkpoint is None else folder / Path(checkpoint).expanduser()
@@ -100,7 +123,7 @@ def build_model(
     if file is not None:
         note(model, load_checkpoint(model, file))
     if isinstance(model, BertClassifier):
-        _check_sizes(model, dataset)
+        _check_sizes(model, dataset, spec)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels), "token ids")
     return model
 
@@ -126,7 +149,7 @@ def _check_tokenizer(folder: Path, dataset: TextDataset) -> None:
         )
 
 
-def _check_sizes(model: BertClassifier, dataset: TextDataset) -> None:
+def _check_sizes(model: BertClassifier, dataset: TextDataset, spec: Named) -> None:
     rows = model.embeddings.word.num_embeddings
     if rows < dataset.vocabulary:
         raise ModelError(
@@ -134,10 +157,11 @@ def _check_sizes(model: BertClassifier, dataset: TextDataset) -> None:
             f"{rows}: name the model's folder as data.encoder too"
         )
     positions = model.embeddings.position.num_embeddings
-    if positions < dataset.max_length:
-        raise ModelError(
-            f"windows of {dataset.max_length} tokens are longer than the model's {positions} "
-            f"positions: set max_length: {positions} or less in the recipe's data"
+    if dataset.max_length > positions:
+        raise RecipeError(
+            f"data's max_length is {dataset.max_length} tokens, and this encoder has {positions} "
+            f"positions: set max_length to {positions} or less",
+            *spec.where,
         )
 
 
@@ -222,6 +246,13 @@ class TextClassification(Task[TextDataset, Tensor]):
             chosen = torch.tensor([source == name for source in part.sources])
             sources[name] = text_metrics.accuracy(predicted[chosen], actual[chosen])
         return {**score(answers, part.targets, len(data.labels)), "per_source": sources}
+
+    def chance(self, data: TextDataset) -> float:
+        targets = data.test.targets
+        if self.metric(data) is ACCURACY:
+            return chance.majority(targets)
+        labels = text_metrics.target_labels(targets, len(data.labels))
+        return chance.auroc(labels) if data.metric == "auroc" else chance.macro_f1(labels)
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.data.corpus import TextDataset, TextSplit, load_tokenizer
-from optimize.errors import DataError, ModelError, RecipeError
+from optimize.errors import DataError, ModelError, OptionError, RecipeError
 from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
 from optimize.pruning import transformer, vocabulary
@@ -143,6 +143,12 @@ def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) 
         return against_labels(model(ids), split.targets[chosen[number]])
 
     blocks = transformer.blocks(model)
+    heads, neurons = blocks[0].heads, blocks[0].neurons
+    if options.heads >= heads and options.neurons >= neurons:
+        raise OptionError(
+            f"heads {options.heads} and neurons {options.neurons} remove nothing: the layers have "
+            f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
+        )
     importance = transformer.measure(
         blocks, (_trimmed(split.windows[part]) for part in chosen), loss
     )

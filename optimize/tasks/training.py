@@ -8,7 +8,7 @@ from optimize.training.trainer import History, TrainerOptions
 
 
 def training_arguments(options: TrainerOptions, context: Context[S], name: str) -> dict[str, Any]:
-    """Arguments `seed`, `title`, `validation`, `progress` and `history` of a `fit`.
+    """Arguments `seed`, `title`, `validation`, `progress`, `history` and `say` of a `fit`.
 
     Args:
         options: of the training.
@@ -26,4 +26,5 @@ def training_arguments(options: TrainerOptions, context: Context[S], name: str) 
         "validation": context.data.validation,
         "progress": context.progress(name, options.checkpoint_seconds),
         "history": History(),
+        "say": context.say,
     }

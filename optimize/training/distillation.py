@@ -1,5 +1,6 @@
 """Knowledge distillation into a smaller student (Hinton, Vinyals and Dean 2015)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +33,18 @@ class DistillOptions(TrainOptions):
             raise ValueError("temperature must be above 0 and alpha between 0 and 1")
 
 
+class _Mirrored(nn.Module):
+    """What `teacher` says of mirrored images: these may be too many to mirror all of them."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.teacher(images.flip(3))
+        return logits
+
+
 def teacher_logits(teacher: nn.Module, split: Split, flip: bool) -> Tensor:
     """What the teacher says of every training image, computed once.
 
@@ -44,7 +57,7 @@ def teacher_logits(teacher: nn.Module, split: Split, flip: bool) -> Tensor:
         return predict(teacher, images, title="teacher")
 
     def judge_mirrored(images: Tensor) -> Tensor:
-        return predict(teacher, images.flip(3), title="teacher, mirrored")
+        return predict(_Mirrored(teacher), images, title="teacher, mirrored")
 
     views = [judge, judge_mirrored] if flip else [judge]
     return torch.stack([distributed.gathered(view, split.inputs) for view in views])
@@ -76,6 +89,7 @@ def distill(
     progress: Progress | None = None,
     history: History | None = None,
     freeze_norm: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Train `student` in place to answer as `teacher` does; returns it in eval mode.
 
@@ -86,7 +100,7 @@ def distill(
         options: see `DistillOptions`.
         seed: of shuffling and augmentation.
         title: shown on the progress bar.
-        validation, progress, history, freeze_norm: as `optimize.training.fit.fit` takes them.
+        validation, progress, history, freeze_norm, say: as `optimize.training.fit.fit` takes them.
 
     Raises:
         DataError: `patience` without a validation split.
@@ -108,4 +122,5 @@ def distill(
         progress=progress,
         history=history,
         freeze_norm=freeze_norm,
+        say=say,
     )

@@ -1,4 +1,4 @@
-"""Fine-tuning of text classifiers: AdamW, linear decay, batches of equal lengths.
+"""Fine-tuning of text classifiers: linear decay, batches of equal lengths.
 
 The same code runs alone, in several processes under `torchrun`, and on GPUs.
 """
@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,13 +18,14 @@ from optimize.data.corpus import TextSplit, lengths
 from optimize.evaluation import text_inference, text_metrics
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
+from optimize.training.optimizer import build as build_optimizer
 from optimize.training.trainer import (
     History,
+    OptimizerName,
     Trainer,
     TrainerOptions,
     Watch,
     autocast,
-    decay_groups,
 )
 
 # Lengths within so many batches are sorted together, so that batches hardly pad.
@@ -37,30 +38,28 @@ StepLoss = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 class FineTuneOptions(TrainerOptions):
     """How to fine-tune (Devlin et al. 2019, Mosbach et al. 2021), beside what all training takes.
 
-    A pass sees one window of every text, drawn anew.
+    A pass sees one window of every text, drawn anew. The learning rate rises and falls linearly.
 
     Attributes:
-        warmup: share of the steps in which the learning rate rises linearly to its peak, before
-            it falls linearly to zero.
         batch_tokens: most tokens of a batch, padding included, over all processes together.
         batch_texts: most texts of a batch.
         balance: repeat the texts of smaller sources, so that every source counts about as much
             as the largest.
     """
 
+    usual_rates: ClassVar[dict[str, float]] = {"sgd": 0.01, "adamw": 1e-4}
+
     epochs: float = 1.0
     _: KW_ONLY
-    learning_rate: float = 1e-4
+    optimizer: OptimizerName = "adamw"
+    max_grad_norm: float = 1.0
     weight_decay: float = 0.01
-    warmup: float = 0.1
     batch_tokens: int = 4096
     batch_texts: int = 48
     balance: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.warmup < 1:
-            raise ValueError("warmup must be a share")
         if self.batch_tokens < 512 or self.batch_texts < 1:
             raise ValueError("batch_tokens starts at 512, batch_texts at 1")
 
@@ -131,7 +130,7 @@ class _Sampler:
             self.plan += batches(chosen, sizes, options, random)
             self.ends.append(len(self.plan))
             left -= 1
-        self.steps = len(self.plan)
+        self.steps, self.epoch_steps = len(self.plan), self.ends[0]
 
     def draw(self) -> tuple[Tensor, ...]:
         self.position += 1
@@ -162,6 +161,7 @@ def fit(
     progress: Progress | None = None,
     history: History | None = None,
     watch: Watch | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it on the CPU in eval mode.
 
@@ -180,6 +180,7 @@ def fit(
         progress: where checkpoints are kept; one that fits is continued.
         history: filled with losses and accuracies.
         watch: called with (step, steps, model) after every step.
+        say: called with a line if an epoch has very few steps.
 
     Raises:
         DataError: `patience` without a validation split.
@@ -189,9 +190,7 @@ def fit(
     model.train().to(device)
     sizes = lengths(split.windows)
     sampler = _Sampler(split, sizes, options, np.random.default_rng(seed))
-    optimizer = torch.optim.AdamW(
-        decay_groups(model, options.weight_decay), lr=options.learning_rate, fused=True
-    )
+    optimizer = build_optimizer(model, options)
     rising = max(1, round(sampler.steps * options.warmup))
 
     def factor(step: int) -> float:
@@ -207,7 +206,7 @@ def fit(
         with autocast(options.precision, device):
             return loss(model, ids, position, targets)
 
-    trainer = Trainer(model, options, sampler, optimizer, schedule, clip=1.0)
+    trainer = Trainer(model, options, sampler, optimizer, schedule)
     return trainer.train(
         objective,
         seed=seed,
@@ -216,6 +215,7 @@ def fit(
         progress=progress,
         history=history,
         watch=watch,
+        say=say,
     )
 
 

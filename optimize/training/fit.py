@@ -1,4 +1,4 @@
-"""Supervised training of image classifiers: SGD, one-cycle, bf16 autocast where it pays.
+"""Supervised training of image classifiers: one-cycle, bf16 autocast where it pays.
 
 The same code runs alone, in several processes under `torchrun`, and on GPUs.
 """
@@ -15,7 +15,8 @@ from optimize.data.dataset import Split
 from optimize.evaluation.accuracy import evaluate
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
-from optimize.training.trainer import History, Trainer, TrainerOptions, autocast, decay_groups
+from optimize.training.optimizer import build as build_optimizer
+from optimize.training.trainer import History, Trainer, TrainerOptions, autocast
 
 # (logits [N, classes], batch positions [N], which were mirrored [N], targets [N]) -> scalar
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -32,7 +33,7 @@ class TrainOptions(TrainerOptions):
 
     epochs: float = 5.0
     _: KW_ONLY
-    learning_rate: float = 0.1
+    warmup: float = 0.25
     weight_decay: float = 5e-4
     label_smoothing: float = 0.05
     batch_size: int = 128
@@ -72,17 +73,17 @@ class _Sampler:
     def __init__(self, size: int, options: TrainOptions) -> None:
         self.batches, self.flip = Batches(size, options.batch_size), options.flip
         self.steps = max(1, round(options.epochs * size / options.batch_size))
-        self.pass_steps = max(1, size // self.batches.batch_size)
+        self.epoch_steps = max(1, size // self.batches.batch_size)
 
     def draw(self) -> tuple[Tensor, ...]:
         index = next(self.batches)
         return index, (torch.rand(len(index)) < 0.5) & self.flip
 
     def epoch(self, step: int) -> int:
-        return step // self.pass_steps
+        return step // self.epoch_steps
 
     def ends_epoch(self, step: int) -> bool:
-        return step % self.pass_steps == 0
+        return step % self.epoch_steps == 0
 
     def state(self) -> dict[str, Any]:
         return {"order": self.batches.order, "position": self.batches.position}
@@ -112,6 +113,7 @@ def fit(
     progress: Progress | None = None,
     history: History | None = None,
     freeze_norm: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> nn.Module:
     """Train `model` in place and return it on the CPU in eval mode.
 
@@ -131,6 +133,7 @@ def fit(
         progress: where checkpoints are kept; one that fits is continued.
         history: filled with losses and accuracies.
         freeze_norm: leave the statistics of batch normalisation as they are.
+        say: called with a line if an epoch has very few steps.
 
     Raises:
         DataError: `patience` without a validation split.
@@ -139,17 +142,14 @@ def fit(
     device = distributed.device()
     model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     sampler = _Sampler(len(split), options)
-    optimizer = torch.optim.SGD(
-        decay_groups(model, options.weight_decay),
-        lr=options.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-    )
+    optimizer = build_optimizer(model, options)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
         options.learning_rate,
         total_steps=sampler.steps + 1,
-        pct_start=max(0.25, 1.5 / (sampler.steps + 1)),  # a fall or rise of no step divides by 0
+        # A fall or rise of no step divides by 0.
+        pct_start=max(options.warmup, 1.5 / (sampler.steps + 1)),
+        cycle_momentum=options.optimizer == "sgd" and options.momentum is None,
     )
     loss = loss or cross_entropy(options.label_smoothing)
 
@@ -171,4 +171,5 @@ def fit(
         validate=accuracy if validation else None,
         progress=progress,
         history=history,
+        say=say,
     )

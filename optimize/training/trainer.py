@@ -5,9 +5,10 @@ loss: `optimize.training.fit` and `optimize.training.finetune` bring these.
 """
 
 import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,10 +20,13 @@ from optimize.training import distributed
 from optimize.training.checkpoints import Progress
 from optimize.utils.bars import bar
 
+OptimizerName = Literal["sgd", "adamw"]
 Precision = Literal["auto", "bf16", "fp32"]
 # (model, this process's share of the batch's index tensors) -> scalar, the mean over that share
 Objective = Callable[..., Tensor]
 Watch = Callable[[int, int, nn.Module], None]
+FEW_STEPS = 50
+"""Fewer steps in a pass over the data are warned about."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,13 @@ class TrainerOptions:
 
     Attributes:
         epochs: passes over the training split; fractions are allowed.
-        learning_rate: peak of the schedule.
+        optimizer: `sgd` or `adamw`.
+        learning_rate: peak of the schedule; the optimizer's usual one by default.
+        momentum, nesterov: of `sgd`. Without a number, momentum is 0.9, and of images it goes from
+            0.95 to 0.85 and back while the learning rate rises and falls.
+        betas, eps: of `adamw`.
+        warmup: share of the steps in which the learning rate rises to its peak.
+        max_grad_norm: gradients of a larger norm are scaled down to it; 0 leaves them as they are.
         weight_decay: of matrices and kernels, not of biases and normalisation.
         label_smoothing: of the cross entropy (Szegedy et al. 2016).
         average: decay of the weights' moving average that is kept at the end; 0 keeps the last.
@@ -42,9 +52,18 @@ class TrainerOptions:
         checkpoint_seconds: how often training saves its state, to go on after being killed.
     """
 
+    usual_rates: ClassVar[dict[str, float]] = {"sgd": 0.1, "adamw": 1e-3}
+
     epochs: float = 1.0
     _: KW_ONLY
-    learning_rate: float = 1e-3
+    optimizer: OptimizerName = "sgd"
+    learning_rate: float = math.nan
+    momentum: float | None = None
+    nesterov: bool = True
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+    warmup: float = 0.1
+    max_grad_norm: float = 0.0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     average: float = 0.0
@@ -53,10 +72,27 @@ class TrainerOptions:
     checkpoint_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        self._check_optimizer()
+        if math.isnan(self.learning_rate):
+            object.__setattr__(self, "learning_rate", self.usual_rates[self.optimizer])
         if not self.epochs > 0 or not self.learning_rate > 0:
             raise ValueError("epochs and learning_rate must be above 0")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.average < 1:
             raise ValueError("label_smoothing and average must be below 1")
+        if not 0 <= self.warmup < 1 or self.max_grad_norm < 0:
+            raise ValueError("warmup must be a share below 1, max_grad_norm not negative")
+
+    def _check_optimizer(self) -> None:
+        if self.optimizer not in self.usual_rates:
+            raise ValueError(f"optimizer is sgd or adamw, not {self.optimizer!r}")
+        if self.optimizer == "adamw" and (self.momentum is not None or not self.nesterov):
+            raise ValueError("momentum and nesterov are options of sgd; adamw has betas")
+        if self.optimizer == "sgd" and (self.betas != [0.9, 0.999] or self.eps != 1e-8):
+            raise ValueError("betas and eps are options of adamw; sgd has momentum")
+        if self.momentum is not None and not 0 <= self.momentum < 1:
+            raise ValueError("momentum is a share below 1")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError("betas are two numbers below 1, as in [0.9, 0.999]")
 
 
 @dataclass
@@ -67,17 +103,22 @@ class History:
         loss: (step from 1, mean loss of that step's batch), at most about a hundred.
         validation: (epoch from 1, accuracy), when `patience` asks for it.
         stopped: the epoch early stopping ended at; None if training ran to its end.
+        steps: of the whole training.
+        epoch_steps: of one pass over the data.
     """
 
     loss: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
     stopped: int | None = None
+    steps: int = 0
+    epoch_steps: int = 0
 
 
 class Sampler(Protocol):
     """Draws the batches of one training, all of them in a fixed order for a seed."""
 
     steps: int
+    epoch_steps: int
 
     def draw(self) -> tuple[Tensor, ...]:
         """The next batch: index tensors `[N, ...]`, the same in every process."""
@@ -105,15 +146,6 @@ def autocast(
     return torch.autocast(kind, torch.bfloat16, enabled=enabled)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups: weight decay for matrices and kernels, none for biases and norms."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
 class _Loss(nn.Module):
     """The objective as a module around the model: DDP averages gradients of a `forward`."""
 
@@ -134,7 +166,6 @@ class Trainer:
         sampler: where batches come from.
         optimizer: over the model's parameters.
         schedule: of the learning rate, stepped after every batch.
-        clip: largest norm of the gradients; None leaves them as they are.
         freeze_norm: leave the statistics of batch normalisation as they are.
     """
 
@@ -146,12 +177,11 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
         *,
-        clip: float | None = None,
         freeze_norm: bool = False,
     ) -> None:
         self.model, self.options, self.sampler = model, options, sampler
         self.optimizer, self.schedule = optimizer, schedule
-        self.clip, self.freeze_norm = clip, freeze_norm
+        self.freeze_norm = freeze_norm
         self.step, self.history = 0, History()
         self.averaged: AveragedModel | None = None
         if options.average:
@@ -170,6 +200,7 @@ class Trainer:
         progress: Progress | None = None,
         history: History | None = None,
         watch: Watch | None = None,
+        say: Callable[[str], None] | None = None,
     ) -> nn.Module:
         """Train to the end, or until patience is out; returns the model on the CPU in eval mode.
 
@@ -181,6 +212,7 @@ class Trainer:
             progress: where checkpoints are kept; one that fits is continued.
             history: filled with losses and accuracies.
             watch: called with (step, steps, model) after every step.
+            say: called with a line if an epoch has very few steps.
 
         Raises:
             DataError: `patience` without `validate`.
@@ -194,6 +226,13 @@ class Trainer:
         if saved is not None:
             self.restore(saved)
         steps = self.sampler.steps
+        self.history.steps, self.history.epoch_steps = steps, self.sampler.epoch_steps
+        if say is not None and self.sampler.epoch_steps < FEW_STEPS:
+            say(
+                f"    warning: {title}: an epoch has {self.sampler.epoch_steps} steps, the whole "
+                f"training {steps}: make batches smaller or train for more epochs if it learns "
+                "too little"
+            )
         every = max(1, steps // 100)
         shown = bar(total=steps, initial=self.step, title=title, unit="step")
         with shown, distributed.parallel(_Loss(self.model, objective)) as loss:
@@ -226,9 +265,9 @@ class Trainer:
         value: Tensor = loss(*share) * distributed.weight(len(share[0]))
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
-        if self.clip is not None:
+        if self.options.max_grad_norm:
             trained = [p for p in self.model.parameters() if p.requires_grad]
-            nn.utils.clip_grad_norm_(trained, self.clip, foreach=True)
+            nn.utils.clip_grad_norm_(trained, self.options.max_grad_norm, foreach=True)
         self.optimizer.step()
         self.schedule.step()
         if self.averaged is not None:

@@ -34,11 +34,11 @@ def user_lines(error: BaseException, most: int = 3) -> str:
     for cause in _causes(error):
         for frame, number in _frames(cause):
             code = frame.f_code
-            if _is_users(code.co_filename):
+            if is_users(code.co_filename):
                 source = linecache.getline(code.co_filename, number).strip()
                 place = "" if code.co_name == "<module>" else f" in {code.co_name}"
                 found.append(f"{code.co_filename}:{number}{place}: {source}")
-        if isinstance(cause, SyntaxError) and _is_users(cause.filename or ""):
+        if isinstance(cause, SyntaxError) and is_users(cause.filename or ""):
             found.append(f"{cause.filename}:{cause.lineno}: {(cause.text or '').strip()}")
     return "\n".join(list(dict.fromkeys(found))[-most:])
 
@@ -50,7 +50,8 @@ def layer(error: BaseException) -> str:
     for cause in _causes(error):
         for frame, _ in _frames(cause):
             running = frame.f_locals.get("self")
-            if isinstance(running, nn.Module):
+            wrapper = type(running).__module__.startswith("optimize.training.")
+            if isinstance(running, nn.Module) and not wrapper:
                 modules.append(running)
     for outermost in modules:
         names: dict[nn.Module, str] = {m: name for name, m in outermost.named_modules()}
@@ -61,9 +62,13 @@ def layer(error: BaseException) -> str:
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """The kind of the error and the first line of its message."""
+    """The kind of the error and the first line of its message; of TorchScript's the last, which
+    says what happened."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip()[:most]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {line.strip()[:most]}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -83,7 +88,8 @@ def _frames(error: BaseException) -> Iterator[tuple[FrameType, int]]:
         trace = trace.tb_next
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether a source file is the user's: not of the standard library, a package or ours."""
     if not file or file.startswith("<"):
         return False
     path = str(Path(file).resolve())

@@ -1,5 +1,10 @@
-"""Pickles of whole modules, for later runs on this machine. Never serve or share one."""
+"""Pickles of whole modules, which run code when they are loaded.
 
+`load` is for files in a private folder that this process or its parent made, `loads` for what was
+kept: it takes only what this user signed.
+"""
+
+import io
 import warnings
 from pathlib import Path
 from pickle import PicklingError
@@ -9,6 +14,7 @@ import cloudpickle
 import torch
 
 from optimize.errors import ModelError, StorageError
+from optimize.utils import signatures
 from optimize.utils.torchvision_shim import retrying
 
 
@@ -31,8 +37,34 @@ def save(value: Any, path: Path) -> None:
 
 
 def load(path: Path) -> Any:
-    """The value that `save` wrote."""
+    """The value that `save` wrote into a private folder of this run."""
+    return _load(path)
+
+
+def sign(path: Path, purpose: str) -> str | None:
+    """The signature that `loads` asks for; None where no key can be kept."""
+    return signatures.sign(path.read_bytes(), purpose)
+
+
+def loads(path: Path, purpose: str, signature: object) -> Any:
+    """The value that `save` wrote in an earlier run of this user's.
+
+    Raises:
+        Untrusted: `sign` did not give this signature, to this user and for this purpose.
+    """
+    content = path.read_bytes()  # read once: what is checked is what is loaded
+    signatures.check(content, purpose, signature)
+    return _load(io.BytesIO(content))
+
+
+def _load(source: Path | io.BytesIO) -> Any:
     with warnings.catch_warnings():  # torch's own unpickling of quantized tensors
         warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        return retrying(lambda: torch.load(path, map_location="cpu", weights_only=False))
+
+        def read() -> Any:
+            if isinstance(source, io.BytesIO):
+                source.seek(0)
+            return torch.load(source, map_location="cpu", weights_only=False)
+
+        return retrying(read)

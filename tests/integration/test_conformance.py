@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import requests
 
+from deploy.torchserve.management import Management
+from deploy.torchserve.tokens import Tokens
 from tests.integration import quadrant
-from tests.integration.service import flask
+from tests.integration.service import Service, flask
 from tests.integration.test_isolation import MULTIPART
 from tests.integration.torchserve import Running
 from tests.unit.corpus import malformed
@@ -124,11 +126,17 @@ def _form(boundary: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def service(served: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(running: Service) -> str:
+    """The address of `running`."""
+    return running.address
+
+
+@pytest.fixture(scope="module")
+def running(served: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`python -m deploy flask` on the very archive that TorchServe serves."""
     archive = served.workdir / "model_store" / "quadrant.mar"
     with flask(tmp_path_factory.mktemp("service"), archive) as running:
-        yield running.address
+        yield running
 
 
 def send(address: str, shot: Shot, headers: dict[str, str]) -> tuple[int, str, bytes]:
@@ -177,9 +185,9 @@ def test_a_body_over_the_limit_is_refused_with_the_same_status(
     assert codes == [413, 413]
 
 
-def test_the_description_is_torchserves(served: Running, service: str) -> None:
-    reply = requests.get(f"{service}/models/quadrant?customized=true", timeout=30)
-    (mine,) = reply.json()
+def test_the_description_is_torchserves(served: Running, running: Service) -> None:
+    tokens = Tokens(running.workdir / "key_file.json", running.management)
+    (mine,) = Management(running.management, tokens).describe("quadrant", customized=True)
     (theirs,) = served.management.describe("quadrant", customized=True)
     for key in (
         "modelName",
@@ -193,3 +201,10 @@ def test_the_description_is_torchserves(served: Running, service: str) -> None:
     assert mine["customizedMetadata"] == theirs["customizedMetadata"]
     assert set(mine["workers"][0]) == set(theirs["workers"][0])
     assert set(mine) <= set(theirs)
+
+
+def test_the_report_is_not_for_those_without_the_key(running: Service) -> None:
+    url = f"{running.address}/models/quadrant"
+    assert "customizedMetadata" not in requests.get(url, timeout=30).json()[0]
+    refused = requests.get(url + "?customized=true", timeout=30)
+    assert (refused.status_code, refused.json()["code"]) == (403, 403)

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from optimize.export import source
+from optimize.pipeline.finished import Finished
 from optimize.report import report
 from optimize.run import run
 from optimize.tasks.registry import read_recipe
-from optimize.utils import pickles
 
 RECIPE = """\
 name: small
@@ -216,7 +216,7 @@ def test_tensorflow_serving_clients_get_the_same_answers(artifact: Path, tmp_pat
     script = str(Path(__file__).with_name("predict_service.py"))
     used = read_recipe(artifact.parent / "small.yaml")
     module = source.final_state(used, artifact, report.read(artifact)).float_model
-    kept = pickles.load(artifact / "stages" / "00-train" / "state.pt")
+    kept = Finished(artifact / "stages" / "00-train").load_state(None)
     assert type(kept.float_model) is type(module)
     images = torch.randint(0, 256, (7, 1, 28, 28), dtype=torch.uint8)
     batches = {f"pixels:{n}": images[:n] for n in (1, 3, 7)}

@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
+from deploy.archive.verify import verify
 from deploy.errors import DeployError
 from deploy.torchserve import server
 from tests.integration import quadrant
@@ -108,6 +112,7 @@ def test_a_changed_artifact_takes_over_without_a_failed_request(place: Path) -> 
     card = json.loads(card_file.read_text())
     card["labels"] = [label.upper() for label in quadrant.LABELS]
     quadrant.write(card_file, card)
+    shout(place)
     askers = [Asker(running) for _ in range(4)]
     for asker in askers:
         asker.start()
@@ -120,6 +125,65 @@ def test_a_changed_artifact_takes_over_without_a_failed_request(place: Path) -> 
         assert asker.failures == []
         assert set(asker.labels) == {"top right", "TOP RIGHT"}
     assert len(running.management.describe("quadrant", "all")) == 1
+    store = place / "model_store"
+    assert verify(store / f"quadrant-{old}.mar").version == old, "the old archive stays beside"
+    assert verify(store / "quadrant.mar").version != old
+
+
+@pytest.mark.parametrize("fault", ["wrong", "raises", "no load", "no load, same version"])
+def test_a_version_that_fails_leaves_the_old_one(place: Path, fault: str) -> None:
+    """Whatever fails: exit not 0, the same workers, the same archive in use."""
+    running = connect(place)
+    before = running.management.describe("quadrant", "all")
+    archive = (place / "model_store" / "quadrant.mar").read_bytes()
+    artifact = place / "artifacts" / "quadrant"
+    kept = place / "kept"
+    shutil.copytree(artifact, kept)
+    try:
+        if fault == "wrong":
+            card = json.loads((artifact / "model.json").read_text())
+            card["labels"] = [*card["labels"][1:], card["labels"][0]]
+            quadrant.write(artifact / "model.json", card)
+        elif fault == "raises":
+            torch.jit.save(torch.jit.script(Bright()), str(artifact / "model.pt"))
+        else:
+            card = json.loads((artifact / "model.json").read_text())
+            card["model"]["quantized_engine"] = "abacus"
+            quadrant.write(artifact / "model.json", card)
+        words = ["serve", "quadrant"]
+        if fault == "no load, same version":
+            version = before[0]["modelVersion"]
+            assert deploy(place, "archive", "quadrant", "--version", version).returncode == 0
+        done = deploy(place, *words)
+    finally:
+        shutil.rmtree(artifact)
+        kept.rename(artifact)
+    assert done.returncode == (1 if fault.startswith("no load") else 6), done.stderr
+    assert done.stderr.startswith("deploy serve: ")
+    if fault == "no load, same version":
+        (place / "model_store" / "quadrant.mar").write_bytes(archive)  # archive replaced it
+    after = running.management.describe("quadrant", "all")
+    assert [e["modelVersion"] for e in after] == [e["modelVersion"] for e in before]
+    assert [w["pid"] for w in after[0]["workers"]] == [w["pid"] for w in before[0]["workers"]]
+    assert (place / "model_store" / "quadrant.mar").read_bytes() == archive
+    reply = running.inference.predict("quadrant", quadrant.picture(1), "image/png")
+    assert reply["predictions"][0]["label"] == "TOP RIGHT"
+
+
+def test_two_at_once_are_one_roll_out(place: Path) -> None:
+    """Both say what is served in the end, and one version is."""
+    running = connect(place)
+    (place / "artifacts" / "quadrant" / "note.txt").write_text("two at once")
+    card_file = place / "artifacts" / "quadrant" / "model.json"
+    card = json.loads(card_file.read_text())
+    quadrant.write(card_file, {**card, "files": ["note.txt"]})
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: deploy(place, "serve", "quadrant"), range(2)))
+    assert [done.returncode for done in both] == [0, 0], [done.stderr for done in both]
+    told = sorted("registered already" in done.stdout for done in both)
+    assert told == [False, True]
+    (entry,) = running.management.describe("quadrant", "all")
+    assert verify(place / "model_store" / "quadrant.mar").version == entry["modelVersion"]
 
 
 def test_one_version_name_over_other_content_is_replaced(place: Path) -> None:
@@ -129,8 +193,10 @@ def test_one_version_name_over_other_content_is_replaced(place: Path) -> None:
     card_file = place / "artifacts" / "quadrant" / "model.json"
     card = json.loads(card_file.read_text())
     quadrant.write(card_file, {**card, "labels": quadrant.LABELS})
+    shout(place, quadrant.LABELS[2])
     assert deploy(place, "archive", "quadrant", "--version", "1.0").returncode == 0
     assert "version 1.0, replaced" in deploy(place, "serve", "quadrant").stdout
+    assert [e["modelVersion"] for e in running.management.describe("quadrant", "all")] == ["1.0"]
     reply = running.inference.predict("quadrant", quadrant.picture(0), "image/png")
     assert reply["predictions"][0]["label"] == "top left"
 
@@ -146,7 +212,7 @@ def test_the_verbs_of_the_management_api(place: Path) -> None:
     assert deploy(place, "archive", "quadrant").returncode == 0
     for words, code, out in [
         (("status",), 0, "quadrant version 1.0: 1 of 1 ready"),
-        (("list",), 0, '"quadrant": "quadrant.mar"'),
+        (("list",), 0, '"quadrant": "quadrant-1.0.mar"'),
         (("describe", "quadrant"), 0, '"modelVersion": "1.0"'),
         (("describe", "quadrant", "--customized"), 0, '"labels"'),
         (("register", "quadrant.mar"), 0, "registered with 1 initial workers"),
@@ -177,6 +243,20 @@ def test_stop_and_stop_again(place: Path) -> None:
     done = deploy(place, "status")
     assert done.returncode == 4
     assert "deploy start" in done.stderr
+
+
+def shout(place: Path, label: str = quadrant.LABELS[2].upper()) -> None:
+    """Have the artifact expect this label of its sample."""
+    quadrant.write(place / "artifacts" / "quadrant" / "samples" / "labels.json", {"0.png": label})
+
+
+class Bright(torch.nn.Module):
+    """Takes the pictures of the warm-up, whose rows are alike, and fails on any other."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        if bool((pixels[:, :, 0] != pixels[:, :, -1]).any()):
+            raise RuntimeError("too bright")
+        return torch.zeros(len(pixels), 4)
 
 
 class Asker(threading.Thread):

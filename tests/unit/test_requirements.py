@@ -71,3 +71,36 @@ def test_no_package_has_two_versions() -> None:
 def test_a_formats_extra_is_pinned(extra: str) -> None:
     for requirement in map(Requirement, project()[extra]):
         assert [specifier.operator for specifier in requirement.specifier] == ["=="]
+
+
+@pytest.mark.parametrize(
+    ("lock", "sources"),
+    [
+        ("packages.txt", ("requirements.txt", "requirements-dev.txt")),
+        ("data.txt", ("requirements-data.txt",)),
+    ],
+)
+def test_every_pin_is_locked_with_hashes(lock: str, sources: tuple[str, ...]) -> None:
+    """pip installs from the locks: a pin that is changed without `make lock` would do nothing."""
+    entries = [
+        entry.partition(" --hash=")
+        for entry in (ROOT / "locks" / lock)
+        .read_text(encoding="utf-8")
+        .replace("\\\n", "")
+        .splitlines()
+    ]
+    assert all(
+        hashed and len(tail.split()[0]) == len("sha256:") + 64 for _, hashed, tail in entries
+    )
+    locked: dict[str, set[str]] = {}
+    for head, _, _ in entries:
+        requirement = Requirement(head)
+        locked.setdefault(canonicalize_name(requirement.name), set()).add(
+            str(requirement.specifier)
+        )
+    for source in sources:
+        for package, version in pins(source).items():
+            if package != "torch":  # its hashes stand alone
+                assert locked[package] == {f"=={version}"}, f"{package}: run make lock"
+    torch = (ROOT / "locks" / "torch.txt").read_text(encoding="utf-8").split()[0]
+    assert torch == f"torch=={pins('requirements.txt')['torch']}"

@@ -80,7 +80,7 @@ def _answers(run: Callable[..., list[Tensor]], inputs: Tensor) -> Tensor:
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
     """See `optimize.export.subjects.load`."""
-    dataset = image.load_data(recipe.data, recipe.folder, recipe.seed)
+    dataset = image.ImageClassification().load_data(recipe)
     source.same_data(dataset.fingerprint(), recipe, report)
     state = source.final_state(recipe, folder, report)
     return make(state.float_model, dataset)

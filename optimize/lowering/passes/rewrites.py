@@ -16,7 +16,6 @@ from optimize.lowering.graphs import (
 
 # Folding must not grow the file by much.
 _LARGEST_FOLDED = 1 << 20
-_KEPT = (aten.linear.default, aten.conv2d.default)
 
 
 def fold_constants(module: fx.GraphModule) -> None:
@@ -26,7 +25,7 @@ def fold_constants(module: fx.GraphModule) -> None:
     comparisons by broadcasting, so that embeddings of fixed positions become constants.
     """
     for node in list(module.graph.nodes):
-        if node.op != "call_function" or node.target in _KEPT:
+        if node.op != "call_function":
             continue
         _narrow_lookup(module, node)
         if not isinstance(node.target, torch._ops.OpOverload) or "rand" in str(node.target):
@@ -135,7 +134,7 @@ def _projection(module: fx.GraphModule, node: fx.Node, source: fx.Node) -> bool:
         return False
     bias = arguments(node)[2]
     stored = bias is None or constant(module, bias) is not None
-    views = (aten.view.default, aten.reshape.default, aten.transpose.int, aten.permute.default)
+    views = (aten.reshape.default, aten.transpose.int, aten.permute.default)
     return (
         constant(module, node.args[1]) is not None
         and stored

@@ -216,8 +216,7 @@ def probe_views(node: fx.Node, source: fx.Node, value: Tensor, sizes: dict[str, 
             raise LookupError(n.name)
         if n.target not in VIEWS and getattr(n.target, "__module__", "") != "_operator":
             raise LookupError(n.name)
-        # Memory layouts are not those of the captured call.
-        target: Any = torch.reshape if n.target is aten.view.default else n.target
-        return target(*fx.map_arg(n.args, find), **fx.map_arg(n.kwargs, find))
+        assert callable(n.target)  # its op is call_function
+        return n.target(*fx.map_arg(n.args, find), **fx.map_arg(n.kwargs, find))
 
     return find(node)

@@ -23,7 +23,7 @@ def plain(image, spec=SPEC):
     image = image.convert("RGB" if spec.channels == 3 else "L")
     width, height = image.size
     shorter = min(width, height)
-    size = (spec.resize * width // shorter, spec.resize * height // shorter)
+    size = (spec.resize_size * width // shorter, spec.resize_size * height // shorter)
     image = image.resize(size, Image.Resampling.BILINEAR)
     left = round((size[0] - spec.width) / 2)
     top = round((size[1] - spec.height) / 2)
@@ -186,7 +186,7 @@ def test_strips_cost_no_more_than_squares(size, monkeypatch):
         seen.append(size[0] * size[1])
         return real(image, size, **options)
 
-    monkeypatch.setattr("handlers.images.F.interpolate", watched)
+    monkeypatch.setattr("handlers.resizing.F.interpolate", watched)
     assert load_image(corpus.picture("PNG", size), SPEC).shape == (3, 32, 32)
     assert seen
     assert max(seen) <= 36 * 36 * 5
@@ -256,7 +256,7 @@ def test_bombs_allocate_nothing(root: Path):
 
 def test_specs_from_cards():
     spec = ImageSpec.from_card({"size": [28, 30], "channels": 1})
-    assert (spec.height, spec.width, spec.channels, spec.resize) == (28, 30, 1, 28)
+    assert (spec.height, spec.width, spec.channels, spec.resize_size) == (28, 30, 1, 28)
     for wrong in ({}, {"size": [28]}, {"size": "28"}, {"size": [28, 28], "channels": 4}):
         with pytest.raises(ModelError, match="model card"):
             ImageSpec.from_card(wrong)

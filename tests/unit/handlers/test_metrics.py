@@ -1,11 +1,12 @@
 import logging
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
-from handlers.metrics import BATCH_SIZE, DECLARATIONS, ERRORS, PREPROCESS, Metrics
+from handlers.metrics import BATCH_SIZE, DECLARATIONS, ERRORS, PREPROCESS, Metrics, served
 from tests.unit.handlers.archive import metrics_cache
 
 
@@ -21,7 +22,10 @@ def cache(request, root: Path, tmp_path: Path):
 
 def test_lines_that_torchserve_forwards(cache, caplog):
     caplog.set_level(logging.INFO)
-    metrics = Metrics(cache, "colours")
+    context = SimpleNamespace(
+        model_name="colours", manifest={"model": {"modelVersion": "1.0"}}, metrics=cache
+    )
+    metrics = served(context, "the card's name")
     caplog.clear()
     metrics.observe(PREPROCESS, 0.0123456789)
     metrics.observe(BATCH_SIZE, 4)
@@ -29,10 +33,12 @@ def test_lines_that_torchserve_forwards(cache, caplog):
     lines = [re.sub(r"\|#hostname.*", "", record.getMessage()) for record in caplog.records]
     assert lines == [
         "[METRICS]marpress_preprocess_seconds.Seconds:0.012346"
-        "|#ModelName:colours,Level:Model|#type:HISTOGRAM",
-        "[METRICS]marpress_batch_size.Count:4|#ModelName:colours,Level:Model|#type:HISTOGRAM",
+        "|#ModelName:colours,ModelVersion:1.0,Level:Model|#type:HISTOGRAM",
+        "[METRICS]marpress_batch_size.Count:4"
+        "|#ModelName:colours,ModelVersion:1.0,Level:Model|#type:HISTOGRAM",
         "[METRICS]marpress_errors_total.Count:1"
-        "|#ModelName:colours,Level:Model,Status:413,Type:too_many_pixels|#type:COUNTER",
+        "|#ModelName:colours,ModelVersion:1.0,Level:Model,Status:413,Type:too_many_pixels"
+        "|#type:COUNTER",
     ]
 
 

@@ -159,3 +159,59 @@ def test_ctrl_c_in_a_stage_keeps_the_finished_ones(tmp_path: Path) -> None:
     found = report.read(folder)
     assert found["command"] == f"python -m optimize run {path}"
     assert found["digest"].endswith(read_recipe(path).digest())
+
+
+WITH_LIMITS = """\
+import resource, signal, sys
+from optimize.__main__ import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+recipe, folder = sys.argv[1:]
+for size in (10, 1_000, 8_000, 30_000):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    code = main(["run", recipe, "--output", f"{folder}/{size}"])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    print("code", code, flush=True)
+for arguments in (["report", f"{folder}/whole", "--html"], ["compare", *[f"{folder}/whole"] * 2]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+    code = main(arguments)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    print("code", code, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_wherever_the_disk_is_full_it_ends_with_7_and_a_sentence(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk; each one stops another writer."""
+    path = project(tmp_path)
+    assert optimize("run", str(path), "--output", str(tmp_path / "whole")).returncode == 0
+    before = (tmp_path / "whole" / "report.html").read_bytes()
+    ran = subprocess.run(
+        [sys.executable, "-c", WITH_LIMITS, str(path), str(tmp_path)],
+        capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, check=False,
+    )  # fmt: skip
+    codes = [line for line in ran.stdout.splitlines() if line.startswith("code ")]
+    assert codes == ["code 7"] * 5 + ["code 0"], ran.stderr[-3000:]
+    assert "Traceback" not in ran.stderr and ran.stderr.count("error: ") == 5, ran.stderr[-3000:]
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert [file.parent.name for file in tmp_path.glob("*/report.json")] == ["whole"]
+    assert (tmp_path / "whole" / "report.html").read_bytes() == before
+
+
+def test_an_output_that_is_full_ends_with_7(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "optimize", "run", str(project(tmp_path)),
+             "--output", str(tmp_path / "out")],
+            stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT, check=False,
+        )  # fmt: skip
+    assert ran.returncode == 7, ran.stderr
+    assert ran.stderr.strip().splitlines()[-1].startswith("error: no space left")
+    assert "Traceback" not in ran.stderr
+
+
+def test_an_output_folder_that_cannot_be_is_said(tmp_path: Path) -> None:
+    path = project(tmp_path)
+    (tmp_path / "file").touch()
+    ran = optimize("run", str(path), "--output", str(tmp_path / "file" / "out"))
+    assert ran.returncode == 7 and "choose another --output" in ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.archive import mar
+from deploy.archive.verify import verify
 from deploy.errors import BadInput, GateFailed
 from tests.integration import quadrant
 
@@ -43,7 +44,7 @@ def test_files_and_card_go_in(artifact: Path, tmp_path: Path) -> None:
     ]
     assert (artifact / "model.json").read_bytes() == before
     assert sealed.version != plain.version
-    assert mar.verify(sealed.path) == sealed
+    assert verify(sealed.path) == sealed
 
 
 def test_an_archive_with_other_engines_is_stale(artifact: Path, tmp_path: Path) -> None:

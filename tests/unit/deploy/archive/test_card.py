@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from deploy.archive import card
 from deploy.errors import BadInput, GateFailed
@@ -62,6 +61,8 @@ def test_a_good_card(artifact: Path) -> None:
         ("serving", None, "serving must be an object"),
         ("serving.workers", 0, "serving.workers must be an integer of at least 1"),
         ("serving.workers", True, "serving.workers must be"),
+        ("serving.workers", 4000, "serving.workers is 4000, 64 at most"),
+        ("serving.batch_size", 10**6, "1024 at most"),
         ("serving.batch_size", "8", "serving.batch_size must be"),
         ("serving.max_batch_delay_ms", 0, "TorchServe reads 0 as 'not set' and waits 100 ms"),
         ("serving.response_timeout_s", 1.5, "serving.response_timeout_s must be"),
@@ -90,12 +91,6 @@ def test_no_artifact_says_how_to_make_it(tmp_path: Path) -> None:
         card.read_report(tmp_path / "empty")
 
 
-def test_pickled_weights_are_no_model(artifact: Path) -> None:
-    torch.save({"weight": torch.ones(3)}, artifact / "model.pt")
-    with pytest.raises(BadInput, match=r"a state_dict or a pickled module\?"):
-        card.read_card(artifact)
-
-
 @pytest.mark.parametrize(
     ("gate", "message"),
     [
@@ -113,3 +108,10 @@ def test_only_a_passed_gate_passes(artifact: Path, gate: Any, message: str) -> N
     with pytest.raises(GateFailed, match=message):
         card.check_gate(report, artifact)
     card.check_gate(quadrant.report(), artifact)
+
+
+def test_more_workers_than_the_cores_have_a_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card.os, "cpu_count", lambda: 2)
+    card.check_workers(8, "quadrant")
+    with pytest.raises(BadInput, match=r"asks for 9 workers; with 2 cores it may have 8"):
+        card.check_workers(9, "quadrant")

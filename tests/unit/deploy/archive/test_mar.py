@@ -5,13 +5,18 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from deploy.archive import mar as archive
-from deploy.errors import BadInput, DeployError, GateFailed
+from deploy.archive.layout import MANIFEST
+from deploy.archive.store import in_use
+from deploy.archive.verify import Archive, verify
+from deploy.errors import BadInput, DeployError, GateFailed, NotAsReported
 from tests.integration import quadrant
 
 # What images need; nothing of texts and speech.
@@ -21,7 +26,7 @@ IMAGE_MODULES = (
 )
 
 
-def seal(artifact: Path, store: Path, **options: object) -> archive.Archive:
+def seal(artifact: Path, store: Path, **options: object) -> Archive:
     """Seal with the repository's handlers."""
     return archive.seal(artifact, store, **options)  # type: ignore[arg-type]
 
@@ -62,7 +67,7 @@ def test_what_is_reported_is_what_was_written(artifact: Path, tmp_path: Path) ->
     sealed = seal(artifact, tmp_path / "store")
     data = sealed.path.read_bytes()
     assert (sealed.bytes, sealed.sha256) == (len(data), hashlib.sha256(data).hexdigest())
-    assert archive.verify(sealed.path) == sealed
+    assert verify(sealed.path) == sealed
     assert [p.name for p in (tmp_path / "store").iterdir()] == ["quadrant.mar"]
 
 
@@ -102,8 +107,8 @@ def test_a_given_version_changes_nothing_else(artifact: Path, tmp_path: Path) ->
     plain = entries(seal(artifact, tmp_path / "a").path)
     named = seal(artifact, tmp_path / "b", version="2.0-rc1")
     assert named.version == "2.0-rc1"
-    del plain[archive.MANIFEST]
-    assert {k: v for k, v in entries(named.path).items() if k != archive.MANIFEST} == plain
+    del plain[MANIFEST]
+    assert {k: v for k, v in entries(named.path).items() if k != MANIFEST} == plain
     assert not archive.is_stale(artifact, named.path)
 
 
@@ -129,8 +134,50 @@ def test_a_failed_build_leaves_the_good_archive(artifact: Path, tmp_path: Path) 
     (artifact / "model.pt").write_bytes(b"half a mod")
     with pytest.raises(BadInput, match=r"model.pt is no TorchScript file"):
         seal(artifact, tmp_path / "store")
-    assert archive.verify(good.path) == good
+    assert verify(good.path) == good
     assert [p.name for p in (tmp_path / "store").iterdir()] == ["quadrant.mar"]
+
+
+def test_pickled_weights_are_no_model(artifact: Path, tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(3)}, artifact / "model.pt")
+    with pytest.raises(BadInput, match=r"a state_dict or a pickled module\?"):
+        seal(artifact, tmp_path / "store")
+
+
+def test_the_archive_before_stays_beside(artifact: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    first = seal(artifact, store)
+    content = first.path.read_bytes()
+    report = json.loads((artifact / "report.json").read_text())
+    quadrant.write(artifact / "report.json", {**report, "seed": 2})
+    second = seal(artifact, store)
+    assert verify(store / f"quadrant-{first.version}.mar").sha256 == first.sha256
+    assert verify(store / "quadrant.mar").sha256 == second.sha256
+    assert (store / f"quadrant-{first.version}.mar").read_bytes() == content
+    # One version over other content keeps both, too.
+    third = seal(artifact, store, version=second.version, force=True)
+    quadrant.write(artifact / "report.json", {**report, "seed": 3})
+    seal(artifact, store, version=second.version)
+    beside = store / f"quadrant-{second.version}-{third.sha256[:12]}.mar"
+    assert verify(beside).sha256 == third.sha256
+    assert in_use(store) == ["quadrant.mar"]
+
+
+def test_another_models_archive_is_not_overwritten(artifact: Path, tmp_path: Path) -> None:
+    other = quadrant.make(tmp_path / "more", name="quadrant-1.0")
+    taken = seal(other, tmp_path / "store").path
+    with pytest.raises(BadInput, match=r"archive of the model 'quadrant-1\.0'"):
+        seal(artifact, tmp_path / "store", version="1.0", in_use=False)
+    assert verify(taken).name == "quadrant-1.0"
+
+
+def test_what_a_killed_process_left_is_swept(artifact: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    dead = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True, check=True)
+    (store / f".quadrant.mar.{dead.stdout.strip()}").write_bytes(b"half")
+    seal(artifact, store)
+    assert [path.name for path in store.iterdir()] == ["quadrant.mar"]
 
 
 def test_extra_files_of_the_card_travel(artifact: Path, tmp_path: Path) -> None:
@@ -187,18 +234,17 @@ class TestVerify:
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(BadInput, match=r"run \./build_mar.sh nobody"):
-            archive.verify(tmp_path / "nobody.mar")
+            verify(tmp_path / "nobody.mar")
 
     def test_a_truncated_archive(self, mar: Path) -> None:
         mar.write_bytes(mar.read_bytes()[:-100])
-        # Without its own directory the file ends in that of the TorchScript zip inside.
-        with pytest.raises(BadInput, match=r"holds no MAR-INF/MANIFEST\.json"):
-            archive.verify(mar)
+        with pytest.raises(BadInput, match="its end is missing"):
+            verify(mar)
 
     def test_a_file_that_is_no_archive(self, mar: Path) -> None:
         mar.write_bytes(mar.read_bytes()[:1000])
         with pytest.raises(BadInput, match="not a readable archive"):
-            archive.verify(mar)
+            verify(mar)
 
     def test_two_faces(self, mar: Path) -> None:
         """An entry that a reader from the start meets, and one from the end does not."""
@@ -210,13 +256,13 @@ class TestVerify:
         with zipfile.ZipFile(mar) as packed:
             assert packed.testzip() is None
         with pytest.raises(BadInput, match="not laid out"):
-            archive.verify(mar)
+            verify(mar)
 
     def test_an_entry_twice(self, mar: Path) -> None:
         with zipfile.ZipFile(mar, "a") as packed, pytest.warns(UserWarning, match="Duplicate"):
             packed.writestr("model.json", b"{}")
         with pytest.raises(BadInput, match="not laid out"):
-            archive.verify(mar)
+            verify(mar)
 
     def test_a_flipped_byte_in_the_model(self, mar: Path) -> None:
         data = bytearray(mar.read_bytes())
@@ -224,28 +270,49 @@ class TestVerify:
             data[packed.getinfo("model.pt").header_offset + 400] ^= 1
         mar.write_bytes(data)
         with pytest.raises(BadInput, match=r"damaged at model\.pt"):
-            archive.verify(mar)
+            verify(mar)
 
     @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil", "a\\..\\b", "x/../../y"])
     def test_a_path_that_leaves_the_archive(self, mar: Path, name: str) -> None:
         self.rewrite(mar, **{name: b"boo"})
         with pytest.raises(BadInput, match="unsafe path"):
-            archive.verify(mar)
+            verify(mar)
 
     @pytest.mark.parametrize("name", ["MAR-INF/MANIFEST.json", "model.json", "report.json"])
     def test_a_missing_part(self, mar: Path, name: str) -> None:
         self.rewrite(mar, **{name: None})
         with pytest.raises(BadInput, match=f"holds no {name}"):
-            archive.verify(mar)
+            verify(mar)
 
     @pytest.mark.parametrize("name", ["model.pt", "image_classifier.py", "model-config.yaml"])
     def test_a_missing_file_of_the_manifest(self, mar: Path, name: str) -> None:
         self.rewrite(mar, **{name: None})
         with pytest.raises(BadInput, match=f"'{name}', not inside"):
-            archive.verify(mar)
+            verify(mar)
 
     @pytest.mark.parametrize("text", [b"{", b"[]", b'{"model": {}}', b'{"model": 3}'])
     def test_a_manifest_without_sense(self, mar: Path, text: bytes) -> None:
-        self.rewrite(mar, **{archive.MANIFEST: text})
+        self.rewrite(mar, **{MANIFEST: text})
         with pytest.raises(DeployError, match="MANIFEST"):
-            archive.verify(mar)
+            verify(mar)
+
+
+@pytest.mark.parametrize("changed", ["model.pt", "words.txt"])
+def test_a_file_of_another_run_is_not_sealed(artifact: Path, tmp_path: Path, changed: str) -> None:
+    """The report was measured on one file, and another lies beside it."""
+    card = json.loads((artifact / "model.json").read_text())
+    quadrant.write(artifact / "model.json", {**card, "files": ["words.txt"]})
+    (artifact / "words.txt").write_text("one two")
+    names = ("model.pt", "words.txt")
+    files = {name: hashlib.sha256((artifact / name).read_bytes()).hexdigest() for name in names}
+    report = json.loads((artifact / "report.json").read_text())
+    quadrant.write(artifact / "report.json", {**report, "files": files})
+    sealed = seal(artifact, tmp_path / "store")
+    other = quadrant.make(tmp_path / "other")
+    content = (other / "model.pt").read_bytes()
+    (artifact / changed).write_bytes(content + b"\n" if changed == "model.pt" else b"three")
+    for force in (False, True):
+        with pytest.raises(NotAsReported, match=f"{changed} is not the file") as caught:
+            seal(artifact, tmp_path / "store", force=force)
+        assert caught.value.exit_code == 6
+    assert verify(sealed.path) == sealed

@@ -38,7 +38,7 @@ def test_names_and_labels_are_torchserves():
 
 def test_a_handlers_metrics_are_those_it_declares():
     metrics = Metrics()
-    handler = HandlerMetrics(metrics, "a")
+    handler = HandlerMetrics(metrics, "a", "1")
     for name, kind, _, _ in names.DECLARATIONS:
         if kind == "histogram":
             handler.observe(name, 0.03)
@@ -50,7 +50,7 @@ def test_a_handlers_metrics_are_those_it_declares():
         assert family.type == kind
         assert all(set(sample.labels) - {"le"} == set(dimensions) for sample in family.samples)
     found = samples(metrics)
-    labels = (("Level", "Model"), ("ModelName", "a"))
+    labels = (("Level", "Model"), ("ModelName", "a"), ("ModelVersion", "1"))
     assert found[f"{names.INFERENCE}_sum", labels] == 0.03
     assert found[f"{names.INFERENCE}_bucket", (*labels, ("le", "0.025"))] == 0
     assert found[f"{names.INFERENCE}_bucket", (*labels, ("le", "0.05"))] == 1

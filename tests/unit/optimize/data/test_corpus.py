@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from handlers.windows import pool, spans, windows
-from optimize.data import corpus, deduplicate, movie_reviews, text_files
+from optimize.data import corpus, deduplicate, movie_reviews, tables, text_files
 from optimize.data.corpus import Corpus
 from optimize.errors import DataError
 from tests.unit.handlers.text_artifact import encoder_folder
@@ -204,6 +204,6 @@ def test_hugging_face_datasets_folder(tmp_path: Path) -> None:
     file = str(folder / "data-00000-of-00001.arrow")
     with pyarrow.OSFile(file, "wb") as sink, pyarrow.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    rows = text_files.read_rows(tmp_path / "saved", None)
+    rows = tables.read_rows(tmp_path / "saved", None)
     assert len(rows) == 40 and rows[0].split == "train"
-    assert text_files._class_names(tmp_path / "saved", "label") == ["dogs", "cats"]
+    assert tables.class_names(tmp_path / "saved", "label") == ["dogs", "cats"]

@@ -12,7 +12,7 @@ import torch
 from optimize.errors import BudgetMissed, DataError, ModelError, RecipeError
 from optimize.evaluation import accuracy
 from optimize.evaluation.cost import parameters
-from optimize.pipeline.finished import last_state
+from optimize.pipeline.finished import Finished, last_state
 from optimize.pipeline.job import begin
 from optimize.pipeline.stages import run_stages
 from optimize.pruning.prune import widths
@@ -22,7 +22,7 @@ from optimize.run import run
 from optimize.tasks import registry
 from optimize.tasks.base import Stage, State
 from optimize.tasks.registry import read_recipe
-from optimize.utils import pickles, torchscript
+from optimize.utils import torchscript
 from tests.unit.optimize.conftest import SMALL
 
 pytestmark = pytest.mark.slow
@@ -37,8 +37,13 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(artifact: Path, name: str) -> State:
-    found: State = pickles.load(artifact / "stages" / name / "state.pt")
-    return found
+    """The state after a stage of the chain."""
+    before = None
+    for folder in sorted((artifact / "stages").glob("[0-9][0-9]-*")):
+        before = Finished(folder).load_state(before)
+        if folder.name == name:
+            return before
+    raise AssertionError(f"there is no stage {name}")
 
 
 def test_the_artifact_is_complete(artifact: Path) -> None:
@@ -53,6 +58,7 @@ def test_the_artifact_is_complete(artifact: Path) -> None:
     assert card["input"]["size"] == [28, 28] and len(card["labels"]) == 10
     labels = json.loads((artifact / "samples" / "labels.json").read_text())
     assert len(labels) == 8 and all((artifact / "samples" / name).is_file() for name in labels)
+    assert "unknown" in (artifact / "NOTICE").read_text() and "NOTICE" in card["files"]
     assert not list(artifact.rglob("*.tmp"))
 
 
@@ -221,6 +227,31 @@ def test_a_share_can_lose_less_than_all_of_it(tmp_path: Path) -> None:
     recipe = stranger(tmp_path, "max_drop: 0.1", "max_drop: 30")
     with pytest.raises(RecipeError, match=r"stranger\.yaml:8: budget: max_drop is a share"):
         run(recipe, tmp_path / "out", say=lambda line: None)
+
+
+def test_a_floor_is_a_value_of_the_metric(tmp_path: Path) -> None:
+    recipe = stranger(tmp_path, "max_drop: 0.1", "max_drop: 0.1, floor: 80")
+    with pytest.raises(RecipeError, match=r"stranger\.yaml:8: budget: floor .* from 0.0 to 1.0"):
+        run(recipe, tmp_path / "out", say=lambda line: None)
+
+
+def test_what_nobody_has_trained_is_refused(tmp_path: Path) -> None:
+    change = "  - train: {epochs: 12, batch_size: 16, learning_rate: 0.05, flip: false}\n"
+    recipe = stranger(tmp_path, change, "")
+    random = dataclasses.replace(recipe, model=schema.Named("resnet", {"width": 8}, ("r.yaml", 4)))
+    with pytest.raises(RecipeError, match=r"r\.yaml:4: model resnet has random weights") as caught:
+        run(random, tmp_path / "out", say=lambda line: None)
+    assert caught.value.exit_code == 2
+    said: list[str] = []
+    meant = dataclasses.replace(
+        random, random_weights=True, budget=schema.Budget(max_drop=0.9, floor=0.95)
+    )
+    with pytest.raises(BudgetMissed, match="accuracy of the original is"):
+        run(meant, tmp_path / "out", say=said.append)
+    found = report.read(tmp_path / "out")
+    assert found["chance"] == pytest.approx(1 / 3)
+    assert found["warnings"] and f"warning: {found['warnings'][0]}" in said
+    assert "not better than chance" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_stages_of_an_earlier_recipe_are_not_mixed_in(tmp_path: Path) -> None:

@@ -136,3 +136,26 @@ def test_the_digest_follows_what_decides_the_result(recipe_file: Path, tmp_path:
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_recipes_of_this_repository_are_sound(path: Path) -> None:
     assert read_recipe(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("1e-3", 0.001), (".5", 0.5), ("1E+2", 100.0), ("2", 2.0), ("5.e-1", 0.5)],
+)
+def test_numbers_are_numbers_as_people_write_them(
+    recipe_file: Path, written: str, value: float
+) -> None:
+    """YAML 1.1 reads 1e-3 as a text."""
+    text = recipe_file.read_text().replace("learning_rate: 0.05", f"learning_rate: {written}")
+    recipe_file.write_text(text.replace("width: 8", f"width: {written}"))
+    found = read_recipe(recipe_file, [f"budget.max_drop={written}"])
+    assert found.stages[0].options.learning_rate == value
+    assert found.budget.max_drop == value
+    assert found.model.options["width"] == value
+
+
+def test_a_whole_number_may_have_an_exponent(recipe_file: Path) -> None:
+    assert read_recipe(recipe_file, ["serving.max_pixels=1e7"]).serving.max_pixels == 10_000_000
+    for wrong in ("1e-3", "1.0", "'1e7'"):
+        with pytest.raises(RecipeError, match="a whole number"):
+            read_recipe(recipe_file, [f"serving.max_pixels={wrong}"])

@@ -43,6 +43,7 @@ def report(**changes: Any) -> dict[str, Any]:
             "test": 1234,
             "notes": ["read this"],
         },
+        "licences": {"weights": "Apache-2.0", "data": "unknown: the recipe does not state it"},
         "metric": ACCURACY.to_json(),
         "original": original,
         "stages": [
@@ -51,6 +52,7 @@ def report(**changes: Any) -> dict[str, Any]:
             {"name": "quantize", **final},
         ],
         "final": final,
+        "files": {"model.pt": "a" * 64, "model.json": "b" * 64},
         "controls": [{"name": "scratch", "accuracy": 0.9111, "samples": 1234, "ci95": [0.9, 0.92]}],
         "parity": 0.00019,
         "gate": {
@@ -61,6 +63,8 @@ def report(**changes: Any) -> dict[str, Any]:
             "passed": True,
             "reason": "within the budget",
         },
+        "chance": 0.34,
+        "warnings": [],
         "exports": {},
     }
     return copy.deepcopy({**complete, **changes})

@@ -211,3 +211,13 @@ def test_the_page_is_written_whole(tmp_path: Path) -> None:
     assert path.name == "report.html"
     assert path.read_text(encoding="utf-8") == page.render(report())
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_warnings_and_the_floor_are_on_the_page() -> None:
+    text = page.render(report())
+    assert "Warning" not in text and "at least 80" not in text
+    found = report(warnings=["the original is not better than chance: <20%>"])
+    found["gate"]["floor"] = 0.8
+    text = page.render(found)
+    assert "The original is not better than chance: &lt;20%&gt;." in text
+    assert "accuracy at least 80.00%" in text

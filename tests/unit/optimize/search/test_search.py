@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from optimize.errors import DataError, RecipeError
+from optimize.pipeline.job import Job, gate
 from optimize.recipe import schema
 from optimize.report import report
 from optimize.run import run
-from optimize.search import space, study
-from optimize.tasks import image
+from optimize.search import search, space, study
+from optimize.tasks import image_data, registry
 from optimize.tasks.registry import read_recipe
 from optimize.tasks.splits import with_validation
 from tests.unit.optimize.conftest import SMALL
@@ -131,7 +132,7 @@ def test_candidates_come_from_the_recipes_stages(tmp_path: Path) -> None:
 
 def test_searching_without_a_split_to_decide_on_is_refused(tmp_path: Path) -> None:
     checked = read(tmp_path)
-    dataset = image.load_data(checked.data, tmp_path, 0)
+    dataset = image_data.load(checked)
     assert with_validation(dataset, 0) is dataset
     held = with_validation(dataclasses.replace(dataset, validation=None), 0)
     assert held.validation is not None and held.train is not None and dataset.train is not None
@@ -231,3 +232,63 @@ def test_the_space_of_a_text_recipe_is_what_its_stages_offer(tmp_path: Path) -> 
     assert [s.kind for s in cheap] == ["train", "vocabulary", "quantize"]
     words = space.describe(found, {**written, "distill": False, "prune.neurons": 384})
     assert words == "vocabulary, prune neurons 384, quantize"
+
+
+PASSWORD = "pa55w0rd"
+MINE = """\
+import torch
+from torch import nn
+
+def loaders():
+    labels = torch.arange(90) % 3
+    images = (labels * 90)[:, None, None, None].expand(-1, 1, 12, 12).to(torch.uint8)
+    return {"train": (images[30:], labels[30:]), "test": (images[:30], labels[:30])}
+
+class Scaled(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 16, 3), nn.Linear(16, classes)
+
+    def forward(self, x):
+        return self.head(torch.relu(self.conv(x / 255.0)).mean((2, 3)))
+
+def build(classes):
+    return Scaled(classes)
+"""
+
+
+@pytest.mark.slow
+def test_a_password_stands_nowhere_in_the_artifact(tmp_path: Path) -> None:
+    """Neither of the study's storage nor of another URL in the recipe, in no file and no line."""
+    (tmp_path / "mine.py").write_text(MINE)
+    text = SEARCH.partition("data:")[0] + (
+        "data: mine.py:loaders\nmodel: mine.py:build\n"
+        "stages:\n  - train: {epochs: 4, batch_size: 16, flip: false}\n"
+        "  - quantize: {calibration: 32}\nbudget: {max_drop: 0.9, objective: size}\n"
+        "search: {trials: 1}\n"
+    )
+    url = f"sqlite:///file:{tmp_path}/study.db?uri=true&password={PASSWORD}"
+    checked = read(tmp_path, text, f"search.storage={url}")
+    source = f"https://me:{PASSWORD}@host/data.csv"
+    task = registry.load(checked.task)
+    data = dataclasses.replace(task.load_data(checked), source=source, notes=[f"from {source}"])
+    said: list[str] = []
+    job = Job(checked, task, data, tmp_path / "out", say=said.append)
+    search.run(job)
+    gate(job)
+    found = report.read(tmp_path / "out")
+    assert found["data"]["source"] == "https://host/data.csv"
+    assert "search.storage=sqlite:///file:" in found["command"]
+    for path in (tmp_path / "out").rglob("*"):
+        assert path.is_dir() or PASSWORD.encode() not in path.read_bytes(), path
+    assert PASSWORD not in "".join(said)
+
+
+def test_a_password_is_not_repeated_in_a_refusal(tmp_path: Path) -> None:
+    for url in (
+        f"nothing://me:{PASSWORD}@x",
+        f"sqlite:///file:/no/folder/x.db?uri=true&password={PASSWORD}",
+    ):
+        with pytest.raises(RecipeError, match="SQLAlchemy URL") as caught:
+            study.begin(read(tmp_path), schema.SearchOptions(storage=url), tmp_path, "f")
+        assert PASSWORD not in str(caught.value)

@@ -71,7 +71,8 @@ def test_a_timm_model_on_scikit_learns_digits(tmp_path: Path) -> None:
     assert found["final"]["bytes"] < 0.2 * found["original"]["bytes"]
     card = json.loads((folder / "model.json").read_text())
     assert card["input"] == {
-        "size": [8, 8], "channels": 1, "resize": 8,
+        "size": [8, 8], "channels": 1, "resize": "crop", "resize_size": 8,
+        "interpolation": "bilinear", "color_order": "grey",
         "max_pixels": 33554432, "max_bytes": 10485760,
     }  # fmt: skip
     assert card["labels"] == [str(n) for n in range(10)]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from optimize.pipeline.finished import Finished
 from optimize.training import distributed
-from optimize.utils import pickles
 
 RECIPE = """\
 name: small
@@ -46,7 +46,7 @@ def run(given: list[str]) -> str:
 
 
 def trained(artifact: Path) -> Any:
-    return pickles.load(artifact / "stages" / "00-train" / "state.pt")
+    return Finished(artifact / "stages" / "00-train").load_state(None)
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_precision_is_what_was_asked_for() -> None:
 class _Rows:
     """Three batches of one row."""
 
-    steps = 3
+    steps, epoch_steps = 3, 1
 
     def draw(self) -> tuple[Tensor, ...]:
         return (torch.tensor([1]),)

@@ -1,0 +1,161 @@
+"""Check an archive without loading any of it: its layout, its parts, its models' operators."""
+
+import json
+import zipfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from deploy.archive import layout
+from deploy.archive.card import NAME
+from deploy.errors import BadInput
+from handlers import operators
+
+MAX_JSON = 2**20
+TORCHSCRIPT = (".pt", ".pth", ".jit", ".ts")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256."""
+
+    path: Path
+    name: str
+    version: str
+    bytes: int
+    sha256: str
+
+
+def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
+    """Check an archive's structure without loading any of it into Python.
+
+    It must be an intact zip of plain relative paths, with a manifest that names a handler entry,
+    a model file and a config that are all inside, a card and a report, and laid out exactly as
+    `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
+    so that a forged file could show each of them something else. Its TorchScript files may call
+    the operators that `handlers.operators` allows, and `allow_ops`; with None they are not looked
+    at. Takes a few MB of memory, whatever the file holds. Raises BadInput.
+    """
+    try:
+        with archive.open("rb") as file:
+            infos = layout.read(file, archive)
+            names = [info.filename for info in infos]
+            for name in names:
+                _check_entry(archive, name)
+            model = _manifest(archive, file, infos)
+            for name in ("model.json", "report.json"):
+                _json_entry(archive, file, infos, name)
+            for key in ("handler", "serializedFile", "configFile"):
+                if model.get(key) not in names:
+                    named = f"{key} {str(model.get(key))[:80]!r}"
+                    raise BadInput(f"{archive}: {layout.MANIFEST} names {named}, not inside")
+            sha256 = layout.compare(file, infos, archive)
+            for info in infos:
+                if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
+                    needed = info.filename == model["serializedFile"]
+                    with layout.content(file, info) as part:
+                        check_operators(part, f"{archive}: {info.filename}", allow_ops, needed)
+            size = file.seek(0, 2)
+    except FileNotFoundError:
+        raise BadInput(f"no archive at {archive}: run ./build_mar.sh {archive.stem}") from None
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        why = f"{str(error)[:200]}{_tar(archive)}"
+        raise BadInput(f"{archive} is not a readable archive: {why}") from error
+    return Archive(archive, str(model["modelName"]), str(model["modelVersion"]), size, sha256)
+
+
+def identity(archive: Path) -> tuple[str, str] | None:
+    """An archive's model and version, read from its manifest; None for what is no archive."""
+    try:
+        with archive.open("rb") as file:
+            model = _manifest(archive, file, layout.read(file, archive))
+    except (OSError, zipfile.BadZipFile, NotImplementedError, BadInput):
+        return None
+    return str(model["modelName"]), str(model["modelVersion"])
+
+
+def check_operators(
+    file: IO[bytes], what: str, allow_ops: Collection[str], needed: bool = True
+) -> None:
+    """Refuse a TorchScript file that calls an operator outside the allowed ones.
+
+    `what` says which file it is; one that is not `needed` may be something else than TorchScript,
+    for a handler of the user's own. Raises BadInput, naming the operators.
+    """
+    try:
+        found = operators.outside(file, allow_ops)
+    except operators.NoTorchScript:
+        if not needed:
+            return
+        raise BadInput(
+            f"{what} is no TorchScript file (a state_dict or a pickled module?): "
+            "save it with torch.jit.save"
+        ) from None
+    except operators.UnreadableCode as error:
+        raise BadInput(
+            f"{what} is not used: {error}. Load it with torch.jit.load where you trust it and "
+            "save it with torch.jit.save"
+        ) from error
+    if found:
+        shown = ",".join(name[:80] for name in found[:20])
+        raise BadInput(
+            f"{what} calls {shown}: operators that may reach files, other processes or the "
+            f"terminal. If you know what the model does with them, pass --allow-ops {shown}"
+        )
+
+
+def _check_entry(archive: Path, name: str) -> None:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
+        raise BadInput(f"{archive} holds the unsafe path {name[:200]!r}: do not serve it")
+
+
+def _manifest(archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo]) -> dict[str, Any]:
+    model = _json_entry(archive, file, infos, layout.MANIFEST).get("model")
+    if not isinstance(model, dict) or not model.get("modelName") or not model.get("modelVersion"):
+        raise BadInput(f"{archive}: {layout.MANIFEST} names no model and version")
+    if not NAME.fullmatch(str(model["modelName"])):
+        raise BadInput(f"{archive}: the name {str(model['modelName'])[:80]!r} is no model's name")
+    check_version(str(model["modelVersion"]))
+    return model
+
+
+def check_version(version: str) -> None:
+    """Refuse a version that is no single part of a path or of an address. Raises BadInput."""
+    if not version.strip() or "/" in version or version in (".", "..") or len(version) > 100:
+        raise BadInput(f"version {version[:100]!r} must be a non-empty string without '/'")
+
+
+def _json_entry(
+    archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo], name: str
+) -> dict[str, Any]:
+    info = next((info for info in infos if info.filename == name), None)
+    if info is None:
+        raise BadInput(f"{archive} holds no {name}: build it with build_mar.sh")
+    if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+        raise BadInput(f"{archive} is not laid out as build_mar.sh does it: build it again")
+    if info.file_size > MAX_JSON:
+        raise BadInput(f"{archive}: {name} takes {info.file_size} bytes, {MAX_JSON} at most")
+    try:
+        with zipfile.ZipFile(file) as packed:
+            value = json.loads(packed.read(name))
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{archive}: {name} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadInput(f"{archive}: {name} must hold a JSON object")
+    return value
+
+
+def _tar(archive: Path) -> str:
+    """What to do about an archive in the archiver's other format."""
+    try:
+        with archive.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                return ""
+    except OSError:
+        return ""
+    return (
+        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: make a "
+        "zip of it with build_mar.sh, or with --archive-format zip-store"
+    )

@@ -1,0 +1,105 @@
+"""The artifact's samples, put to a served version: does it answer as the report leads to expect?"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.errors import BadInput, DeployError, Unproven
+from deploy.summary import answered_label
+
+# A version is refused where so few right answers had less than this chance.
+DOUBT = 0.01
+# Where the metric is no share of right answers, the task chose samples that were answered right.
+CHOSEN = 0.95
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A file to send and its label, None where there is none."""
+
+    path: Path
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sample and its answer; `right` is None where nothing says what is right."""
+
+    sample: Sample
+    reply: Any
+    right: bool | None
+
+
+def read(folder: Path) -> list[Sample]:
+    """The samples of an artifact's `samples/`, the labelled ones first. Raises BadInput."""
+    try:
+        labels = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        labels = {}
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder / 'labels.json'} cannot be read: {error}") from error
+    if not isinstance(labels, dict):
+        raise BadInput(f"{folder / 'labels.json'} must hold an object: file name to label")
+    files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != "labels.json")
+    samples = [Sample(p, str(labels[p.name]) if p.name in labels else None) for p in files]
+    return sorted(samples, key=lambda sample: sample.label is None)
+
+
+def ask(
+    samples: list[Sample], predict: Callable[[Path], Any], report: dict[str, Any]
+) -> list[Asked]:
+    """Put every sample to `predict` and compare the answers with the labels.
+
+    Raises Unproven if one is not answered, or if too many answers are wrong for what the report
+    says.
+    """
+    asked = []
+    for sample in samples:
+        try:
+            reply = predict(sample.path)
+        except DeployError as error:
+            raise Unproven(f"it does not answer {sample.path}: {error}") from error
+        asked.append(Asked(sample, reply, _right(answered_label(reply), sample.label)))
+    judged = [one for one in asked if one.right is not None]
+    right = sum(one.right is True for one in judged)
+    expected = _expected(report)
+    if chance(right, len(judged), expected) < DOUBT:
+        wrong = next(one for one in judged if not one.right)
+        raise Unproven(
+            f"it answers {right} of {len(judged)} samples right where the report says "
+            f"{expected:.1%}: {wrong.sample.path} is {wrong.sample.label!r}, "
+            f"not {answered_label(wrong.reply)!r}"
+        )
+    return asked
+
+
+def chance(right: int, count: int, share: float) -> float:
+    """How likely `right` or fewer of `count` answers are right, if a `share` of all is."""
+    return sum(
+        math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(right + 1)
+    )
+
+
+def _expected(report: dict[str, Any]) -> float:
+    metric, final = report.get("metric"), report.get("final")
+    name = metric.get("name") if isinstance(metric, dict) else None
+    if name == "accuracy" and isinstance(final, dict):
+        value = final.get("accuracy")
+        if isinstance(value, int | float):
+            return min(1.0, max(0.0, float(value)))
+    return CHOSEN
+
+
+def _right(answered: str | None, label: str | None) -> bool | None:
+    if answered is None or label is None:
+        return None
+    return _words(answered) == _words(label)
+
+
+def _words(text: str) -> list[str]:
+    """A transcript is right whatever its commas; so is a label without letters as it stands."""
+    return re.findall(r"[^\W_]+", text.casefold()) or [text]

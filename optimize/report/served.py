@@ -1,0 +1,62 @@
+"""The part of the evidence that goes through the handler from files, and its gate."""
+
+from typing import Any
+
+from optimize.evaluation.metrics import Metric
+from optimize.recipe.schema import Budget
+
+
+def add(report: dict[str, Any], measured: dict[str, Any] | None, budget: Budget) -> None:
+    """Put what was measured from files into the report, and let the gate judge it.
+
+    Args:
+        report: a mapping that fits `report.schema.json`; its gate may change.
+        measured: from `Task.from_files`.
+        budget: of the recipe.
+    """
+    if measured is None:
+        return
+    metric = Metric.of(report)
+    drop = metric.lost(measured["from_tensors"], measured["from_files"])
+    report["from_files"] = {**measured, "drop": drop, "max_drop": budget.files_drop}
+    if drop <= budget.files_drop + metric.tolerance(measured["samples"]):
+        return
+    gate = report["gate"]
+    reason = (
+        f"{metric.name} from files through the handler is {measured['from_files']:.4f}, from the "
+        f"data's tensors {measured['from_tensors']:.4f} ({measured['samples']} samples; "
+        f"files_drop is {budget.files_drop:.4f}): the server's pre-processing differs from the "
+        "data's. Say in the recipe's input: how the data are made, as in "
+        "`input: {resize: squash}`"
+    )
+    if measured["refused"]:
+        first = "; ".join(measured["first_refused"])
+        reason += f". {measured['refused']} files are refused: {first}"
+    gate["reason"] = reason if gate["passed"] else f"{gate['reason']}; {reason}"
+    gate["passed"] = False
+
+
+def line(report: dict[str, Any]) -> list[str]:
+    """One line for the terminal, if there is such a part."""
+    found, metric = report.get("from_files"), Metric.of(report)
+    if found is None:
+        return []
+    return [
+        f"files    {metric.text(found['from_files'])} through the handler ({found['kind']}), "
+        f"{metric.text(found['from_tensors'])} from tensors, {found['samples']} samples"
+    ]
+
+
+def row(report: dict[str, Any]) -> list[tuple[str, str]]:
+    """The same for the page's evidence."""
+    found, metric = report.get("from_files"), Metric.of(report)
+    if found is None:
+        return []
+    text = (
+        f"{metric.text(found['from_files'])} through the handler, "
+        f"{metric.text(found['from_tensors'])} from tensors, the same answer to "
+        f"{found['agreement']:.1%} of {found['samples']:,} samples ({found['kind']})"
+    )
+    if found["refused"]:
+        text += f"; {found['refused']} files refused"
+    return [("From files", text)]
