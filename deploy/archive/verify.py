@@ -151,6 +151,13 @@ def _json_entry(
     return value
 
 
+def refuse_tar(archive: Path) -> None:
+    """Raise BadInput, with what to do, for an archive in the archiver's other format."""
+    advice = _tar(archive)
+    if advice:
+        raise BadInput(f"{archive} is no archive that TorchServe loads{advice}")
+
+
 def _tar(archive: Path) -> str:
     """What to do about an archive in the archiver's other format."""
     try:
