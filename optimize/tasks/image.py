@@ -17,6 +17,7 @@ from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
 from optimize.models.normalized import normalized
 from optimize.models.notes import note
+from optimize.models.sources import huggingface
 from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
@@ -116,12 +117,13 @@ class ImageClassification(Task[Dataset, Tensor]):
 
     def has_random_weights(self, recipe: Recipe) -> bool:
         spec = resolve(recipe.model)
-        untrained = spec.name in ("convnet", "resnet") or (
-            spec.name == "timm"
-            and not spec.options.get("pretrained")
-            and "checkpoint_path" not in spec.options
-        )
-        return untrained and recipe.checkpoint is None
+        if recipe.checkpoint is not None:
+            return False
+        if spec.name == "timm":
+            return not spec.options.get("pretrained") and "checkpoint_path" not in spec.options
+        if spec.name == "huggingface":
+            return huggingface.has_no_weights(str(spec.options.get("name", "")), recipe.folder)
+        return spec.name in ("convnet", "resnet")
 
     def with_validation(self, data: Dataset, seed: int) -> Dataset:
         return with_validation(data, seed)

@@ -50,7 +50,8 @@ def measure(folder: Path, data: Dataset, answers: Tensor) -> dict[str, Any] | No
     refusals: list[str] = []
     for position, content in enumerate(contents):
         try:
-            read += handler.preprocess(Request([Input(content, "application/octet-stream")]))
+            request = Request([Input(content, "application/octet-stream")])
+            read += [handler.decode(picture) for picture in handler.preprocess(request)]
             accepted.append(position)
         except RequestError as error:
             name = files[position].name if files else f"test image {chosen[position]}"

@@ -12,7 +12,7 @@ PACKAGES = ("optimize", "handlers", "deploy", "marpress", "benchmarks")
 # What a handler may import: an archive must load where only these are installed.
 LIGHT = {"torch", "numpy", "PIL", "simplejpeg", "tokenizers", "soundfile", "soxr"}
 # Engines that a worker uses where they are installed, imported inside functions; and the server.
-OPTIONAL = {"onnxruntime", "openvino", "ts"}
+OPTIONAL = {"av", "onnxruntime", "openvino", "ts"}
 
 
 def sources() -> dict[str, Path]:

@@ -86,7 +86,7 @@ def build(
             head = match(theirs, labels, name, new_head=new_head)
             if theirs is None or len(theirs) != classes:
                 config.id2label = dict(enumerate(labels))
-            if local.is_dir() and not [*local.glob("*.safetensors"), *local.glob("*.bin")]:
+            if has_no_weights(name, folder):
                 model, fresh = auto.from_config(config), set()
                 head = Head(list(range(classes)), f"{name} holds no weights: they are random")
             else:
@@ -191,6 +191,12 @@ def _settle(
         for layer in layers.values():
             reorder(layer, head.rows)
     return head
+
+
+def has_no_weights(name: str, folder: Path) -> bool:
+    """Whether `name`, relative to `folder`, is a local folder of a model without weights."""
+    local = (folder / Path(name).expanduser()).resolve()
+    return local.is_dir() and not [*local.glob("*.safetensors"), *local.glob("*.bin")]
 
 
 def _normalization(folder: Path) -> tuple[Any, Any]:

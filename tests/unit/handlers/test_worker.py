@@ -4,14 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from handlers.worker import in_torchserve_worker, quiet_logs
+from handlers.worker import in_torchserve_worker, settle
 
 PROBE = """
 import logging, sys
 logging.basicConfig(stream=sys.stdout, format="%(message)s", level=logging.INFO)
-from handlers.worker import in_torchserve_worker, quiet_logs
+from handlers.worker import in_torchserve_worker, settle
 assert in_torchserve_worker()
-quiet_logs()
+settle()
 logging.info("chatter")
 logging.warning("a warning")
 logging.getLogger("ts.metrics.caching_metric").info("[METRICS]kept")
@@ -31,6 +31,6 @@ def test_a_torchserve_worker_logs_warnings_and_metrics(root: Path, tmp_path: Pat
 
 def test_any_other_process_keeps_its_logs():
     before = logging.getLogger().level
-    quiet_logs()
+    settle()
     assert not in_torchserve_worker()
     assert logging.getLogger().level == before
