@@ -70,7 +70,9 @@ def seal(
         with model.open("rb") as file:
             check_operators(file, str(model), allow_ops)
     contents = _contents(card, handlers, engines, force)
-    check_digests(report, contents, artifact)
+    # The entry takes the place of a handler that lies in the artifact.
+    entry = f"{card.handler}.py"
+    check_digests(report, {**contents, entry: contents[f"handlers/{entry}"]}, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
