@@ -10,11 +10,12 @@ from collections.abc import Mapping
 
 from deploy.errors import BadInput
 
+# TorchServe tells its workers some of its settings by variables of its own, TS_....
 WITHHELD = (
     r"(?i)(?!(?:PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|SHELL|TERM|HOSTNAME|PWD|TMPDIR|TEMP"
     r"|PYTHONPATH|PYTHONUNBUFFERED|VIRTUAL_ENV|JAVA_HOME|LD_LIBRARY_PATH|LD_PRELOAD|GLIBC_TUNABLES"
     r"|LOG_LOCATION|METRICS_LOCATION|GRPC_LOCATION"
-    r"|(?:LC|OMP|GOMP|KMP|MKL|DNNL|ONEDNN|ATEN|TORCH|PYTORCH|OPENBLAS|MALLOC|CUDA|NVIDIA)_.*)$).*"
+    r"|(?:TS|LC|OMP|GOMP|KMP|MKL|DNNL|ONEDNN|ATEN|TORCH|PYTORCH|OPENBLAS|MALLOC|CUDA|NVIDIA)_.*)$).*"
     r"|.*(?:secret|token|passw|credential|key).*"
 )
 

@@ -183,6 +183,7 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
 
 def _environment(settings: Config, runtime: java.Java, temp: Path, log_dir: Path) -> dict[str, str]:
     env = environment.passed(os.environ, settings.withheld)
+    env.pop("TS_CONFIG_FILE", None)  # would win over --ts-config
     path = [str(Path(sys.executable).parent), str(runtime.home / "bin"), env.get("PATH", "")]
     env["PATH"] = os.pathsep.join(p for p in path if p)
     env["JAVA_HOME"] = str(runtime.home)

@@ -148,6 +148,8 @@ def test_workers_get_what_they_need_and_logs_are_private(
                 environment = psutil.Process(process).environ()
                 assert environment["SLEEPER"] == str(tmp_path)
                 assert not [value for value in environment.values() if "hush" in value]
+            # What TorchServe itself tells its workers reaches them.
+            assert psutil.Process(pid).environ()["TS_DECODE_INPUT_REQUEST"] == "false"
             files = [p for p in (workdir / "logs").rglob("*") if p.is_file()]
             assert {path.name for path in files} >= {"console.log", "model_log.log", "ts_log.log"}
             assert [p for p in files if p.stat().st_mode & 0o077] == []

@@ -18,8 +18,10 @@ SECRETS = {
     "TORCH_HUB_TOKEN": "7",
     "PIP_INDEX_URL": "https://me:8@host",
     "OMP_API_KEY": "9",
+    "TS_KEYSTORE_PASS": "10",
 }
 NEEDED = {"PATH": "/bin", "HOME": "/root", "LANG": "C", "LC_ALL": "C", "OMP_NUM_THREADS": "1"}
+NEEDED |= {"TS_DECODE_INPUT_REQUEST": "false"}
 
 
 def test_what_is_needed_passes_and_nothing_else() -> None:
