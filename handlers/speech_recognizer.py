@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,20 +11,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from handlers.audio import PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
+from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording
 from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request, decode_base64
 from handlers.predictions import DRAFT, one_or_many
 from handlers.streaming import Send
-from handlers.vad import Segment, has_speech, segments
+from handlers.vad import Segment, has_speech, segments, speech_share
 
 CLIP_SECONDS = 30.0
 # Freed memory is returned after longer answers: 10 ms of page faults, beside 0.1 s of work.
 LONG_SECONDS = 10.0
 # Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
+# Of a text's average log-probability: below it, the text is believed only if what is loud is speech
+# (0.83 to 1 for recordings of it, at most 0.7 for the tunes and noises of benchmarks/silence.py).
+SURE, SPEECH_SHARE = -0.4, 0.75
+MOST_REPETITION = 2.4  # length over compressed length, from Whisper's reference
 # Parameters of English-only weights: the name, the one value allowed, the error for any other.
 _ENGLISH_ONLY = (
     ("language", "en", "these weights know English only: leave language out"),
@@ -36,7 +41,6 @@ class _Transcript:
     """A recording and the text of its segments so far.
 
     Attributes:
-        samples: the whole recording, decoded; None for a long one, which is decoded block by block.
         start: int64 `[k]`, the tokens to decode from; None for the model file's own.
         send: sends each segment to a client that streams.
         spoken: taken for speech whatever the detector says.
@@ -44,7 +48,6 @@ class _Transcript:
     """
 
     recording: Recording
-    samples: Samples | None
     start: torch.Tensor | None = None
     send: Send | None = None
     spoken: bool = False
@@ -67,6 +70,7 @@ class SpeechRecognizer(BaseHandler):
 
     task = "speech_recognition"
     parameters = ("language", "task", "encoding", "sample_rate", "stream")
+    unit = "seconds"  # of audio, that requests are charged with
 
     def setup(self) -> None:
         self.spec = AudioSpec.from_card(self.card.input)
@@ -118,12 +122,21 @@ class SpeechRecognizer(BaseHandler):
         send = request.send if request.streaming else None
 
         def load(entry: Input) -> _Transcript:
-            recording = Recording(self._bytes(entry), self.spec, encoding, rate)
-            # Short ones are decoded at once; long ones block by block, while transcribed.
-            short = recording.seconds <= CLIP_SECONDS
-            return _Transcript(recording, recording.samples() if short else None, start, send)
+            return _Transcript(
+                Recording(self._bytes(entry), self.spec, encoding, rate), start, send
+            )
 
         return request.load_inputs(load)
+
+    def cost(self, value: _Transcript) -> float:
+        return value.recording.seconds
+
+    def request_limit(self) -> float:
+        """A request of many recordings may be as long as one alone."""
+        return self.spec.max_seconds
+
+    def trials(self) -> tuple[_Transcript, _Transcript]:
+        return self._noise(2), self._noise(20)
 
     def inference(self, inputs: list[_Transcript]) -> list[Any]:
         errors: dict[int, RequestError] = {}
@@ -146,8 +159,10 @@ class SpeechRecognizer(BaseHandler):
                 else:
                     turn.append((index, segment))
             for group in _by_start(turn, inputs):
-                for (index, segment), text in zip(group, self._texts(group, inputs), strict=True):
-                    inputs[index].add(segment, text)
+                heard = self._heard(group, inputs)
+                for (index, segment), (text, confidence) in zip(group, heard, strict=True):
+                    if self._is_speech(segment, text, confidence):
+                        inputs[index].add(segment, text)
         if any(transcript.recording.seconds > LONG_SECONDS for transcript in inputs):
             _return_freed_memory()
         return [
@@ -164,15 +179,18 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        # Noise that `spoken` takes past the detector, so that the model is warmed up too.
-        noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype("<f4")
+        return self._noise(2)
+
+    def _noise(self, seconds: int) -> _Transcript:
+        """Noise that `spoken` takes past the detector, so that the model runs too."""
+        noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
         recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Transcript(recording, recording.samples(), spoken=True)
+        return _Transcript(recording, spoken=True)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
-            "description": "wav, flac, ogg or mp3 as the raw body, as a multipart part or in "
-            "base64; headerless mono samples with the parameters encoding and sample_rate",
+            "description": f"{FORMATS} as the raw body, as a multipart part or in base64; "
+            "headerless mono samples with the parameters encoding and sample_rate",
             "type": "string",
         }
         request = {
@@ -251,15 +269,38 @@ class SpeechRecognizer(BaseHandler):
     # Segments and their text.
 
     def _segments(self, transcript: _Transcript) -> Iterator[Segment]:
+        """Short recordings are decoded at once, long ones block by block, while transcribed."""
         detect = self._detect({})
-        samples = transcript.samples
-        if samples is None:
+        if transcript.recording.seconds > CLIP_SECONDS:
             yield from segments(transcript.recording.blocks(), detect)
+            return
+        samples = transcript.recording.samples()
+        if len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
+            yield from segments([samples], detect)
         elif has_speech(samples, detect) or transcript.spoken:
             yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
 
-    def _texts(self, group: list[tuple[int, Segment]], inputs: list[_Transcript]) -> list[str]:
-        """The texts of segments that are decoded from the same start tokens."""
+    def _is_speech(self, segment: Segment, text: str, confidence: float) -> bool:
+        """Whether a text was said, not made up over music or noise.
+
+        Where the decoder is unsure, or repeats itself, the sound decides.
+        """
+        data = text.encode()
+        repeats = len(data) > MOST_REPETITION * len(zlib.compress(data))
+        if confidence >= SURE and not repeats:
+            return True
+        share = segment.share
+        if share is None:
+            share = speech_share(segment.samples, self._detect({}))
+        return share >= SPEECH_SHARE
+
+    def _heard(
+        self, group: list[tuple[int, Segment]], inputs: list[_Transcript]
+    ) -> list[tuple[str, float]]:
+        """Text and confidence of segments that are decoded from the same start tokens.
+
+        The confidence is the average logarithm of the tokens' probabilities.
+        """
         longest = max(len(segment.samples) for _, segment in group)
         batch = torch.zeros(len(group), max(longest, SHORTEST_SAMPLES))
         for row, (_, segment) in enumerate(group):
@@ -267,9 +308,9 @@ class SpeechRecognizer(BaseHandler):
         lengths = [max(len(segment.samples), SHORTEST_SAMPLES) for _, segment in group]
         start = inputs[group[0][0]].start
         start_tokens = () if start is None else (start,)
-        ids, counts = self.predict(batch, torch.tensor(lengths), *start_tokens)
-        rows = zip(ids.tolist(), counts.tolist(), strict=True)
-        return [self.tokens.decode(row[:count]).strip() for row, count in rows]
+        ids, counts, chances = self.predict(batch, torch.tensor(lengths), *start_tokens)
+        rows = zip(ids.tolist(), counts.tolist(), chances.tolist(), strict=True)
+        return [(self.tokens.decode(row[:n]).strip(), chance) for row, n, chance in rows]
 
 
 def _by_start(
