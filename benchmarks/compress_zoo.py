@@ -146,7 +146,7 @@ def bert6() -> nn.Module:
 
 
 def minilm() -> nn.Module:
-    from optimize.models.architectures.bert import build
+    from optimize.models.sources.bert import build
 
     return build(2)
 

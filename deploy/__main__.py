@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.archive import mar
-from deploy.archive.verify import verify
+from deploy.archive.verify import refuse_tar, verify
 from deploy.errors import ENVIRONMENT, BadInput, DeployError
 from deploy.serve import Place, serve
 from deploy.service import command as service
@@ -134,6 +134,7 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _register(args: argparse.Namespace) -> None:
+    refuse_tar(Path(args.model_store) / args.url)
     print(_clients(args)[0].register(args.url, args.workers))
 
 
@@ -171,7 +172,15 @@ def _token(args: argparse.Namespace) -> None:
     workdir, path, _ = _place(args)
     settings = configuration.read(path)
     header = Tokens(workdir / KEY_FILE, settings.management).header(args.kind)
-    print(header["Authorization"].removeprefix("Bearer "))
+    if args.header_file is None:
+        print(header["Authorization"].removeprefix("Bearer "))
+        return
+    path = Path(args.header_file)
+    path.unlink(missing_ok=True)  # one that others may read, say
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(f"Authorization: {header['Authorization']}\n")
+    print(f"{path}: valid for an hour at most, for curl -H @{path}")
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -274,6 +283,11 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     sub = verb("token", _token, "print a valid key, renewed if it is about to expire")
     sub.add_argument("kind", nargs="?", default="inference", choices=["inference", "management"])
+    sub.add_argument(
+        "--header-file",
+        metavar="FILE",
+        help="write it there as a header, for curl -H @FILE: command lines are seen by others",
+    )
     sub = verb("serve", _serve, "archive, start, register and ask: everything for one artifact")
     sub.add_argument("name")
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")

@@ -38,6 +38,11 @@ def remove(folder: Path) -> bool:
     return True
 
 
+def remove_left(folder: Path) -> bool:
+    """`remove`, unless the process that owns the folder lives."""
+    return not _lives(folder) and remove(folder)
+
+
 @contextmanager
 def folder(kind: str) -> Iterator[Path]:
     """A folder for a while; what killed processes left of this kind is swept first."""
@@ -52,8 +57,7 @@ def folder(kind: str) -> Iterator[Path]:
 def sweep(kind: str) -> None:
     """Delete the folders of this kind whose process is gone."""
     for found in Path(tempfile.gettempdir()).glob(f"{PREFIX}{kind}-*" if kind else f"{PREFIX}*"):
-        if _is_ours(found) and not _lives(found):
-            shutil.rmtree(found, ignore_errors=True)
+        remove_left(found)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -78,5 +82,5 @@ def _lives(folder: Path) -> bool:
         return abs(started - float(mark["created"])) < 1
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
-    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, psutil.Error):
         return True

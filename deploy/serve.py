@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deploy import lock, samples
 from deploy.archive import mar, store
-from deploy.archive.card import read_card, read_report
+from deploy.archive.card import check_workers, read_card, read_report
 from deploy.archive.verify import Archive, verify
 from deploy.errors import Unproven
 from deploy.progress import Say
@@ -46,6 +46,7 @@ def serve(
     """
     artifact = place.artifacts / name
     card = read_card(artifact)
+    check_workers(card.serving.workers, card.name)
     with lock.held(place.workdir / ".run" / f"serve-{card.name}.lock"):
         there = set(place.model_store.glob(f"{card.name}-*.mar"))
         sealed = ensure_archive(artifact, place.model_store, force, engines, allow_ops, say)

@@ -56,16 +56,15 @@ def engine_lines(described: list[dict[str, Any]]) -> list[str]:
 def next_steps(name: str, settings: Config, sample: Path | None) -> list[str]:
     """Commands to try next, to paste into a shell in the repository."""
     picture = str(short_path(sample)) if sample else "FILE"
-    bearer = '-H "Authorization: Bearer $T"'
-    token = "$(.venv/bin/python -m deploy token"
+    token = ".venv/bin/python -m deploy token"
     return [
-        "Try next (keys last an hour; `deploy token` prints the current one):",
-        f"  T={token})",
-        f"  curl {bearer} \\",
+        "Try next (keys last an hour; command lines are seen by others, files are not):",
+        f"  {token} --header-file .run/key",
+        "  curl -H @.run/key \\",
         f"    -T {picture} \\",
         f"    {settings.inference}/predictions/{name}",
-        f"  T={token} management)",
-        f"  curl {bearer} \\",
+        f"  {token} management --header-file .run/admin",
+        "  curl -H @.run/admin \\",
         f"    '{settings.management}/models/{name}?customized=true'",
         f"  curl {settings.metrics}/metrics",
         "  make stop",

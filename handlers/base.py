@@ -3,51 +3,35 @@
 A task's handler derives from BaseHandler and supplies `preprocess`, `inference`
 and `postprocess`, named as in TorchServe's own BaseHandler, and `setup`:
 TorchServe's `initialize` is the base's, and calls it. The base reads the card,
-loads and warms up the model, and answers each request of a batch on its own:
-one that fails does not affect the others. Nothing here needs TorchServe:
-`answer` serves any caller, `handle` is TorchServe's entry point to it.
+loads, warms up and times the model; `handlers.batch` answers each request of a
+batch on its own: one that fails does not affect the others. Nothing here needs
+TorchServe: `answer` serves any caller, `handle` is TorchServe's entry point to it.
 """
 
-import json
 import logging
-import time
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from handlers import budget, json_body, runtimes, streaming
 from handlers import metrics as names
-from handlers import runtimes, streaming
 from handlers.backend import Predict, keep_freed_memory, load_model, warm_up
+from handlers.batch import Batch, Reply, explained
+from handlers.budget import Budget
 from handlers.card import Card, read_card, read_report
-from handlers.errors import ModelError, RequestError, as_request_error, reason
+from handlers.errors import ModelError, reason
+from handlers.memory import Keeper
 from handlers.metrics import Metrics
-from handlers.payload import Request, read_request
+from handlers.payload import MAX_INPUTS, Request
 from handlers.streaming import Send
-from handlers.worker import quiet_logs
+from handlers.worker import Retirement, settle
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_BYTES = 10_485_760
-
-
-@dataclass
-class Reply:
-    """One request's answer: HTTP status and JSON bytes."""
-
-    status: int
-    body: bytes
-
-
-@dataclass
-class _Job:
-    """One request on its way through a batch."""
-
-    request: Request | None = None
-    inputs: list[Any] = field(default_factory=list)
-    results: list[Any] = field(default_factory=list)
-    description: Any = None
-    error: RequestError | None = None
+DEFAULT_RESPONSE_TIMEOUT = 120  # seconds, TorchServe's own
 
 
 class BaseHandler:
@@ -55,6 +39,12 @@ class BaseHandler:
 
     task = ""
     parameters: tuple[str, ...] = ()
+    unit = "inputs"
+    """What `cost` counts, in the plural; the card's limit is `input.max_request_UNIT`."""
+    limits: tuple[str, ...] = ()
+    """The card's limits of one input in that unit: where it says none, time decides."""
+    max_json = json_body.MAX_WEIGHT
+    """Most values in a JSON body, see `json_body.parse`: few where no numbers are taken."""
 
     card: Card
     folder: Path
@@ -63,6 +53,8 @@ class BaseHandler:
     def __init__(self) -> None:
         self.initialized = False
         self.batch_limit = 1
+        self.memory = Keeper()
+        self.retirement = Retirement()
         self.report: Any = None
         self.runtime = runtimes.Verdict("")
         self.metrics = Metrics(None, "")
@@ -73,11 +65,23 @@ class BaseHandler:
         """Once, after the card and the model are loaded and before the warm-up."""
 
     def preprocess(self, request: Request) -> list[Any]:
-        """One request to inputs of the model, or RequestError; check parameters here."""
+        """One request to inputs, or RequestError; check parameters and headers here.
+
+        Nothing is paid for yet: leave to `decode` what takes more memory or time than the bytes
+        that were sent.
+        """
         raise NotImplementedError
 
+    def cost(self, value: Any) -> float:
+        """What an input of `preprocess` will cost in `decode` and `inference`, in `unit`."""
+        return 1.0
+
+    def decode(self, value: Any) -> Any:
+        """What `inference` takes of an input of `preprocess`, or RequestError."""
+        return value
+
     def inference(self, inputs: list[Any]) -> list[Any]:
-        """One result per input; at most `batch_limit` inputs, of any mixture of requests.
+        """One result per decoded input; at most `batch_limit` inputs, of any mixture of requests.
 
         A result that is a RequestError refuses the request that the input came from. What a
         result needs from its request (`explain`, `send`) travels in the input.
@@ -91,7 +95,15 @@ class BaseHandler:
     # What describe needs, and the warm-up.
 
     def example(self) -> Any:
-        """An input to warm up with, as `preprocess` makes them; None for no warm-up."""
+        """An input to warm up with, as `decode` makes them; None for no warm-up."""
+        return None
+
+    def request_limit(self) -> float:
+        """The most units that one request may cost, where the card does not say."""
+        return math.inf
+
+    def trials(self) -> tuple[Any, Any] | None:
+        """A cheap and a dear input, as `preprocess` makes them, to time; None for no timing."""
         return None
 
     def schemas(self) -> tuple[Any, Any]:
@@ -105,7 +117,7 @@ class BaseHandler:
 
         Raises ModelError (TorchServe reports it as a failed load).
         """
-        quiet_logs()
+        settle()
         properties = context.system_properties
         self.folder = Path(properties["model_dir"]).resolve()
         _refuse_foreign_package(self.folder)
@@ -127,8 +139,25 @@ class BaseHandler:
             warm_up(lambda size: self.inference([example] * size), sizes)
             if self.card.alternatives:
                 self._take_fastest(example, sizes, sorted({1, served}))
+        self.budget = self._measured_budget()
         self.metrics = names.served(context, self.card.name)
+        self.memory = Keeper()
         self.initialized = True
+
+    def _measured_budget(self) -> Budget:
+        """The card's limits and what they take here; ModelError where they cannot be kept."""
+        limit = self.card.number("input", f"max_request_{self.unit}", self.request_limit())
+        timeout = self.card.number("serving", "response_timeout_s", DEFAULT_RESPONSE_TIMEOUT)
+        trials = self.trials()
+        if trials is None:
+            return Budget(self.unit, limit, timeout)
+        light, heavy = ((self.cost(value), value) for value in trials)
+        pace = budget.measured(lambda value: self.inference([self.decode(value)]), light, heavy)
+        made = Budget(self.unit, limit, timeout, pace)
+        if self.card.input.keys().isdisjoint({f"max_request_{self.unit}", *self.limits}):
+            made = made.fitted(MAX_INPUTS)
+        made.check(MAX_INPUTS, int(self.card.serving.get("batch_size", 1)))
+        return made
 
     def _take_fastest(self, example: Any, sizes: list[int], timed: list[int]) -> None:
         """Serve from another runtime's file if it is measured to be faster here."""
@@ -170,13 +199,19 @@ class BaseHandler:
 
     def handle(self, data: Any, context: Any) -> list[bytes]:
         """TorchServe's entry point: a batch of requests to encoded JSON, never raising."""
+        self.retirement.begin()
+        bodies = self._handled(data, context)
+        self.retirement.end(self.memory.worn, getattr(context, "cl_socket", None))
+        return bodies
+
+    def _handled(self, data: Any, context: Any) -> list[bytes]:
         rows = list(data or [])
         headers = [_headers(context, index) for index in range(len(rows))]
         try:
             senders = [streaming.sender(context, index) for index in range(len(rows))]
             replies = self.answer(rows, headers, senders)
         except Exception as error:  # memory can run out anywhere
-            failure = _explained(error)
+            failure = explained(error)
             replies = [Reply(failure.status, failure.body())] * len(rows)
         for index, reply in enumerate(replies):
             context.set_response_content_type(index, "application/json")
@@ -196,81 +231,13 @@ class BaseHandler:
             headers: of each request.
             senders: functions that send partial answers to each client; None for no streaming.
         """
-        senders = senders or [None] * len(rows)
-        started = time.perf_counter()
-        jobs = [
-            self._preprocessed(row, head, sender)
-            for row, head, sender in zip(rows, headers, senders, strict=True)
-        ]
-        preprocessed = time.perf_counter()
-        count = self._run_inference(jobs)
-        inferred = time.perf_counter()
-        replies = [self._postprocessed(job) for job in jobs]
-        if count:
-            self.metrics.observe(names.PREPROCESS, preprocessed - started)
-            self.metrics.observe(names.INFERENCE, inferred - preprocessed)
-            self.metrics.observe(names.POSTPROCESS, time.perf_counter() - inferred)
-            self.metrics.observe(names.BATCH_SIZE, count)
+        replies = Batch(self).answer(rows, headers, senders or [None] * len(rows))
+        self.memory.tidy()
         return replies
 
-    def _preprocessed(self, row: Any, headers: Mapping[str, Any], sender: Send | None) -> _Job:
-        try:
-            if headers.get("describe") == "True":
-                return _Job(description=self.describe_handle())
-            limit = int(self.card.input.get("max_bytes", DEFAULT_MAX_BYTES))
-            request = read_request(row, headers, self.parameters, limit, sender)
-            return _Job(request=request, inputs=self.preprocess(request))
-        except Exception as error:
-            return _Job(error=_explained(error))
-
-    def _run_inference(self, jobs: list[_Job]) -> int:
-        """Fill in results or errors; the number of inputs that went to the model."""
-        waiting = [(job, value) for job in jobs for value in job.inputs]
-        outcomes: list[Any] = []
-        for start in range(0, len(waiting), self.batch_limit):
-            part = [value for _, value in waiting[start : start + self.batch_limit]]
-            outcomes.extend(self._isolated(part))
-        for (job, _), outcome in zip(waiting, outcomes, strict=True):
-            if isinstance(outcome, RequestError):
-                job.error = job.error or outcome
-            else:
-                job.results.append(outcome)
-        return len(waiting)
-
-    def _isolated(self, inputs: list[Any]) -> list[Any]:
-        """One result or RequestError per input: a batch that fails is retried one by one."""
-        try:
-            results = self.inference(inputs)
-            if len(results) != len(inputs):
-                raise RuntimeError(
-                    f"inference gave {len(results)} results for {len(inputs)} inputs"
-                )
-            return results
-        except Exception as error:
-            if len(inputs) == 1:
-                return [_explained(error)]
-            logger.warning("a batch of %d failed, retrying one by one: %s", len(inputs), error)
-        return [outcome for value in inputs for outcome in self._isolated([value])]
-
-    def _postprocessed(self, job: _Job) -> Reply:
-        if job.error is None:
-            try:
-                value = job.description
-                if job.request is not None:
-                    value = self.postprocess(job.request, job.results)
-                return Reply(200, json.dumps(value, allow_nan=False).encode("ascii"))
-            except Exception as error:
-                job.error = _explained(error)
-        self.metrics.error(job.error.status, job.error.type)
-        return Reply(job.error.status, job.error.body())
-
-
-def _explained(error: Exception) -> RequestError:
-    """The error as the client will see it; an error of ours is logged with its traceback."""
-    known = as_request_error(error)
-    if known is not error:
-        logger.error("a request failed with %d %s", known.status, known.type, exc_info=error)
-    return known
+    def max_bytes(self) -> int:
+        """The most bytes of one input, as sent."""
+        return int(self.card.input.get("max_bytes", DEFAULT_MAX_BYTES))
 
 
 def _headers(context: Any, index: int) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from handlers.errors import ModelError
 
 CARD_FILE = "model.json"
 REPORT_FILE = "report.json"
+MOST = 1024  # of batch sizes and threads
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,14 @@ class Card:
     model: dict[str, Any]
     input: dict[str, Any]
     serving: dict[str, Any] = field(default_factory=dict)
+
+    def number(self, section: str, key: str, default: float) -> float:
+        """A positive number of `input` or `serving`; ModelError where it is none."""
+        entries: dict[str, Any] = getattr(self, section)
+        value = entries.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ModelError(f"{CARD_FILE}: {section}.{key} must be a positive number")
+        return value
 
     @property
     def threads(self) -> int:
@@ -65,6 +74,11 @@ def read_card(folder: Path) -> Card:
     others = raw["model"].get("alternatives", [])
     if not isinstance(others, list) or not all(isinstance(file, str) for file in others):
         raise ModelError(f"{path}: 'model.alternatives' must be a list of file names")
+    sizes = raw["model"].get("batch_sizes", [1])
+    if not isinstance(sizes, list) or not all(_is_count(size) for size in sizes):
+        raise ModelError(f"{path}: 'model.batch_sizes' must be a list of sizes, 1 to {MOST}")
+    if not _is_count(raw["model"].get("threads", 1)):
+        raise ModelError(f"{path}: 'model.threads' must be a whole number, 1 to {MOST}")
     serving = raw.get("serving")
     return Card(
         name=raw["name"],
@@ -74,6 +88,10 @@ def read_card(folder: Path) -> Card:
         input=raw["input"],
         serving=serving if isinstance(serving, dict) else {},
     )
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MOST
 
 
 def read_report(folder: Path) -> Any:

@@ -1,13 +1,16 @@
 """Image classification: pictures in, the most probable labels out."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from handlers.base import BaseHandler
 from handlers.errors import ModelError, RequestError
-from handlers.images import ImageSpec, load_image
-from handlers.payload import Input, Request, decode_base64
+from handlers.images import ImageSpec, image_cost, load_image
+from handlers.payload import Input, Request, decode_base64, refuse_url
+from handlers.pictures import Picture, transparent
 from handlers.pixels import load_pixels
 from handlers.predictions import DRAFT, one_or_many, prediction
 
@@ -16,20 +19,37 @@ DEFAULT_TOP_K = 5
 VAGUE_TYPES = frozenset({"", "application/octet-stream", "binary/octet-stream", "image/*"})
 
 
+# Sides of the pictures that are timed while a worker starts.
+_TRIAL_SIDES = 64, 768
+# Pictures of the largest size that one request may hold.
+_LARGEST_PICTURES = 4
+
+
 class ImageClassifier(BaseHandler):
     """uint8 [N, C, H, W] to logits [N, classes], answered as the top_k labels."""
 
     task = "image_classification"
     parameters = ("top_k",)
+    unit = "pixels"
+    limits = ("max_pixels", "max_decoded_pixels")
 
     def setup(self) -> None:
         self.spec = ImageSpec.from_card(self.card.input)
         if not self.card.labels:
             raise ModelError("the model card has no labels: an image classifier needs them")
 
-    def preprocess(self, request: Request) -> list[torch.Tensor]:
+    def preprocess(self, request: Request) -> list[Picture]:
         self._top_k(request)
-        return request.load_inputs(self._load)
+        return request.load_inputs(self._read)
+
+    def cost(self, value: Picture) -> float:
+        return value.cost
+
+    def decode(self, value: Picture) -> torch.Tensor:
+        if isinstance(value.content, torch.Tensor):
+            return value.content
+        with _declared(value.content_type):
+            return load_image(value.content, self.spec)
 
     def inference(self, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         logits = self.predict(torch.stack(inputs))
@@ -49,6 +69,13 @@ class ImageClassifier(BaseHandler):
         """A ramp from black to white: of one grey, runtimes that differ could still agree."""
         ramp = torch.linspace(0, 255, self.spec.width).to(torch.uint8)
         return ramp.expand(self.spec.channels, self.spec.height, -1).contiguous()
+
+    def request_limit(self) -> float:
+        return _LARGEST_PICTURES * self.spec.max_decoded_pixels
+
+    def trials(self) -> tuple[Picture, Picture]:
+        small, large = (transparent(side) for side in _TRIAL_SIDES)
+        return small, large
 
     def schemas(self) -> tuple[Any, Any]:
         labels = len(self.card.labels)
@@ -71,6 +98,8 @@ class ImageClassifier(BaseHandler):
                 "width": self.spec.width,
                 "channels": self.spec.channels,
                 "max_pixels": self.spec.max_pixels,
+                "max_decoded_pixels": self.spec.max_decoded_pixels,
+                "max_request_pixels": self.budget.request,
                 "max_bytes": self.spec.max_bytes,
             },
         }
@@ -85,10 +114,14 @@ class ImageClassifier(BaseHandler):
         classes = len(self.card.labels)
         return request.integer("top_k", min(DEFAULT_TOP_K, classes), 1, classes)
 
-    def _load(self, entry: Input) -> torch.Tensor:
+    def _read(self, entry: Input) -> Picture:
+        """Check the header of a file; pixels in JSON were charged as JSON."""
         value = entry.value
         if isinstance(value, list):
-            return load_pixels(value, self.spec)
+            pixels = load_pixels(value, self.spec)
+            return Picture(pixels, self.spec.height * self.spec.width)
+        if isinstance(value, str | bytes):
+            refuse_url(value, entry.where)
         if isinstance(value, str):
             if entry.content_type.startswith("text/") and entry.where == "body":
                 raise _unsupported(entry.content_type)
@@ -97,12 +130,8 @@ class ImageClassifier(BaseHandler):
             raise RequestError(
                 400, "wrong_type", f"{entry.where} is neither a picture, base64 nor nested lists"
             )
-        try:
-            return load_image(value, self.spec)
-        except RequestError as error:
-            if error.type == "undecodable_image" and not _may_hold_image(entry.content_type):
-                raise _unsupported(entry.content_type) from error
-            raise
+        with _declared(entry.content_type):
+            return Picture(value, image_cost(value, self.spec), entry.content_type)
 
     def _predictions(self, probabilities: torch.Tensor, top_k: int) -> list[dict[str, Any]]:
         values, indices = probabilities.topk(top_k)
@@ -110,6 +139,17 @@ class ImageClassifier(BaseHandler):
             {"label": self.card.labels[index], "index": index, "probability": value}
             for value, index in zip(values.tolist(), indices.tolist(), strict=True)
         ]
+
+
+@contextlib.contextmanager
+def _declared(content_type: str) -> Iterator[None]:
+    """What is no picture and was not sent as one gets 415."""
+    try:
+        yield
+    except RequestError as error:
+        if error.type == "undecodable_image" and not _may_hold_image(content_type):
+            raise _unsupported(content_type) from error
+        raise
 
 
 def _may_hold_image(content_type: str) -> bool:

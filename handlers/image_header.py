@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from handlers.errors import RequestError
 
-# A progressive JPEG pays one pass over the whole picture per scan.
+# A JPEG of several scans pays one pass over the whole picture for each.
 MAX_JPEG_SCANS = 64
+# Of texts and other extensions before a GIF's first frame, each up to 255 bytes.
+MAX_GIF_BLOCKS = 65_536
 # What ends a scan's data: not a stuffed zero, not a restart.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 
@@ -49,6 +51,8 @@ class ImageHeader:
     height: int
     components: int = 0
     exif: bytes = b""
+    scans: int = 0
+    progressive: bool = False
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -135,27 +139,30 @@ def _jpeg_frame(data: bytes, at: int, marker: int, exif: bytes) -> ImageHeader:
         raise RequestError(
             415, "unsupported_type", f"{frame[0]}-bit JPEG is not accepted: send 8-bit"
         )
-    if marker in (0xC2, 0xCA):
-        _check_scans(data, at)
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
-    return ImageHeader("JPEG", width, height, components=frame[5], exif=exif)
+    scans, progressive = _scans(data, at), marker in (0xC2, 0xCA)
+    return ImageHeader("JPEG", width, height, frame[5], exif, scans, progressive)
 
 
-def _check_scans(data: bytes, at: int) -> None:
-    """Refuse too many scans up to the end of the picture: a phone's video may follow it."""
+def _scans(data: bytes, at: int) -> int:
+    """How many scans there are to the end of the picture; a phone's video may follow it.
+
+    Raises RequestError 413 for more than MAX_JPEG_SCANS.
+    """
     scans = 0
     while (found := _MARKER.search(data, at)) is not None:
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9:
-            return
+            break
         if marker == 0xDA:
             scans += 1
             if scans > MAX_JPEG_SCANS:
                 raise RequestError(
-                    413, "too_many_scans", f"more than {MAX_JPEG_SCANS} progressive scans"
+                    413, "too_many_scans", f"the JPEG has more than {MAX_JPEG_SCANS} scans"
                 )
         if marker >= 0xC0 and marker != 0xD8:  # those below have no length, nor has a second start
             at += int.from_bytes(data[at : at + 2], "big")
+    return scans
 
 
 def _png(data: bytes) -> ImageHeader:
@@ -172,6 +179,7 @@ def _gif(data: bytes) -> ImageHeader:
         raise _truncated("GIF")
     width, height = _le16(data, 6), _le16(data, 8)
     flags, at, end = data[10], 13, len(data)
+    blocks = 0
     if flags & 0x80:
         at += 3 << ((flags & 7) + 1)
     while at < end:
@@ -183,6 +191,11 @@ def _gif(data: bytes) -> ImageHeader:
             at += 2
             while at < end and data[at]:
                 at += 1 + data[at]
+                blocks += 1
+                if blocks > MAX_GIF_BLOCKS:
+                    raise RequestError(
+                        413, "too_many_blocks", f"more than {MAX_GIF_BLOCKS} blocks before a frame"
+                    )
         elif data[at] == 0x3B:
             break
         at += 1

@@ -22,11 +22,16 @@ from PIL import Image
 
 from handlers import resizing
 from handlers.errors import ModelError, RequestError
+from handlers.image_cost import check_claim, decoded_pixels, pixel_cost
 from handlers.image_header import ImageHeader, read_header
+from handlers.image_still import still_gif, still_png
 from handlers.resizing import Pixels, Size
 
 DEFAULT_MAX_PIXELS = 33_554_432
+DEFAULT_MAX_DECODED_PIXELS = 16_777_216
 DEFAULT_MAX_BYTES = 10_485_760
+# Pixels that are converted at a time, to hold one copy of a picture and not five.
+_STRIP_PIXELS = 65_536
 
 # A JPEG is decoded at 1/2, 1/4 or 1/8 only while its shorter side stays this many
 # times the resized one: the DCT's filter is sharper than ours; resizing the rest hides that.
@@ -45,7 +50,8 @@ class ImageSpec:
 
     `height`, `width`, `channels` (1 luma, 3 colours) of the tensor; limits per image;
     `resize_size`, `resize`, `interpolation` and `fill` as in `handlers.resizing`;
-    `color_order`, that of the three colours, RGB or BGR.
+    `color_order`, that of the three colours, RGB or BGR. `max_pixels` is what a file may be,
+    `max_decoded_pixels` what is made of it: JPEGs are decoded to a part of their size.
     """
 
     height: int
@@ -58,6 +64,7 @@ class ImageSpec:
     interpolation: str = "bilinear"
     color_order: str = "RGB"
     fill: int = 0
+    max_decoded_pixels: int = DEFAULT_MAX_DECODED_PIXELS
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3) or self.height < 1 or self.width < 1:
@@ -97,6 +104,7 @@ class ImageSpec:
                 fill=int(entry.get("fill", 0)),
                 max_pixels=int(entry.get("max_pixels", DEFAULT_MAX_PIXELS)),
                 max_bytes=int(entry.get("max_bytes", DEFAULT_MAX_BYTES)),
+                max_decoded_pixels=int(entry.get("max_decoded_pixels", DEFAULT_MAX_DECODED_PIXELS)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(
@@ -120,6 +128,12 @@ def load_image(data: bytes, spec: ImageSpec) -> torch.Tensor:
     return fit_pixels(_decode(data, header, spec.channels, _dct_divisor(header, spec)), spec)
 
 
+def image_cost(data: bytes, spec: ImageSpec) -> float:
+    """The cost of `load_image`, in pixels; its errors but those that only decoding finds."""
+    header = check_image(data, spec)
+    return pixel_cost(header, _dct_divisor(header, spec))
+
+
 def decode_image(data: bytes, spec: ImageSpec) -> torch.Tensor:
     """An image file at its own size, uint8 [C, H, W]; the same errors as load_image."""
     pixels = _decode(data, check_image(data, spec), spec.channels, 1)
@@ -136,6 +150,15 @@ def check_image(data: bytes, spec: ImageSpec) -> ImageHeader:
         raise RequestError(400, "empty_input", "the image is empty")
     header = read_header(data)
     check_pixels(header.width, header.height, spec)
+    check_claim(header, len(data))
+    decoded = decoded_pixels(header, _dct_divisor(header, spec))
+    if decoded > spec.max_decoded_pixels:
+        raise RequestError(
+            413,
+            "too_many_pixels",
+            f"{decoded} pixels to decode, the limit is {spec.max_decoded_pixels}: send a smaller "
+            f"{header.format}, or a JPEG",
+        )
     return header
 
 
@@ -179,7 +202,7 @@ def _decode(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pi
             return _orient(_decode_jpeg(data, header, channels, divisor), _exif(header.exif))
         except ValueError:
             pass  # damaged: Pillow decides whether a picture is left
-    return _decode_pillow(data, header, channels)
+    return _decode_pillow(data, header, channels, divisor)
 
 
 def _decode_jpeg(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pixels:
@@ -218,13 +241,15 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
     return pixels
 
 
-def _decode_pillow(data: bytes, header: ImageHeader, channels: int) -> Pixels:
+def _decode_pillow(data: bytes, header: ImageHeader, channels: int, divisor: int) -> Pixels:
     try:
-        with Image.open(io.BytesIO(data), formats=(header.format,)) as image:
+        with Image.open(_still(data, header), formats=(header.format,)) as image:
             if image.width * image.height > header.width * header.height:
                 raise RequestError(
                     400, "undecodable_image", f"the {header.format} lies about its size"
                 )
+            if divisor > 1:
+                image.draft("", (-(-header.width // divisor), -(-header.height // divisor)))
             pixels = flatten(image, channels)
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (RequestError, MemoryError):
@@ -238,8 +263,27 @@ def _decode_pillow(data: bytes, header: ImageHeader, channels: int) -> Pixels:
     return _orient(pixels, orientation if isinstance(orientation, int) else 1)
 
 
+def _still(data: bytes, header: ImageHeader) -> io.BytesIO:
+    """The file without what is not its first picture."""
+    still = {"PNG": still_png, "GIF": still_gif}.get(header.format)
+    return io.BytesIO(data if still is None else still(data))
+
+
 def flatten(image: Image.Image, channels: int) -> Pixels:
-    """Any Pillow mode as uint8 [H, W, channels], transparency on white."""
+    """Any Pillow image as uint8 [H, W, channels], transparency on white, a strip at a time."""
+    image.load()
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if image.height <= rows:
+        return _strip(image, channels)
+    flat = np.empty((image.height, image.width, channels), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        flat[top:bottom] = _strip(image.crop((0, top, image.width, bottom)), channels)
+    return flat
+
+
+def _strip(image: Image.Image, channels: int) -> Pixels:
+    """Any Pillow mode as uint8 [H, W, channels]."""
     if image.mode.startswith("I"):
         wide = np.array(image).astype(np.uint32)
         grey = ((wide * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8)

@@ -17,6 +17,7 @@ MAX_DEPTH = 8
 # Three numbers a pixel in a list of their own: a picture of a megapixel counts seven million.
 MAX_WEIGHT = 8_388_608
 _LIST_WEIGHT = 4
+# A string is looked at before it is parsed, a tenth of a microsecond each.
 MAX_QUOTES = 524_288
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
@@ -45,10 +46,10 @@ def parse(data: bytes, where: str = "body", max_weight: int = MAX_WEIGHT) -> Any
 
 def check(data: bytes, where: str = "body", max_weight: int = MAX_WEIGHT) -> None:
     """Refuse a JSON text that nests too deeply or holds too much, as `parse` does."""
-    if _opened(data) <= MAX_DEPTH and data.count(b",") + _LIST_WEIGHT * MAX_DEPTH <= max_weight:
-        return
     if data.count(b'"') > MAX_QUOTES:
         raise _too_many(where, max_weight)
+    if _opened(data) <= MAX_DEPTH and data.count(b",") + _LIST_WEIGHT * MAX_DEPTH <= max_weight:
+        return
     bare = _STRING.sub(b"", data)  # what a string holds counts for nothing
     if bare.count(b",") + _LIST_WEIGHT * _opened(bare) > max_weight:
         raise _too_many(where, max_weight)

@@ -1,7 +1,7 @@
 """What one client asked: inputs and parameters, however they were sent."""
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -59,15 +59,21 @@ class Request:
     def load_inputs(self, load: Callable[[Input], Loaded]) -> list[Loaded]:
         """`load` of each input; of several, a RequestError says which one it is about."""
         loaded = []
-        for entry in self.inputs:
-            try:
+        for index, entry in enumerate(self.inputs):
+            with self.naming(index):
                 loaded.append(load(entry))
-            except RequestError as error:
-                if not self.many or error.message.startswith(entry.where):
-                    raise
-                message = f"{entry.where}: {error.message}"
-                raise RequestError(error.status, error.type, message) from error
         return loaded
+
+    @contextlib.contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Of several inputs, a RequestError from within says that it is about this one."""
+        try:
+            yield
+        except RequestError as error:
+            where = self.inputs[index].where if index < len(self.inputs) else ""
+            if not self.many or error.message.startswith(where):
+                raise
+            raise RequestError(error.status, error.type, f"{where}: {error.message}") from error
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         """A whole-number parameter; RequestError 400 unless low <= value <= high."""

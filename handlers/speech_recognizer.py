@@ -1,21 +1,20 @@
 """Speech recognition: recordings in, text with its segments out."""
 
-import contextlib
-import ctypes
 import os
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording
+from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
 from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
-from handlers.payload import Input, Request, decode_base64
+from handlers.memory import trim
+from handlers.payload import Input, Request, decode_base64, refuse_url
 from handlers.predictions import DRAFT, one_or_many
 from handlers.streaming import Send
 from handlers.vad import Segment, has_speech, segments, speech_share
@@ -25,6 +24,7 @@ CLIP_SECONDS = 30.0
 LONG_SECONDS = 10.0
 # Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
+_TRIAL_SECONDS = 25
 # Of a text's average log-probability: below it, the text is believed only if what is loud is speech
 # (0.83 to 1 for recordings of it, at most 0.7 for the tunes and noises of benchmarks/silence.py).
 SURE, SPEECH_SHARE = -0.4, 0.75
@@ -41,6 +41,7 @@ class _Transcript:
     """A recording and the text of its segments so far.
 
     Attributes:
+        samples: the whole recording, decoded; None for a long one, which is decoded block by block.
         start: int64 `[k]`, the tokens to decode from; None for the model file's own.
         send: sends each segment to a client that streams.
         spoken: taken for speech whatever the detector says.
@@ -48,6 +49,7 @@ class _Transcript:
     """
 
     recording: Recording
+    samples: Samples | None
     start: torch.Tensor | None = None
     send: Send | None = None
     spoken: bool = False
@@ -70,7 +72,9 @@ class SpeechRecognizer(BaseHandler):
 
     task = "speech_recognition"
     parameters = ("language", "task", "encoding", "sample_rate", "stream")
-    unit = "seconds"  # of audio, that requests are charged with
+    unit = "seconds"
+    limits = ("max_seconds",)
+    max_json = 4096
 
     def setup(self) -> None:
         self.spec = AudioSpec.from_card(self.card.input)
@@ -88,7 +92,7 @@ class SpeechRecognizer(BaseHandler):
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
         super().initialize(context)
-        _return_freed_memory()
+        trim()
 
     def _load_detector(self) -> None:
         path = self.folder / "vad.jit"
@@ -122,21 +126,19 @@ class SpeechRecognizer(BaseHandler):
         send = request.send if request.streaming else None
 
         def load(entry: Input) -> _Transcript:
-            return _Transcript(
-                Recording(self._bytes(entry), self.spec, encoding, rate), start, send
-            )
+            recording = Recording(self._bytes(entry), self.spec, encoding, rate)
+            return _Transcript(recording, None, start, send)
 
         return request.load_inputs(load)
 
     def cost(self, value: _Transcript) -> float:
         return value.recording.seconds
 
-    def request_limit(self) -> float:
-        """A request of many recordings may be as long as one alone."""
-        return self.spec.max_seconds
-
-    def trials(self) -> tuple[_Transcript, _Transcript]:
-        return self._noise(2), self._noise(20)
+    def decode(self, value: _Transcript) -> _Transcript:
+        # Short ones are decoded at once; long ones block by block, while transcribed.
+        if value.samples is None and value.recording.seconds <= CLIP_SECONDS:
+            value.samples = value.recording.samples()
+        return value
 
     def inference(self, inputs: list[_Transcript]) -> list[Any]:
         errors: dict[int, RequestError] = {}
@@ -164,7 +166,7 @@ class SpeechRecognizer(BaseHandler):
                     if self._is_speech(segment, text, confidence):
                         inputs[index].add(segment, text)
         if any(transcript.recording.seconds > LONG_SECONDS for transcript in inputs):
-            _return_freed_memory()
+            trim()
         return [
             errors.get(index)
             or {
@@ -179,13 +181,13 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        return self._noise(2)
+        return _noise(2)
 
-    def _noise(self, seconds: int) -> _Transcript:
-        """Noise that `spoken` takes past the detector, so that the model runs too."""
-        noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
-        recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Transcript(recording, spoken=True)
+    def request_limit(self) -> float:
+        return self.spec.max_seconds
+
+    def trials(self) -> tuple[_Transcript, _Transcript]:
+        return replace(_noise(1), spoken=False), _noise(_TRIAL_SECONDS)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
@@ -208,6 +210,7 @@ class SpeechRecognizer(BaseHandler):
             },
             "x-audio": {
                 "max_seconds": self.spec.max_seconds,
+                "max_request_seconds": self.budget.request,
                 "max_bytes": self.spec.max_bytes,
             },
         }
@@ -258,6 +261,8 @@ class SpeechRecognizer(BaseHandler):
 
     def _bytes(self, entry: Input) -> bytes:
         value = entry.value
+        if isinstance(value, str | bytes):
+            refuse_url(value, entry.where)
         if isinstance(value, str) and not entry.content_type.startswith("text/"):
             value = decode_base64(value, self.spec.max_bytes, entry.where)
         if not isinstance(value, bytes):
@@ -269,13 +274,11 @@ class SpeechRecognizer(BaseHandler):
     # Segments and their text.
 
     def _segments(self, transcript: _Transcript) -> Iterator[Segment]:
-        """Short recordings are decoded at once, long ones block by block, while transcribed."""
         detect = self._detect({})
-        if transcript.recording.seconds > CLIP_SECONDS:
+        samples = transcript.samples
+        if samples is None:
             yield from segments(transcript.recording.blocks(), detect)
-            return
-        samples = transcript.recording.samples()
-        if len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
+        elif len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
             yield from segments([samples], detect)
         elif has_speech(samples, detect) or transcript.spoken:
             yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
@@ -313,6 +316,13 @@ class SpeechRecognizer(BaseHandler):
         return [(self.tokens.decode(row[:n]).strip(), chance) for row, n, chance in rows]
 
 
+def _noise(seconds: int) -> _Transcript:
+    """Noise that `spoken` takes past the detector, so that the model transcribes it."""
+    noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
+    recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
+    return _Transcript(recording, recording.samples(), spoken=True)
+
+
 def _by_start(
     turn: list[tuple[int, Segment]], inputs: list[_Transcript]
 ) -> list[list[tuple[int, Segment]]]:
@@ -323,9 +333,3 @@ def _by_start(
         key = () if start is None else tuple(start.tolist())
         groups.setdefault(key, []).append((index, segment))
     return list(groups.values())
-
-
-def _return_freed_memory() -> None:
-    """Give freed memory back to the kernel: loading and long clips need much of it briefly."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

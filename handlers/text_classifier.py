@@ -9,7 +9,7 @@ import torch
 from handlers import attribution
 from handlers.attribution import Array
 from handlers.base import BaseHandler
-from handlers.errors import ModelError
+from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request
 from handlers.predictions import DRAFT, one_or_many, prediction
 from handlers.texts import BUCKET, Encoder, Text, bucket, load_tokenizer, read_text
@@ -22,6 +22,9 @@ CALL_TOKENS = 4096
 # Most evaluations of one explanation: its bound in time.
 MAX_WORDS, MAX_SHAP_WORDS, SHAP_EVALUATIONS = 256, 48, 256
 METHODS = ("ablation", "shap")
+# Most padded tokens of one request, those of every evaluation of an explanation among them.
+MAX_REQUEST_TOKENS = 262_144
+_TRIAL_WINDOWS = 1, 8
 
 
 class TextClassifier(BaseHandler):
@@ -29,6 +32,9 @@ class TextClassifier(BaseHandler):
 
     task = "text_classification"
     parameters = ("top_k", "threshold", "method", "target")
+    unit = "tokens"
+    limits = ("max_windows",)
+    max_json = 4096
 
     def setup(self) -> None:
         if not self.card.labels:
@@ -45,12 +51,31 @@ class TextClassifier(BaseHandler):
         label = request.choice("target", self.card.labels, None)
         target = None if label is None else self.card.labels.index(label)
 
+        limit, total = self.max_bytes(), 0
+
         def load(entry: Input) -> Text:
-            text = self.encode(read_text(entry), entry.where, words=request.explain)
+            nonlocal total
+            read = read_text(entry, limit)
+            total += len(read.encode("utf-8"))
+            if total > limit:
+                raise RequestError(
+                    413, "too_many_bytes", f"over {limit} bytes of text in one request"
+                )
+            text = self.encode(read, entry.where, words=request.explain)
             text.explain, text.target, text.method = request.explain, target, method
             return text
 
         return request.load_inputs(load)
+
+    def cost(self, value: Text) -> float:
+        """Padded tokens of all windows that are computed."""
+        tokens = sum(bucket(len(window), self.max_length) for window in value.windows)
+        if not value.explain:
+            return tokens
+        if value.method == "shap":
+            return tokens * (1 + SHAP_EVALUATIONS)
+        # Leaving one run of words out changes one window, or two.
+        return tokens * (1 + min(len(value.words), MAX_WORDS) / len(value.windows))
 
     def inference(self, inputs: list[Text]) -> list[Any]:
         owner = [i for i, text in enumerate(inputs) for _ in text.windows]
@@ -90,6 +115,15 @@ class TextClassifier(BaseHandler):
         sizes = range(BUCKET, self.max_length + 1, BUCKET)
         first, last = self.encode.first, self.encode.last
         return Text("", [[first, *[last] * (size - 1)] for size in sizes])
+
+    def request_limit(self) -> float:
+        return MAX_REQUEST_TOKENS
+
+    def trials(self) -> tuple[Text, Text]:
+        first, last = self.encode.first, self.encode.last
+        window = [first, *[last] * (self.max_length - 1)]
+        few, many = (Text("", [window] * count) for count in _TRIAL_WINDOWS)
+        return few, many
 
     def _logits(self, windows: list[list[int]]) -> torch.Tensor:
         """Logits of windows `[windows, labels]`; only windows of one padded length share a call.
@@ -202,7 +236,8 @@ class TextClassifier(BaseHandler):
                 "target": {"enum": self.card.labels},
             },
             "x-text": {
-                "max_bytes": self.card.input.get("max_bytes"),
+                "max_bytes": self.max_bytes(),
+                "max_request_tokens": self.budget.request,
                 "max_tokens": self.encode.max_windows * self.encode.body,
                 "window": self.max_length,
                 "pooling": "mean of the windows' logits",

@@ -11,6 +11,9 @@ from handlers.payload import Input
 from handlers.windows import spans
 
 BUCKET = 8
+# Characters that are cut into tokens at a time while a long text is counted: a token takes 400
+# bytes of memory. Cutting a word may add some tokens.
+_PIECE, _CUT_TOKENS = 65_536, 64
 
 
 @dataclass
@@ -68,8 +71,11 @@ def special_tokens(tokenizer: Tokenizer, path: Path) -> tuple[int, int]:
     return first, last
 
 
-def read_text(entry: Input) -> str:
-    """The text of one input; RequestError 400 unless it is UTF-8, 422 where it is empty."""
+def read_text(entry: Input, max_bytes: int) -> str:
+    """The text of one input.
+
+    Raises RequestError 400 unless it is UTF-8, 413 over `max_bytes` of it, 422 where it is empty.
+    """
     value: Any = entry.value
     if isinstance(value, bytes):
         try:
@@ -83,8 +89,16 @@ def read_text(entry: Input) -> str:
             ) from error
     if not isinstance(value, str):
         raise RequestError(400, "wrong_type", f"{entry.where} is not a text")
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise RequestError(400, "not_utf8", f"{entry.where} holds half of a surrogate pair")
+    try:
+        length = len(value.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            400, "not_utf8", f"{entry.where} holds half of a surrogate pair"
+        ) from error
+    if length > max_bytes:
+        raise RequestError(
+            413, "too_many_bytes", f"{entry.where} is over the limit of {max_bytes} bytes"
+        )
     text = value.removeprefix("\ufeff")
     if not text.strip():
         raise RequestError(422, "empty_text", f"{entry.where} holds no text to classify")
@@ -106,22 +120,39 @@ class Encoder:
         Raises:
             RequestError: 422 without a single token, 413 over `max_windows` windows.
         """
+        limit = self.max_windows * self.body
+        if len(text) > _PIECE and self._more_than(limit, text):
+            raise _too_long(where, f"over {limit}", limit)
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         ids = encoding.ids
         if not ids:
             raise RequestError(422, "empty_text", f"{where} holds no text to classify")
-        if len(ids) > self.max_windows * self.body:
-            raise RequestError(
-                413,
-                "text_too_long",
-                f"{where} has {len(ids)} tokens, the limit is {self.max_windows * self.body}: "
-                "send it in parts",
-            )
+        if len(ids) > limit:
+            raise _too_long(where, str(len(ids)), limit)
         cuts = spans(len(ids), self.body)
         encoded = Text(text, [[self.first, *ids[a:b], self.last] for a, b in cuts])
         if words:
             _locate(encoded, encoding, cuts)
         return encoded
+
+    def _more_than(self, limit: int, text: str) -> bool:
+        """Whether a long text surely has more tokens, found out before it is held in them."""
+        count = 0
+        for start in range(0, len(text), _PIECE):
+            piece = text[start : start + _PIECE]
+            # A cut within a word adds a few tokens: as many as are let off here.
+            count += len(self.tokenizer.encode(piece, add_special_tokens=False).ids) - _CUT_TOKENS
+            if count > limit:
+                return True
+        return False
+
+
+def _too_long(where: str, tokens: str, limit: int) -> RequestError:
+    return RequestError(
+        413,
+        "text_too_long",
+        f"{where} has {tokens} tokens, the limit is {limit}: send it in parts",
+    )
 
 
 def _locate(encoded: Text, encoding: Any, cuts: list[tuple[int, int]]) -> None:

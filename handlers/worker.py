@@ -1,11 +1,21 @@
-"""The log level of TorchServe's own worker process.
+"""TorchServe's own worker process: its settings, and its end.
 
 It is left alone in any other process, so that a handler can run in a test or in a
 web service.
 """
 
 import logging
+import math
+import os
+import select
 import sys
+import threading
+import time
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
 
 
 def in_torchserve_worker() -> bool:
@@ -14,12 +24,46 @@ def in_torchserve_worker() -> bool:
     return main.replace("\\", "/").endswith("ts/model_service_worker.py")
 
 
-def quiet_logs() -> None:
-    """Log warnings and errors only, and TorchServe's metrics.
+def settle() -> None:
+    """Log warnings and errors only, and TorchServe's metrics; leave bodies undecoded.
 
     The worker logs a line per request that the server then parses and files away.
-    Metrics are INFO lines of one logger, which therefore stays at INFO.
+    Metrics are INFO lines of one logger, which therefore stays at INFO. Left to
+    decode JSON and text itself, the worker would do so whatever their size.
     """
     if in_torchserve_worker():
+        os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts.metrics.caching_metric").setLevel(logging.INFO)
+
+
+class Retirement:
+    """Ends TorchServe's worker at an idle moment; TorchServe starts another in its place.
+
+    Nothing is lost: requests wait in TorchServe's queue, and none is under way in this worker.
+    """
+
+    def __init__(self) -> None:
+        self._ended = math.inf  # when the last batch was answered; infinite during one
+        self._leaving = False
+
+    def begin(self) -> None:
+        """A batch starts."""
+        self._ended = math.inf
+
+    def end(self, worn: bool, connection: Any) -> None:
+        """A batch is answered; `worn` workers leave once `connection`, the socket on which
+        TorchServe sends batches, has been silent for IDLE_SECONDS."""
+        self._ended = time.monotonic()
+        if worn and not self._leaving and connection is not None and in_torchserve_worker():
+            self._leaving = True
+            threading.Thread(target=self._leave, args=(connection,), daemon=True).start()
+
+    def _leave(self, connection: Any) -> None:
+        while True:
+            arrived, _, _ = select.select([connection], [], [], IDLE_SECONDS)
+            if not arrived and time.monotonic() - self._ended > IDLE_SECONDS:
+                logger.warning("this worker has grown too large and ends; another is started")
+                os._exit(0)
+            if arrived:
+                time.sleep(IDLE_SECONDS)

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv-lock
-test -x $venv/bin/uv || { python3 -m venv $venv && $venv/bin/pip install --quiet uv==0.13.9; }
+test -x $venv/bin/uv || { ${PYTHON:-python3} -m venv $venv && $venv/bin/pip install --quiet uv==0.13.9; }
 
 compile() {
   $venv/bin/uv --quiet pip compile --universal --python-version 3.11 --generate-hashes \

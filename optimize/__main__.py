@@ -15,9 +15,9 @@ logger = logging.getLogger("optimize")
 
 EXIT_CODES = """exit codes: 0 the gate passed; 2 a bad recipe or command; 3 the accuracy budget was
 missed (the artifact is kept); 4 data missing or damaged; 5 a model that a stage cannot handle;
-6 the saved file does not answer as the module; 7 no space or permission; 8 an exported file
-failed its check and was deleted; 130 interrupted (finished stages are kept: continue with
---resume)"""
+6 the saved file does not answer as the module; 7 no space, no permission, or another run is at
+work in the folder; 8 an exported file failed its check and was deleted; 130 interrupted (finished
+stages are kept: continue with --resume)"""
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:

@@ -71,6 +71,7 @@ def _lock(folder: Path, stack: contextlib.ExitStack) -> StorageError | None:
         try:
             stack.enter_context(lock.held(folder))
             files.sweep(folder)
+            files.sweep_private()
         except StorageError as error:
             refused = error
     agreed: StorageError | None = distributed.agreed(refused)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,6 +12,9 @@ from deploy.errors import BadInput, GateFailed, NotAsReported
 
 # torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+MAX_WORKERS = 64
+WORKERS_PER_CORE = 4
+DAY = 86_400
 HANDLER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -73,6 +77,16 @@ def read_card(folder: Path) -> Card:
         serving=_read_serving(_section(card, "serving", path), path),
         files=tuple(sorted({_inside(folder, f, path) for f in files})),
     )
+
+
+def check_workers(workers: int, name: str) -> None:
+    """Refuse more workers than this machine has a use for. Raises BadInput."""
+    most = min(MAX_WORKERS, WORKERS_PER_CORE * (os.cpu_count() or 1))
+    if workers > most:
+        raise BadInput(
+            f"{name} asks for {workers} workers; with {os.cpu_count()} cores it may have {most}: "
+            "write fewer into serving.workers of its card"
+        )
 
 
 def read_report(folder: Path) -> dict[str, Any]:
@@ -143,21 +157,23 @@ def _text(card: dict[str, Any], key: str, path: Path, prefix: str = "") -> str:
 
 
 def _read_serving(section: dict[str, Any], path: Path) -> Serving:
-    def positive(key: str, default: int | None = None) -> int:
+    def positive(key: str, most: int, default: int | None = None) -> int:
         value = section.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             hint = ""
             if key == "max_batch_delay_ms":
                 hint = " (TorchServe reads 0 as 'not set' and waits 100 ms)"
             raise BadInput(f"{path}: serving.{key} must be an integer of at least 1{hint}")
+        if value > most:
+            raise BadInput(f"{path}: serving.{key} is {value}, {most} at most")
         return value
 
     return Serving(
-        workers=positive("workers"),
-        batch_size=positive("batch_size"),
-        max_batch_delay_ms=positive("max_batch_delay_ms"),
-        response_timeout_s=positive("response_timeout_s"),
-        startup_timeout_s=positive("startup_timeout_s", 120),
+        workers=positive("workers", MAX_WORKERS),
+        batch_size=positive("batch_size", 1024),
+        max_batch_delay_ms=positive("max_batch_delay_ms", 60_000),
+        response_timeout_s=positive("response_timeout_s", DAY),
+        startup_timeout_s=positive("startup_timeout_s", DAY, 120),
     )
 
 

@@ -6,6 +6,7 @@ zlib builds), so that one artifact gives one SHA-256 on every machine and at any
 """
 
 import ast
+import errno
 import hashlib
 import json
 import logging
@@ -246,6 +247,8 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
                 f"{sys.executable} has no torch-model-archiver: "
                 "run `make setup`, or activate the environment that has it"
             )
+        if os.strerror(errno.ENOSPC) in done.stderr:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
         raise DeployError(f"torch-model-archiver failed:\n{done.stderr.strip()}")
     return archive
 

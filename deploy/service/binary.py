@@ -6,13 +6,15 @@ the protocol's "Binary Tensor Data Extension".
 
 import math
 import struct
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from deploy.service.failure import bad_request
-from deploy.service.tensors import Tensor, shape_of
+from deploy.service.failure import bad_request, unprocessable
+from deploy.service.tensors import Tensor
+from handlers.payload import MAX_INPUTS
 
 _TYPES: dict[str, str] = {
     "BOOL": "?",
@@ -29,6 +31,8 @@ _TYPES: dict[str, str] = {
     "FP64": "<f8",
 }
 KINDS = (*_TYPES, "BF16", "BYTES")
+MAX_RANK = 8
+_MAX_SIZE = 2**31 - 1
 
 
 def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
@@ -43,14 +47,13 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
 def rows(entry: dict[str, Any], raw: memoryview | None) -> list[Any]:
     """One input tensor as a list along its first dimension: nested lists, str or bytes.
 
-    `raw` is its binary data, None for data in JSON. Raises Failure 400.
+    `raw` is its binary data, None for data in JSON. Raises Failure: 400, and 422 for a shape that
+    no model takes, before anything of that size is made.
     """
-    name, kind, shape = entry["name"], entry.get("datatype"), entry.get("shape")
+    name, kind = entry["name"], entry.get("datatype")
     if kind not in KINDS:
         raise bad_request(f"input {name!r}: datatype must be one of {', '.join(KINDS)}")
-    if not _is_shape(shape):
-        raise bad_request(f"input {name!r}: shape must be a list of one size or more")
-    assert isinstance(shape, list)
+    shape = _shape(name, entry.get("shape"))
     count = math.prod(shape)
     flat: Any
     if raw is None:
@@ -60,8 +63,8 @@ def rows(entry: dict[str, Any], raw: memoryview | None) -> list[Any]:
     if len(flat) != count:
         raise bad_request(f"input {name!r}: shape {shape} takes {count} elements, not {len(flat)}")
     if kind == "BYTES":
-        inner = count // shape[0] if shape[0] else 0
-        return flat if inner == 1 else [flat[i : i + inner] for i in range(0, count, inner or 1)]
+        inner = count // shape[0]
+        return flat if inner == 1 else [flat[i : i + inner] for i in range(0, count, inner)]
     values: list[Any] = (
         np.asarray(flat, dtype=object if raw is None else None).reshape(shape).tolist()
     )
@@ -76,22 +79,37 @@ def encode(tensor: Tensor) -> bytes:
     return np.asarray(tensor.data, dtype=_TYPES[tensor.kind]).tobytes()
 
 
-def _is_shape(shape: Any) -> bool:
-    return (
-        isinstance(shape, list)
-        and 1 <= len(shape) <= 8
-        and all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in shape)
-    )
+def _shape(name: str, shape: Any) -> list[int]:
+    """The declared shape, of sizes that a request can have. Raises Failure 400 or 422."""
+    if not isinstance(shape, list) or not shape or not all(_is_size(size) for size in shape):
+        raise bad_request(f"input {name!r}: shape must be a list of one size or more")
+    if len(shape) > MAX_RANK or min(shape) < 1 or max(shape) > _MAX_SIZE:
+        raise unprocessable(
+            f"input {name[:40]!r}: a shape has 1 to {MAX_RANK} sizes, each from 1 to {_MAX_SIZE}"
+        )
+    if shape[0] > MAX_INPUTS:
+        raise unprocessable(
+            f"input {name[:40]!r}: {str(shape[0])[:20]} inputs in one request, the limit is "
+            f"{MAX_INPUTS}: send several requests"
+        )
+    return shape
+
+
+def _is_size(size: Any) -> bool:
+    return type(size) is int and size >= 0
 
 
 def _from_json(name: str, kind: str, data: Any) -> list[Any]:
     if not isinstance(data, list):
         raise bad_request(f"input {name!r} has neither data nor binary_data_size")
-    _, flat = shape_of(data)
-    types: Any = {"BYTES": str, "BOOL": bool}.get(kind, int | float if "F" in kind else int)
-    for value in flat:
-        if not isinstance(value, types) or (isinstance(value, bool) and kind != "BOOL"):
-            raise bad_request(f"input {name!r}: its data must be {kind} throughout")
+    flat: list[Any] = data
+    while (types := set(map(type, flat))) == {list}:
+        flat = list(chain.from_iterable(flat))
+    taken: set[type] = {int, float} if "F" in kind else {int}
+    if kind in ("BYTES", "BOOL"):
+        taken = {str} if kind == "BYTES" else {bool}
+    if not types <= taken:
+        raise bad_request(f"input {name!r}: its data must be {kind} throughout, in even lists")
     return flat
 
 

@@ -71,6 +71,9 @@ def _register(models: Models, store: Path) -> str:
         model = models.register(path, _workers("initial_workers"))
     except BadInput as error:
         raise Failure(400, "InvalidModelException", str(error)) from error
+    except OSError as error:
+        message = f"the archive cannot be unpacked: {error.strerror or error}"
+        raise Failure(507, "InsufficientStorageException", message) from error
     which = f'Model "{model.bundle.name}" Version: {model.bundle.version}'
     return f"{which} registered with {model.min_workers} initial workers"
 

@@ -65,6 +65,16 @@ def bad_request(message: str) -> Failure:
     return Failure(400, "BadRequestException", message)
 
 
+def unprocessable(message: str) -> Failure:
+    """The request can be read, and asks for what cannot be."""
+    return Failure(422, "BadRequestException", message)
+
+
+def too_many(message: str) -> Failure:
+    """The request holds more than is taken."""
+    return Failure(413, "TooLongHttpContentException", message)
+
+
 def bad_form(message: str) -> Failure:
     """A form that cannot be parsed. TorchServe says 500 with a Java message for the same."""
     return Failure(400, "ErrorDataDecoderException", message)

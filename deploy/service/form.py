@@ -8,16 +8,25 @@ cut short, and everything after it, is left out, as Netty does.
 import codecs
 import re
 from collections.abc import Iterator
-from urllib.parse import unquote_to_bytes
 
-from deploy.service.failure import bad_form
+import numpy as np
+
+from deploy.service.failure import Failure, bad_form, too_many
+from handlers.payload import MAX_INPUTS
 
 Part = tuple[str, str, bytes]
 
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
 OCTETS = "application/octet-stream"
+# More than the inputs and parameters that any handler takes.
+MAX_PARTS = MAX_INPUTS + 64
+_MAX_PART_HEADERS = 64
 _ENCODINGS = {"7bit", "8bit", "binary"}
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_HEX = np.zeros(256, np.uint8)
+for _digit in b"0123456789ABCDEFabcdef":
+    _HEX[_digit] = int(chr(_digit), 16)
 _PARAMETER = re.compile(r';\s*([\w!#$%&*+.^`|~-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)')
 
 
@@ -33,10 +42,17 @@ def boundary(content_type: str) -> bytes | None:
 
 
 def multipart(body: bytes, mark: bytes) -> Iterator[Part]:
-    """The whole parts of a multipart form. Raises Failure for a part without a usable name."""
+    """The whole parts of a multipart form.
+
+    Raises Failure for a part without a usable name, and for more than MAX_PARTS parts.
+    """
     delimiter = b"--" + mark
     at = len(body) - len(body.lstrip(b"\r\n\t "))
+    count = 0
     while body.startswith(delimiter, at):
+        count += 1
+        if count > MAX_PARTS + 1:  # the last delimiter ends the form
+            raise _too_many_parts()
         at += len(delimiter)
         if body.startswith(b"--", at):
             return
@@ -52,6 +68,8 @@ def multipart(body: bytes, mark: bytes) -> Iterator[Part]:
 
 def urlencoded(body: bytes) -> Iterator[Part]:
     """The fields of a web form; a last one without "=" is left out. Raises Failure."""
+    if body.count(b"&") >= MAX_PARTS:
+        raise _too_many_parts()
     fields = body.rstrip(b"\r\n").split(b"&")
     for index, field in enumerate(fields):
         name, separator, value = field.partition(b"=")
@@ -72,7 +90,7 @@ def _line_end(body: bytes, at: int) -> int:
 def _part_headers(body: bytes, at: int) -> tuple[dict[str, str], int]:
     """The header lines from `at`, and where the content starts (-1: it never does)."""
     headers: dict[str, str] = {}
-    while at >= 0:
+    while at >= 0 and len(headers) <= _MAX_PART_HEADERS:
         end = _line_end(body, at)
         line = body[at : end if end >= 0 else len(body)].strip(b"\r\n")
         if end >= 0 and not line:
@@ -132,6 +150,20 @@ def _check_charset(name: str | None) -> None:
 
 
 def _unquoted(text: bytes) -> bytes:
-    if re.search(rb"%(?![0-9A-Fa-f]{2})", text):
+    text = text.replace(b"+", b" ")
+    if b"%" not in text:
+        return text
+    if _BAD_ESCAPE.search(text):
         raise bad_form("a form field holds a % that two hexadecimal digits do not follow")
-    return unquote_to_bytes(text.replace(b"+", b" "))
+    # With arrays: Python's own takes seconds for megabytes of escapes.
+    raw = np.frombuffer(text, np.uint8)
+    at = np.flatnonzero(raw == ord("%"))
+    decoded = raw.copy()
+    decoded[at] = _HEX[raw[at + 1]] << 4 | _HEX[raw[at + 2]]
+    kept = np.ones(len(raw), bool)
+    kept[at + 1] = kept[at + 2] = False
+    return bytes(decoded[kept])
+
+
+def _too_many_parts() -> Failure:
+    return too_many(f"a form of more than {MAX_PARTS} parts: {MAX_INPUTS} inputs are taken")

@@ -16,6 +16,8 @@ from deploy.service.failure import Failure, ModelMissing, VersionMissing, bad_re
 from deploy.service.models import Model, Models
 from deploy.service.responses import OCTETS, client_gone, error_response, json_response
 from deploy.service.tensors import Tensor
+from handlers import json_body
+from handlers.errors import RequestError
 
 VERSION = "0.1.0"
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -106,9 +108,11 @@ def _infer(models: Models, name: str, version: str | None) -> Response:
 
 def _object(head: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(head)
-    except (ValueError, RecursionError) as failure:
+        body = json_body.parse(head)
+    except ValueError as failure:
         raise bad_request(f"failed to parse the request JSON: {failure}") from failure
+    except RequestError as refusal:
+        raise Failure(refusal.status, refusal.type, refusal.message) from refusal
     if not isinstance(body, dict):
         raise bad_request("the request must be a JSON object")
     return body
@@ -204,7 +208,7 @@ def _requested_outputs(
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise bad_request("outputs must be a list of objects")
     for entry in entries:
-        if entry.get("name") not in names:
+        if not isinstance(entry.get("name"), str) or entry["name"] not in names:
             name = str(entry.get("name"))[:40]
             raise bad_request(
                 f"unexpected inference output '{name}' for model '{model.bundle.name}'"

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.archive.card import check_workers
 from deploy.errors import BadInput
 from deploy.service.bundle import Bundle, unpack
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
+from deploy.service.job import Gone
 from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, Metrics
-from deploy.service.pool import Gone, Pool
+from deploy.service.pool import Pool
 from deploy.service.row import Row
 from deploy.service.worker import Answer, Worker
 
@@ -249,6 +251,8 @@ class Models:
 
     def _started(self, bundle: Bundle, workers: int | None, at_startup: bool) -> Model:
         settings = bundle.settings
+        if workers is None:
+            check_workers(settings.workers, bundle.name)
         pool = Pool(
             lambda: Worker(bundle, self.metrics),
             f"W-{bundle.name}_{bundle.version}",

@@ -95,6 +95,8 @@ class Server:
             channel.close()
         for dispatcher in (self._server.task_dispatcher, self._light):
             dispatcher.shutdown(cancel_pending=True, timeout=1)
+        if finished:
+            self._server.trigger.close()
         return finished
 
     def _admit(self, channel: "_Channel") -> None:
@@ -120,7 +122,8 @@ class Server:
         if now - self._swept < 1 and len(self._server._map) < CONNECTIONS:
             return
         self._swept = now
-        waiting = [c for c in self._server.active_channels.values() if not c.requests]
+        channels = self._server.active_channels.values()
+        waiting = [c for c in channels if not c.requests and not c.total_outbufs_len]
         late = [c for c in waiting if c.is_late(now)]
         if len(self._server._map) - len(late) >= CONNECTIONS:
             late = sorted(waiting, key=lambda c: c.since or c.idle_since)[: CONNECTIONS // 20]

@@ -15,6 +15,8 @@ from deploy.service import metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing
 from deploy.service.models import Model, Models
 from deploy.service.responses import client_gone, error_response, json_response
+from handlers import json_body
+from handlers.errors import RequestError
 
 SIGNATURE = "serving_default"
 _TYPES = {"BOOL": "DT_BOOL", "INT64": "DT_INT64", "FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
@@ -90,9 +92,11 @@ def _unwrapped(named: dict[str, Any]) -> Any:
 def _body(data: bytes) -> dict[str, Any]:
     """The JSON object of the request, whatever Content-Type it came under (TF Serving's rule)."""
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as failure:
+        value = json_body.parse(data)
+    except ValueError as failure:
         raise Failure(400, "bad_json", f"JSON Parse error: {failure}") from failure
+    except RequestError as refusal:
+        raise Failure(refusal.status, refusal.type, refusal.message) from refusal
     if not isinstance(value, dict):
         raise Failure(400, "bad_json", "JSON Value: the body must be an object")
     return value

@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.errors import BadInput
+from deploy.torchserve.environment import WITHHELD
 
 ADDRESSES = {"inference": 8080, "management": 8081, "metrics": 8082}
 GRPC = {"grpc_inference": 7070, "grpc_management": 7071}
@@ -12,7 +13,10 @@ GRPC = {"grpc_inference": 7070, "grpc_management": 7071}
 
 @dataclass(frozen=True)
 class Config:
-    """The part of config.properties that a client or a launcher needs."""
+    """The part of config.properties that a client or a launcher needs.
+
+    `withheld` matches the names of the shell's variables that a server does not get.
+    """
 
     path: Path
     inference: str
@@ -20,6 +24,7 @@ class Config:
     metrics: str
     ports: dict[str, int]
     tokens: bool
+    withheld: str
 
 
 def read(path: Path) -> Config:
@@ -48,6 +53,7 @@ def read(path: Path) -> Config:
         path=path,
         ports=ports,
         tokens=values.get("disable_token_authorization", "false").lower() != "true",
+        withheld=values.get("blacklist_env_vars", WITHHELD),
         **addresses,
     )
 

@@ -1,14 +1,15 @@
 """Which variables of the shell's environment TorchServe and its workers get.
 
-The rest stays out: an archive's code reads all that its worker has. `config.properties` says the
-same to a TorchServe that is started by hand.
+The rest stays out: an archive's code reads all that its worker has. TorchServe itself keeps what
+`blacklist_env_vars` of config.properties matches from its workers; here it is kept from the server
+too, whose memory is no better a place for secrets.
 """
 
 import re
 from collections.abc import Mapping
 
-# A comma-separated list of further names.
-MORE = "MARPRESS_PASS_ENV"
+from deploy.errors import BadInput
+
 WITHHELD = (
     r"(?i)(?!(?:PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|TZ|SHELL|TERM|HOSTNAME|PWD|TMPDIR|TEMP"
     r"|PYTHONPATH|PYTHONUNBUFFERED|VIRTUAL_ENV|JAVA_HOME|LD_LIBRARY_PATH|LD_PRELOAD|GLIBC_TUNABLES"
@@ -18,11 +19,12 @@ WITHHELD = (
 )
 
 
-def passed(shell: Mapping[str, str]) -> dict[str, str]:
-    """The variables of `shell` that a server may see."""
-    more = {name.strip() for name in shell.get(MORE, "").split(",")}
-    return {
-        name: value
-        for name, value in shell.items()
-        if name in more or not re.fullmatch(WITHHELD, name)
-    }
+def passed(shell: Mapping[str, str], withheld: str = WITHHELD) -> dict[str, str]:
+    """The variables of `shell` whose names the expression does not match. Raises BadInput."""
+    try:
+        expression = re.compile(withheld)
+    except re.error as error:
+        raise BadInput(
+            f"blacklist_env_vars={withheld} is no regular expression: {error}"
+        ) from error
+    return {name: value for name, value in shell.items() if not expression.fullmatch(name)}

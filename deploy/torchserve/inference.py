@@ -18,8 +18,6 @@ from deploy.torchserve.tokens import Tokens
 logger = logging.getLogger(__name__)
 
 TIMEOUT = 120.0
-# TorchServe's status for a request whose worker was killed.
-WORKER_DIED = 507
 RETRIES = 2
 
 
@@ -41,7 +39,7 @@ class Inference:
         """POST `body` to /predictions/`name` and return the decoded JSON (else text) answer.
 
         `params`, such as {"top_k": "3"}, are sent as headers (see `parameter_headers`).
-        A request that was with a worker when it died (507) is asked again: predictions change
+        A request that was with a worker when it died is asked again: predictions change
         nothing. Raises Refused with the handler's own status, type and message, NoServer if none
         answers.
         """
@@ -54,7 +52,7 @@ class Inference:
                 reply = self._call("POST", path, body, headers)
                 break
             except Refused as error:
-                if error.status != WORKER_DIED:
+                if not _worker_died(error):
                     raise
                 logger.debug("the worker died with the request: it is asked again")
                 time.sleep(0.1)
@@ -97,6 +95,12 @@ class Inference:
         if refusal is not None:
             raise refusal
         return reply
+
+
+def _worker_died(error: Refused) -> bool:
+    """Whether the request was with a worker when that ended; TorchServe says so with 500 or 507."""
+    by_server = error.kind == "InternalServerException"
+    return by_server and (error.status == 507 or "Worker died" in error.detail)
 
 
 def content_type(path: Path) -> str:

@@ -96,7 +96,7 @@ def running(workdir: Path) -> State | None:
         same = abs(process.create_time() - state.created) < 1
         here = Path(process.cwd()) == workdir.resolve()
         return state if alive and same and here and MAIN_CLASS in process.cmdline() else None
-    except (psutil.Error, OSError):
+    except (psutil.Error, OSError, ValueError, OverflowError):
         return None
 
 
@@ -150,7 +150,7 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
             subprocess.run(
                 command,
                 cwd=workdir,
-                env=_environment(runtime, temp, log_dir),
+                env=_environment(settings, runtime, temp, log_dir),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -181,8 +181,8 @@ def _launch(workdir: Path, settings: Config, model_store: Path, models: list[str
     return state
 
 
-def _environment(runtime: java.Java, temp: Path, log_dir: Path) -> dict[str, str]:
-    env = environment.passed(os.environ)
+def _environment(settings: Config, runtime: java.Java, temp: Path, log_dir: Path) -> dict[str, str]:
+    env = environment.passed(os.environ, settings.withheld)
     path = [str(Path(sys.executable).parent), str(runtime.home / "bin"), env.get("PATH", "")]
     env["PATH"] = os.pathsep.join(p for p in path if p)
     env["JAVA_HOME"] = str(runtime.home)
@@ -283,5 +283,5 @@ def _save(workdir: Path, state: State) -> None:
 def _forget(workdir: Path) -> None:
     state = _load(workdir)
     if state is not None:
-        scratch.remove(Path(state.temp))
+        scratch.remove_left(Path(state.temp))
     _state_file(workdir).unlink(missing_ok=True)

@@ -34,7 +34,7 @@ def images(values: Any, where: str, layout: str = "NCHW") -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{where}: images are no array of numbers ({error})") from error
     shape = list(tensor.shape)
-    if tensor.ndim == 3 and layout == "auto":
+    if tensor.ndim == 3 and layout != "NCHW":
         tensor = tensor.unsqueeze(1)
     elif tensor.ndim != 4:
         raise DataError(f"{where}: images must be [N, C, H, W], not {tensor.dtype} {shape}")

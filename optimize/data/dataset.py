@@ -1,6 +1,7 @@
 """The interface of every data set, and the data set whose splits are tensors."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -121,11 +122,9 @@ class Dataset:
         return len(part) if part is not None else 0
 
     def fingerprint(self) -> str:
-        """SHA-256 over the shapes and bytes of all splits: changes when the data changes."""
-        if self.digest:
-            return self.digest
-        digest = hashlib.sha256()
-        for split in (self.train, self.validation, self.test):
+        """SHA-256 over all samples, and how they are prepared: changes when the data change."""
+        digest = hashlib.sha256(f"{self.digest}{json.dumps(self.card_input)}".encode())
+        for split in (self.train, self.validation, self.test) if not self.digest else ():
             if split is not None:
                 for tensor in (split.inputs, split.targets):
                     digest.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())

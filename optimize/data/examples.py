@@ -93,7 +93,8 @@ def dataset(
     """
     found = sorted({example.label for example in examples}, key=order)
     labels = labels or found
-    unknown = next((e for e in examples if e.label not in set(labels)), None)
+    place = {label: position for position, label in enumerate(labels)}
+    unknown = next((example for example in examples if example.label not in place), None)
     if unknown is not None:
         raise DataError(
             f"{unknown.name}: label {unknown.label!r} is not among {', '.join(labels[:20])}"
@@ -105,9 +106,9 @@ def dataset(
         )
     spec = _spec(examples, wanted, source)
     parts, notes = _divide(examples, division)
-    place = {label: position for position, label in enumerate(labels)}
     notes.insert(0, f"classes in order: {_some(labels, 10)}")
-    digest = hashlib.sha256(f"{dataclasses.replace(spec, max_pixels=0, max_bytes=0)}".encode())
+    prepared = dataclasses.replace(spec, max_pixels=0, max_bytes=0)
+    digest = hashlib.sha256(f"{prepared}{labels}".encode())
     splits: dict[str, Split | None] = {}
     kept: dict[str, list[Example]] = {}
     digests: dict[str, list[str]] = {}
@@ -116,12 +117,12 @@ def dataset(
         part = parts[split]
         decoded = decode([e.picture for e in part], spec, f"pictures: {split}")
         failures += [f"{part[position].name} ({reason})" for position, reason in decoded.failures]
-        _refuse(failures, len(examples), division.max_unreadable)
         kept[split] = [part[position] for position in decoded.index]
         digests[split] = decoded.digests
         splits[split] = _split(decoded, [place[e.label] for e in kept[split]])
         for example, content in zip(kept[split], decoded.digests, strict=True):
             digest.update(f"{split}\0{example.name}\0{content}\0{example.label}\n".encode())
+    _refuse(failures, len(examples), division.max_unreadable)
     if failures:
         notes.append(
             f"{len(failures)} of {len(examples)} pictures cannot be decoded and are left out: "
@@ -232,7 +233,11 @@ def _warnings(
 ) -> list[str]:
     """What to know of the pictures: duplicates across splits, rare and absent classes."""
     notes = []
-    learned = dict(zip(digests["train"], kept["train"], strict=True))
+    learned = {
+        content: example
+        for split in ("validation", "train")
+        for content, example in zip(digests[split], kept[split], strict=True)
+    }
     twice = [
         (example, learned[content])
         for content, example in zip(digests["test"], kept["test"], strict=True)
@@ -241,8 +246,8 @@ def _warnings(
     if twice:
         test, train = twice[0]
         notes.append(
-            f"warning: {len(twice)} of {len(kept['test'])} test pictures are in the training "
-            f"split too ({test.name} is {train.name}): accuracy is flattered"
+            f"warning: {len(twice)} of {len(kept['test'])} test pictures are among the training or "
+            f"validation pictures too ({test.name} is {train.name}): accuracy is flattered"
         )
     for split, part in kept.items():
         counts = Counter(example.label for example in part)

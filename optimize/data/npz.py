@@ -49,7 +49,8 @@ def load(
         raise DataError(f"layout is {layout!r}: auto, NCHW or NHWC")
     place = Path(path).expanduser()
     try:
-        with np.load(place, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a file open that is no zip.
+        with place.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if not hasattr(file, "files"):
                 raise ValueError("one array alone")
             arrays = {name: file[name] for name in file.files}
@@ -70,8 +71,8 @@ def load(
     )
 
 
-def _pairs(arrays: dict[str, Any], place: Path) -> dict[str, Any]:
-    """Images and labels of each split; all of them under "" if there are no splits."""
+def _pairs(arrays: dict[str, Any], place: Path) -> Any:
+    """Images and labels by split, or those of all if there are no splits."""
     for images, labels in _PAIRS:
         found = {
             split: (arrays[images.format(word)], arrays[labels.format(word)])
@@ -83,6 +84,6 @@ def _pairs(arrays: dict[str, Any], place: Path) -> dict[str, Any]:
             return found
     for images, labels in _WHOLE:
         if images in arrays and labels in arrays:
-            return {"": (arrays[images], arrays[labels])}
+            return arrays[images], arrays[labels]
     listed = ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())
     raise DataError(f"{place} holds {listed or 'nothing'}: npz takes {TAKEN}")

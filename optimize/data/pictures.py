@@ -137,4 +137,5 @@ def probe(pictures: Sequence[Encoded]) -> tuple[tuple[int, int] | None, int]:
         except (OSError, RequestError, ValueError, SyntaxError):
             continue  # it is counted when it is decoded
         sizes.add((header.height, header.width))
-    return (sizes.pop() if len(sizes) == 1 else None), 1 if sizes and grey else 3
+    channels = 1 if sizes and grey else 3
+    return (sizes.pop() if len(sizes) == 1 else None), channels

@@ -17,12 +17,15 @@ import numpy.typing as npt
 
 from handlers.audio import AudioSpec, decode
 from handlers.errors import RequestError
+from optimize.data.tables import read_rows
 from optimize.errors import DataError
 
 PROMPTS_TEXT = Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 PROMPTS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 LIBRIVOX = Path("/usr/share/pocketsphinx/test/data/librivox")
 LONGEST_SECONDS = 30.0
+_AUDIO = ("audio", "path", "file", "file_name", "audio_filepath")
+_TEXT = ("text", "sentence", "transcription", "transcript")
 
 
 @dataclass(frozen=True)
@@ -121,11 +124,15 @@ def read_librivox() -> list[Utterance]:
 
 
 def read_listing(path: Path) -> list[Utterance]:
-    """A user's own data: lines of `FILE<TAB>TEXT`, files relative to the listing.
+    """A user's own data: lines of `FILE<TAB>TEXT`, or a table (CSV, JSON lines, Parquet) with
+    columns `audio`, `path` or `file`, and `text`, `sentence` or `transcription`; files relative
+    to the listing.
 
     Raises:
         DataError: the listing is absent, malformed, empty, or names a missing file.
     """
+    if path.suffix.lower() in (".csv", ".jsonl", ".json", ".parquet"):
+        return _read_table(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -141,6 +148,30 @@ def read_listing(path: Path) -> list[Utterance]:
         if not audio.is_file():
             raise DataError(f"{path}:{number}: there is no file {audio}")
         utterances.append(Utterance(name, text.strip(), audio, "own"))
+    return _enough(utterances, path)
+
+
+def _read_table(path: Path) -> list[Utterance]:
+    rows = read_rows(path, None)
+    columns = []
+    for usual in (_AUDIO, _TEXT):
+        column = next((name for name in usual if name in rows[0].fields), None)
+        if column is None:
+            there = ", ".join(map(str, rows[0].fields))
+            raise DataError(f"{rows[0].where}: no column {' or '.join(usual)}; there are {there}")
+        columns.append(column)
+    utterances = []
+    for row in rows:
+        name, text = (str(row.fields[column] or "").strip() for column in columns)
+        audio = path.parent / name
+        if not text or not audio.is_file():
+            what = f"there is no file {audio}" if text else f"{columns[1]} is empty"
+            raise DataError(f"{row.where}: {what}")
+        utterances.append(Utterance(name, text, audio, "own"))
+    return _enough(utterances, path)
+
+
+def _enough(utterances: list[Utterance], path: Path) -> list[Utterance]:
     if len(utterances) < 2:
         raise DataError(f"{path} lists {len(utterances)} recordings; at least two are needed")
     return utterances

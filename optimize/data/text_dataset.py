@@ -7,7 +7,7 @@ import numpy as np
 from optimize.data.corpus import Corpus, TextDataset, deduplicate, divide, encode, load_tokenizer
 from optimize.data.dataset import Sample
 from optimize.errors import DataError, OptionError
-from optimize.models.architectures.bert import find_folder
+from optimize.models.sources.bert import find_folder
 
 SAMPLES = 8
 METRICS = ("accuracy", "macro_f1", "auroc")

@@ -6,7 +6,7 @@ from typing import Any
 
 from optimize.data import text_dataset
 from optimize.data.corpus import Corpus, TextDataset
-from optimize.data.tables import Row, class_names, natural, read_rows
+from optimize.data.tables import ALIASES, SPLITS, Row, class_names, natural, read_rows
 from optimize.errors import DataError
 
 # The fewest texts of a label that can be split.
@@ -103,6 +103,41 @@ def to_corpus(
         [row.split for row in rows] if rows[0].split else [],
         multi_label,
     )
+
+
+DATA_OPTIONS = ("metric", "limit", "test", "validation", "max_length", "encoder")
+
+
+def of_mapping(found: Any, name: str, *, seed: int = 0, **options: Any) -> TextDataset:
+    """Texts that a user's function returned.
+
+    Args:
+        found: a pair (texts, labels), or such pairs by split.
+        name: of the function.
+        seed: of the split.
+        options: as `load` takes them, of `DATA_OPTIONS`.
+
+    Raises:
+        DataError: it is something else, or malformed.
+    """
+    rows = []
+    parts = found if isinstance(found, dict) else {"": found}
+    parts = {ALIASES.get(str(key).lower(), str(key).lower()): part for key, part in parts.items()}
+    for split, part in parts.items():
+        where = f"{name}: {split}" if split else name
+        pair = isinstance(part, tuple | list) and len(part) == 2
+        if not pair or len(part[0]) != len(part[1]) or split not in ("", *SPLITS):
+            raise DataError(
+                f"{where}: return a pair (texts, labels) of equal length, or a mapping of such "
+                f"pairs by {', '.join(SPLITS)}"
+            )
+        for number, (content, label) in enumerate(zip(*part, strict=True)):
+            label = label.item() if hasattr(label, "item") else label
+            rows.append(Row({"text": content, "label": label}, f"{where}[{number}]", split))
+    if not rows:
+        raise DataError(f"{name} returned no texts")
+    corpus = to_corpus(rows, "text", "label")
+    return text_dataset.build(corpus, name=name, source=f"loader {name}", seed=seed, **options)
 
 
 def load(

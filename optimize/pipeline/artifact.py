@@ -1,7 +1,6 @@
 """From finished stages to an artifact: save, reload, measure, write, install."""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +200,8 @@ def _time(
     """Latency of the original (eager float32), every stage and the final file, interleaved."""
     original, final = states_by_name["original"].original, list(states_by_name.values())[-1]
     # The original is a pickle, which the processes load: nobody else may write where it lies.
-    with tempfile.TemporaryDirectory(prefix="marpress-") as private:
-        eager_file, calls_file = Path(private) / "original.pt", Path(private) / "calls.pt"
+    with files.private() as private:
+        eager_file, calls_file = private / "original.pt", private / "calls.pt"
         pickles.save(original, eager_file)
         save_calls(job, LATENCY_BATCHES, calls_file)
         contestants = {"original": latency.Contestant(eager_file, eager=True)}

@@ -1,10 +1,13 @@
 """What escapes from a step of the pipeline, in a sentence."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from optimize.errors import ModelError, OptimizeError, StorageError
 from optimize.utils import blame, files
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @contextmanager
@@ -26,8 +29,8 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         raise
     except Exception as error:  # the model's code is the user's, and can raise anything
         lines = blame.user_lines(error)
-        if isinstance(error, OSError) and not lines:
-            raise  # of the disk
+        if isinstance(error, OSError) and (error.errno in _DISK or not lines):
+            raise
         if isinstance(error, RuntimeError) and (full := files.environment(error)):
             raise StorageError(full) from error
         raise ModelError(_sentence(step, advice, error, lines)) from error

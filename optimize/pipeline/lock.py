@@ -36,7 +36,8 @@ def held(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise StorageError(
-            f"cannot write to {folder}: {error.strerror}; choose another --output"
+            f"cannot write to {folder}: {error.strerror}; make it writable, or choose another "
+            "--output"
         ) from error
     try:
         _sign(file, folder)

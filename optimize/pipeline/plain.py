@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 _OURS = ("torch.nn.modules.", "optimize.")
 _INTERNAL = frozenset(nn.Module().__dict__)
+# A class of ours with one of these does more on loading than to take its values back.
+_OWN_WAY = {"__getstate__", "__setstate__", "__reduce__", "__reduce_ex__"}
 _WRITTEN = {"training", "_parameters", "_buffers", "_non_persistent_buffers_set", "_modules"}
 
 
@@ -75,6 +77,8 @@ class _Packer:
         name = f"{kind.__module__}:{kind.__qualname__}"
         if not name.startswith(_OURS) or _class(name) is not kind:
             raise NotPlain(f"the class {kind.__module__}.{kind.__qualname__}")
+        if any(_OWN_WAY & vars(base).keys() for base in kind.__mro__ if _is_ours(base)):
+            raise NotPlain(f"{kind.__qualname__}, which says itself how it is saved")
         state = module.__dict__
         for key in _INTERNAL - _WRITTEN:
             if key.endswith("hooks") and state.get(key):
@@ -100,7 +104,7 @@ class _Packer:
             return None
         if id(tensor) in self._names:
             return self._names[id(tensor)]
-        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_quantized or tensor.is_sparse:
+        if type(tensor) not in (Tensor, nn.Parameter) or tensor.is_quantized or _unusual(tensor):
             raise NotPlain(f"a tensor of the class {type(tensor).__name__}, {tensor.dtype}")
         name = self._names[id(tensor)] = f"t{len(self.tensors)}"
         detached = tensor.detach().cpu()
@@ -112,6 +116,14 @@ class _Packer:
             "stride": None if detached.stride() == packed.stride() else [*detached.stride()],
         }
         return name
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith("optimize.")
+
+
+def _unusual(tensor: Tensor) -> bool:
+    return tensor.layout is not torch.strided or tensor.is_complex()
 
 
 def _leaf(tensor: Tensor, layout: Mapping[str, Any]) -> Tensor:

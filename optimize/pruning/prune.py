@@ -57,6 +57,11 @@ def prune(
         OptionError: an option does not fit this model.
     """
     options, details = options or PruneOptions(), {} if details is None else details
+    if not widths(model):
+        raise ModelError(
+            "the model has no convolution and no linear layer, so there is nothing to prune: put "
+            "the prune stage before quantize, or leave it out"
+        )
     if options.structure == "weights":
         warnings.warn(NO_SPEED, UserWarning, stacklevel=2)
         return _prune_weights(model, options, recover)
@@ -72,11 +77,6 @@ def prune(
 
 
 def _check(model: nn.Module, options: PruneOptions, split: Split | None) -> None:
-    if not widths(model):
-        raise ModelError(
-            "the model has no convolution and no linear layer, so there is nothing to prune: put "
-            "the prune stage before quantize, or leave it out"
-        )
     norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
     if options.importance == "bn_scale" and not norms:
         raise OptionError(

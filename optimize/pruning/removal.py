@@ -15,12 +15,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from optimize.errors import ModelError
 from optimize.pruning.graph import remove
+from optimize.pruning.sum_norm import SumNorm
 
 Plan = dict[str, list[int]]
 """The output channels to remove, by the name of the layer that writes them."""
@@ -44,14 +42,11 @@ def without(
         A new module, and the part of the plan that was carried out.
     """
     tried = _Trials(model, example, accept)
-    # Layers of repeated blocks stand together: what breaks one breaks all of them.
-    alike = {name: re.sub(r"\d+", "#", name) for name in plan}
-    ordered = {name: plan[name] for name in sorted(plan, key=lambda name: alike[name])}
-    blocks = list(tried.blocks(ordered))
-    together = _joined(blocks)
-    if tried(together) is None:
+    if tried(plan) is not None:
+        together = plan
+    else:
         together = {}
-        for block in blocks:
+        for block in tried.blocks(plan):
             if tried({**together, **block}) is not None:
                 together = {**together, **block}
     smaller = tried(together)
@@ -67,7 +62,7 @@ class _Trials:
         self.model, self.example, self.accept = model, example, accept
         self.inputs = inputs_like(example, model)
         self.probe = probe(model)
-        if not same(self.probe, self.probe, self.inputs, 0.0, summed=True):
+        if not same(self.probe, self.probe, self.inputs[-1:], 0.0, summed=True):
             self.probe = model  # random weights give no numbers here
         self.last: tuple[Plan, nn.Module | None] = {}, None
 
@@ -78,41 +73,48 @@ class _Trials:
         return self.last[1]
 
     def blocks(self, plan: Plan) -> Iterator[Plan]:
-        """The largest parts of the plan, halved again and again, that can be removed."""
-        if plan and self(plan) is not None:
-            yield plan
-        elif len(plan) > 1:
-            names = list(plan)
+        """Parts of the plan that can be removed, from layers of repeated blocks together."""
+        alike: dict[str, Plan] = {}
+        for name, channels in plan.items():
+            alike.setdefault(re.sub(r"\d+", "#", name), {})[name] = channels
+        for part in alike.values():
+            yield from self._halved(part, alone=len(alike) == 1)
+
+    def _halved(self, part: Plan, alone: bool) -> Iterator[Plan]:
+        if not alone and self(part) is not None:
+            yield part
+        elif len(part) > 1:
+            ends = next(iter(part)), list(part)[-1]
+            # What breaks a layer of the first block and of the last breaks those between.
+            if len(part) > 3 and all(self({name: part[name]}) is None for name in ends):
+                return
+            names = list(part)
             for half in (names[: len(names) // 2], names[len(names) // 2 :]):
-                yield from self.blocks({name: plan[name] for name in half})
+                yield from self._halved({name: part[name] for name in half}, alone=False)
 
     def _smaller(self, plan: Plan) -> nn.Module | None:
-        smaller = copy.deepcopy(self.model)
+        smaller, zeroed = copy.deepcopy(self.model), copy.deepcopy(self.probe)
         try:
             # Where tensors hold the positions of their entries, what is left says what went.
             remove(smaller, self.example, plan, ready=lambda: _number(smaller))
-        except ModelError:
+            left = {name: tensor.detach().long() for name, tensor in _tensors(smaller)}
+            _zero(zeroed, left)
+            tried = copy.deepcopy(smaller)  # layers may keep what they computed from weights
+            _fill(tried, self.probe, left)
+            if not same(zeroed, tried, self.inputs[-1:], 1e-3, summed=True):
+                return None
+            _fill(smaller, self.model, left)
+            shaped = same(self.model, smaller, self.inputs[:1], None)
+            return smaller if shaped and self.accept(smaller) else None
+        except Exception:  # the model's code is the user's, and can raise anything
             return None
-        left = {name: tensor.detach().long() for name, _, _, tensor in _tensors(smaller)}
-        zeroed = copy.deepcopy(self.probe)
-        with torch.no_grad():
-            for name, _, _, tensor in _tensors(zeroed):
-                gone = torch.ones(tensor.numel(), dtype=torch.bool)
-                gone[left[name].flatten()] = False
-                tensor.masked_fill_(gone.view_as(tensor), 0)
-        _fill(smaller, self.probe, left)
-        if not same(zeroed, smaller, self.inputs, 1e-3, summed=True):
-            return None
-        _fill(smaller, self.model, left)
-        if not same(self.model, smaller, self.inputs, None) or not self.accept(smaller):
-            return None
-        return smaller
 
 
 def probe(model: nn.Module) -> nn.Module:
     """A copy with random weights, in which every channel matters: real ones may be near zero."""
-    copied, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
-    for name, _, _, tensor in _tensors(copied):
+    # In eval mode anew: some layers forget then what they computed from weights before.
+    copied, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(0)
+    for name, tensor in _tensors(copied):
         noise = torch.randn(tensor.shape, generator=generator)
         vector = tensor.numel() == max(tensor.shape, default=1)
         if vector and name.endswith(("bias", "running_mean")):
@@ -162,7 +164,7 @@ def same(
     """
     for x in inputs:
         try:
-            with torch.no_grad(), _SumNorm() if summed else nullcontext():
+            with torch.no_grad(), SumNorm() if summed else nullcontext():
                 expected, answers = (pytree.tree_leaves(m(x)) for m in (model, other))
         except Exception:  # a width that is written into the code
             return False
@@ -187,73 +189,35 @@ def _alike(tolerance: float | None) -> Callable[[Any, Any], bool]:
     return alike
 
 
-class _SumNorm(TorchFunctionMode):
-    """Layer, group and RMS normalisation without means: a channel of zeros changes nothing."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in (F.layer_norm, torch.layer_norm):
-            return _sum_norm(*args[:4], **kwargs)
-        if func in (F.rms_norm, torch.rms_norm):
-            return _sum_norm(*args[:3], **kwargs)
-        if func in (F.group_norm, torch.group_norm):
-            return _sum_group_norm(*args[:4], **kwargs)
-        return func(*args, **kwargs)
-
-
-def _sum_norm(
-    input: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    **_: Any,
-) -> Tensor:
-    dimensions = tuple(range(-len(normalized_shape), 0))
-    y = 8 * input / (input.square().sum(dimensions, keepdim=True) + 1e-5).sqrt()
-    y = y if weight is None else y * weight
-    return y if bias is None else y + bias
-
-
-def _sum_group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    **_: Any,
-) -> Tensor:
-    grouped = input.reshape(len(input), num_groups, -1)
-    y = _sum_norm(grouped, grouped.shape[2:]).view_as(input)
-    shape = (1, -1, *[1] * (input.dim() - 2))
-    y = y if weight is None else y * weight.view(shape)
-    return y if bias is None else y + bias.view(shape)
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Tensor]]:
-    """(full name, module, name, tensor) of all that can have channels and is saved."""
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of all that can have channels and is saved."""
     saved = model.state_dict(keep_vars=True)
     for prefix, module in model.named_modules():
         for name, tensor in itertools.chain(module._parameters.items(), module._buffers.items()):
             full = f"{prefix}.{name}" if prefix else name
             if tensor is not None and full in saved and tensor.is_floating_point():
-                yield full, module, name, tensor
+                yield full, tensor
 
 
 def _number(model: nn.Module) -> None:
-    for _, _, _, tensor in _tensors(model):
+    for _, tensor in _tensors(model):
         tensor.data = torch.arange(tensor.numel(), dtype=torch.float64).view(tensor.shape)
+
+
+def _zero(model: nn.Module, left: dict[str, Tensor]) -> None:
+    """Set all entries to zero but those at the positions in `left`."""
+    with torch.no_grad():
+        for name, tensor in _tensors(model):
+            gone = torch.ones(tensor.numel(), dtype=torch.bool)
+            gone[left[name].flatten()] = False
+            tensor.masked_fill_(gone.view_as(tensor), 0)
 
 
 def _fill(smaller: nn.Module, source: nn.Module, left: dict[str, Tensor]) -> None:
     """Give `smaller` the entries of `source` at the positions in `left`."""
-    values = {name: tensor for name, _, _, tensor in _tensors(source)}
-    for name, _, _, tensor in _tensors(smaller):
+    values = dict(_tensors(source))
+    for name, tensor in _tensors(smaller):
         value = values[name].detach()
         tensor.data = value.flatten()[left[name].flatten()].view(left[name].shape)
         if isinstance(tensor, nn.Parameter):
             tensor.requires_grad_(values[name].requires_grad)
-
-
-def _joined(blocks: list[Plan]) -> Plan:
-    return {name: channels for block in blocks for name, channels in block.items()}

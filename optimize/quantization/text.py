@@ -11,7 +11,7 @@ from optimize.models.architectures.bert import BertClassifier
 
 
 def quantize(
-    model: BertClassifier,
+    model: nn.Module,
     batches: Sequence[Tensor],
     max_length: int,
     temperature: float = 1.0,
@@ -22,7 +22,8 @@ def quantize(
     computed at all, so an answer does not depend on what else is in its batch.
 
     Args:
-        model: float, in eval mode; left as it is.
+        model: float, in eval mode; left as it is. One that is no `BertClassifier` keeps its
+            positions and its temperature.
         batches: real windows `[N, L]`, to set the activation ranges.
         max_length: positions kept.
         temperature: what the logits are divided by, inside the last layer.
@@ -31,6 +32,8 @@ def quantize(
         See `lower_int8`; sets this process' quantized engine.
     """
     shorter = copy.deepcopy(model).eval()
+    if not isinstance(shorter, BertClassifier):
+        return lower_int8(shorter, batches)
     positions = shorter.embeddings.position.weight.detach()[:max_length]
     shorter.embeddings.position = nn.Embedding.from_pretrained(positions.clone())
     with torch.no_grad():

@@ -9,7 +9,6 @@ one. Every trial is stored in the study before the next one starts.
 import dataclasses
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -224,8 +223,8 @@ def _latency(search: _Search[D, A], final: State, file: Path) -> tuple[float, fl
     serving = search.recipe.serving
     full = serving.batch_size if search.recipe.budget.objective == "throughput" else 1
     batches = tuple(sorted({1, full}))
-    with tempfile.TemporaryDirectory(prefix="marpress-") as private:
-        eager, calls = Path(private) / "original.pt", Path(private) / "calls.pt"
+    with files.private() as private:
+        eager, calls = private / "original.pt", private / "calls.pt"
         pickles.save(final.original, eager)
         artifact.save_calls(search.job, batches, calls)
         measured = latency.measure(

@@ -16,6 +16,8 @@ from optimize.evaluation import accuracy, chance
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
 from optimize.models.normalized import normalized
+from optimize.models.notes import note
+from optimize.models.sources import huggingface
 from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
@@ -36,9 +38,15 @@ MODELS = {
 
 
 def build_model(
-    spec: Named, dataset: Dataset, folder: Path, checkpoint: str | None = None
+    spec: Named,
+    dataset: Dataset,
+    folder: Path,
+    checkpoint: str | None = None,
+    new_head: bool = True,
 ) -> nn.Module:
     """Build the model `spec` names: one of `MODELS`, or `file.py:build`.
+
+    `new_head` says whether a trained head for other labels may be replaced.
 
     Raises:
         ModelError: it cannot be built, or the checkpoint does not fit.
@@ -57,14 +65,15 @@ def build_model(
         model = named.call_users(function, spec, ModelError, **offered)
     elif spec.name in MODELS:
         function = importlib.import_module(f"optimize.models.{MODELS[spec.name]}").build
-        model = named.call(function, spec, folder=folder, **offered)
+        offered.update(folder=folder, new_head=new_head or checkpoint is not None)
+        model = named.call(function, spec, **offered)
     else:
         others = ["path/to/file.py:build", "a TorchScript file", "a Hugging Face folder"]
         raise named.unknown("architecture", spec, [*sorted(MODELS), *others])
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
     if checkpoint is not None:
-        load_checkpoint(model, folder / checkpoint)
+        note(model, load_checkpoint(model, folder / Path(checkpoint).expanduser()))
     if dataset.normalization is not None:
         model = normalized(model, *dataset.normalization)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))
@@ -103,16 +112,18 @@ class ImageClassification(Task[Dataset, Tensor]):
         return image_data.load(recipe)
 
     def build_model(self, recipe: Recipe, data: Dataset) -> nn.Module:
-        return build_model(recipe.model, data, recipe.folder, recipe.checkpoint)
+        trains = any(stage.kind == "train" for stage in recipe.stages)
+        return build_model(recipe.model, data, recipe.folder, recipe.checkpoint, trains)
 
     def has_random_weights(self, recipe: Recipe) -> bool:
         spec = resolve(recipe.model)
-        untrained = spec.name in ("convnet", "resnet") or (
-            spec.name == "timm"
-            and not spec.options.get("pretrained")
-            and "checkpoint_path" not in spec.options
-        )
-        return untrained and recipe.checkpoint is None
+        if recipe.checkpoint is not None:
+            return False
+        if spec.name == "timm":
+            return not spec.options.get("pretrained") and "checkpoint_path" not in spec.options
+        if spec.name == "huggingface":
+            return huggingface.has_no_weights(str(spec.options.get("name", "")), recipe.folder)
+        return spec.name in ("convnet", "resnet")
 
     def with_validation(self, data: Dataset, seed: int) -> Dataset:
         return with_validation(data, seed)

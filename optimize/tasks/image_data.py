@@ -10,6 +10,7 @@ from optimize.data import preprocessing, splits
 from optimize.data.dataset import Dataset
 from optimize.data.examples import Division, Wanted
 from optimize.data.image_input import ImageInput, card_input, describe, pair
+from optimize.data.tables import SUFFIXES
 from optimize.errors import DataError, RecipeError
 from optimize.models.sources.user_file import load_function
 from optimize.recipe.schema import Named, Recipe
@@ -26,7 +27,6 @@ SCALING = (
     "aspect and crops the centre. If they were squashed, say `input: {resize: squash}`; a loader "
     "that returns `files`, the test pictures' paths, has it proven"
 )
-_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".arrow")
 
 
 def load(recipe: Recipe) -> Dataset:
@@ -85,6 +85,7 @@ def load_data(
                 source=f"loader {spec.name}",
                 division=Division(seed=seed),
                 wanted=wanted,
+                folder=folder,
             )
         )
     elif spec.name in DATASETS:
@@ -101,23 +102,20 @@ def load_data(
 
 def _resolve(spec: Named, folder: Path) -> Named:
     """A bare path as the data set that reads it, and `{image_folder: DIR}` as its `path`."""
-    options = dict(spec.options)
     if spec.name in DATASETS:
-        if set(options) == {"name"}:
-            options = {"path": options["name"]}
-        return dataclasses.replace(spec, options=options)
+        return named.with_path(spec)
     if ":" in spec.name or not ("/" in spec.name or Path(spec.name).suffix):
         return spec
     place = folder / Path(spec.name).expanduser()
     kind = None
     if place.suffix == ".npz":
         kind = "npz"
-    elif place.suffix.lower() in _TABLES:
+    elif place.suffix.lower() in SUFFIXES:
         kind = "image_files"
     elif place.is_dir():
         tables = any(place.rglob("*.arrow")) or any(place.glob("*.parquet"))
         kind = "image_files" if tables else "image_folder"
-    return Named(kind, {"path": spec.name, **options}, spec.where) if kind else spec
+    return Named(kind, {"path": spec.name, **spec.options}, spec.where) if kind else spec
 
 
 def _prepared(data: Dataset, options: ImageInput, preset: ImageInput, preset_from: str) -> Dataset:

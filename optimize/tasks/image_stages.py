@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from optimize.data.dataset import Dataset
 from optimize.errors import DataError, ModelError
 from optimize.models.answers import check_answers
+from optimize.models.notes import notes_of
 from optimize.pruning.options import PruneOptions
 from optimize.pruning.prune import prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
@@ -123,6 +124,8 @@ def distill_into(
         torch.manual_seed(context.seed)
         student = build(options.student, context.data, context.folder).eval()
         check_answers(student, (context.data.test.inputs[:3],), options.student.name)
+        for line in notes_of(student):
+            context.say(f"    note: {line}")
         return _distill(state, options, context, student)
 
     return run

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from optimize.errors import OptimizeError, RecipeError
 from optimize.models.sources.user_file import described
 from optimize.recipe.schema import Named
+from optimize.utils.torchvision_shim import retrying
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ def call_users(
     """
     arguments = _arguments(function, spec, defaults)
     try:
-        return function(**arguments)
+        return retrying(lambda: function(**arguments))
     except OptimizeError:
         raise
     except Exception as error:
@@ -79,6 +80,13 @@ def absolute(spec: Named, folder: Path, *names: str) -> Named:
         if isinstance(options.get(name), str):
             options[name] = str(folder / Path(options[name]).expanduser())
     return dataclasses.replace(spec, options=options)
+
+
+def with_path(spec: Named) -> Named:
+    """`{npz: FILE}` as `{npz: {path: FILE}}`."""
+    if set(spec.options) != {"name"}:
+        return spec
+    return dataclasses.replace(spec, options={"path": spec.options["name"]})
 
 
 def unknown(what: str, spec: Named, choices: list[str]) -> RecipeError:

@@ -51,7 +51,7 @@ def load_recordings(spec: Named, folder: Path) -> speech.Speech:
     """
     if spec.name != "speech":
         raise named.unknown("data set", spec, ["speech"])
-    return named.call(speech.load, named.absolute(spec, folder, "path"))
+    return named.call(speech.load, named.absolute(named.with_path(spec), folder, "path"))
 
 
 def load_checkpoint(spec: Named, folder: Path, override: str | None) -> Checkpoint:

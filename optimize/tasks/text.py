@@ -1,5 +1,6 @@
 """Text classification: reviews or a user's own files, BERT encoders, and their metrics."""
 
+import dataclasses
 import importlib
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,13 +9,19 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from optimize.data.corpus import TextDataset
+from optimize.data import text_files
+from optimize.data.corpus import TextDataset, load_tokenizer
 from optimize.data.dataset import Sample
-from optimize.errors import ModelError, RecipeError
+from optimize.data.tables import SUFFIXES
+from optimize.errors import DataError, ModelError, RecipeError
 from optimize.evaluation import accuracy, chance, text_inference, text_metrics
 from optimize.evaluation.metrics import ACCURACY, Metric
-from optimize.models.architectures import bert
-from optimize.models.sources import dependencies
+from optimize.models.architectures.bert import BertClassifier
+from optimize.models.check import check
+from optimize.models.notes import note
+from optimize.models.sources import bert, dependencies, torchscript
+from optimize.models.sources.names import resolve
+from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
@@ -26,6 +33,10 @@ from optimize.training.finetune import FineTuneOptions
 
 MAX_BYTES = 1_048_576
 DATASETS = ("movie_reviews", "text_files")
+TAKEN = (
+    "text_files: TABLE (CSV, TSV, JSON lines or Parquet of texts and labels, or a Hugging Face "
+    "datasets folder), or path/to/file.py:function"
+)
 METRICS = {
     metric.name: metric
     for metric in (ACCURACY, Metric("macro_f1", "Macro F1"), Metric("auroc", "AUROC"))
@@ -36,37 +47,110 @@ _ANSWERS: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = WeakKeyDictionary()
 
 
 def load_data(spec: Named, folder: Path, seed: int) -> TextDataset:
-    """Labelled texts: `movie_reviews`, or `text_files: {path: ...}`; see these modules.
+    """Labelled texts: `movie_reviews`, `text_files: {path: ...}`, see these modules, or what
+    `file.py:function` returns, see `text_files.of_mapping`.
 
     Raises:
         DataError: the data are absent or malformed.
         RecipeError: no such data set or option.
     """
+    spec = named.absolute(_resolve(spec, folder), folder, "path", "encoder")
+    if ":" in spec.name:
+        options = {k: v for k, v in spec.options.items() if k in text_files.DATA_OPTIONS}
+        own = {k: v for k, v in spec.options.items() if k not in options}
+        function = load_function(spec.name, folder)
+        found = named.call_users(function, dataclasses.replace(spec, options=own), DataError)
+        return text_files.of_mapping(found, spec.name, seed=seed, **options)
     if spec.name not in DATASETS:
-        raise named.unknown("data set", spec, list(DATASETS))
+        raise RecipeError(
+            f"no data set {spec.name!r}; there are {', '.join(DATASETS)}: {TAKEN}", *spec.where
+        )
     loader = importlib.import_module(f"optimize.data.{spec.name}").load
-    dataset: TextDataset = named.call(
-        loader, named.absolute(spec, folder, "path", "encoder"), seed=seed
-    )
+    dataset: TextDataset = named.call(loader, spec, seed=seed)
     return dataset
 
 
-def build_model(
-    spec: Named, dataset: TextDataset, folder: Path, checkpoint: str | None = None
-) -> bert.BertClassifier:
-    """An encoder with a head for the data's labels; a Hugging Face folder's weights.
+def _resolve(spec: Named, folder: Path) -> Named:
+    """A bare path as `text_files`, and `{text_files: FILE}` as its `path`."""
+    if ":" not in spec.name and spec.name not in DATASETS:
+        place = folder / Path(spec.name).expanduser()
+        if place.suffix.lower() in SUFFIXES or ("/" in spec.name and place.is_dir()):
+            return Named("text_files", {"path": spec.name, **spec.options}, spec.where)
+    return named.with_path(spec) if spec.name in DATASETS else spec
 
-    `path` defaults to the folder of the data's tokenizer.
+
+def build_model(
+    spec: Named,
+    dataset: TextDataset,
+    folder: Path,
+    checkpoint: str | None = None,
+    new_head: bool = True,
+) -> nn.Module:
+    """The model that `spec` names: a Hugging Face folder of BERT, by its own name or as
+    `bert: {path: FOLDER}`, `file.py:build`, or a TorchScript file.
+
+    The folder defaults to that of the data's tokenizer. A user's function returns a module from
+    token ids to logits, or transformers' `BertForSequenceClassification`. `new_head` says whether
+    a trained head for other labels may be replaced.
 
     Raises:
-        ModelError: it does not fit the checkpoint, or the data's tokenizer.
+        ModelError: it cannot be built, or fits neither checkpoint nor data nor tokenizer.
         RecipeError: no such architecture or option, or it has fewer positions than the data's
             windows have tokens.
     """
-    if spec.name != "bert":
-        raise named.unknown("architecture", spec, ["bert"])
-    spec = named.absolute(spec, folder, "path")
-    model = named.call(bert.build, spec, classes=len(dataset.labels), path=str(dataset.encoder))
+    spec = resolve(spec)
+    file = None if checkpoint is None else folder / Path(checkpoint).expanduser()
+    offered: dict[str, Any] = {"classes": len(dataset.labels), "labels": list(dataset.labels)}
+    model: nn.Module
+    if ":" in spec.name:
+        function = load_function(spec.name, folder)
+        offered["num_classes"] = offered["classes"]
+        built = named.call_users(function, spec, ModelError, **offered)
+        if not isinstance(built, nn.Module):
+            raise ModelError(f"{spec.name} returned {type(built).__name__}, not an nn.Module")
+        model = bert.of_transformers(built, dataset.labels, spec.name, new_head)
+    elif spec.name in ("bert", "huggingface"):
+        spec = _in_folder(spec, dataset, folder)
+        _check_tokenizer(Path(spec.options["path"]), dataset)
+        model = named.call(
+            bert.build, spec, **offered, checkpoint=file, new_head=new_head
+        )  # takes the checkpoint in: its names are Hugging Face's, or ours
+        file = None
+    elif spec.name == "torchscript":
+        model = named.call(torchscript.build, spec, folder=folder)
+    else:
+        others = ["bert", "path/to/file.py:build", "a TorchScript file", "a Hugging Face folder"]
+        raise named.unknown("architecture", spec, others)
+    if file is not None:
+        note(model, load_checkpoint(model, file))
+    if isinstance(model, BertClassifier):
+        _check_sizes(model, dataset, spec)
+    check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels), "token ids")
+    return model
+
+
+def _in_folder(spec: Named, dataset: TextDataset, folder: Path) -> Named:
+    """`spec` with the folder as its option `path`, absolute."""
+    options = dict(spec.options)
+    if "name" in options:
+        options["path"] = options.pop("name")
+    options.setdefault("path", str(dataset.encoder))
+    return named.absolute(dataclasses.replace(spec, options=options), folder, "path")
+
+
+def _check_tokenizer(folder: Path, dataset: TextDataset) -> None:
+    """Refuse texts that were cut by another tokenizer than the model's own."""
+    own, used = folder / "tokenizer.json", dataset.encoder / "tokenizer.json"
+    if not own.is_file() or not used.is_file() or own.read_bytes() == used.read_bytes():
+        return
+    if load_tokenizer(folder).get_vocab() != load_tokenizer(dataset.encoder).get_vocab():
+        raise ModelError(
+            f"the texts are cut by the tokenizer of {dataset.encoder}, and {folder} has another: "
+            "name the model's folder as data.encoder too"
+        )
+
+
+def _check_sizes(model: BertClassifier, dataset: TextDataset, spec: Named) -> None:
     rows = model.embeddings.word.num_embeddings
     if rows < dataset.vocabulary:
         raise ModelError(
@@ -80,9 +164,6 @@ def build_model(
             f"positions: set max_length to {positions} or less",
             *spec.where,
         )
-    if checkpoint is not None:
-        load_checkpoint(model, folder / checkpoint)
-    return model
 
 
 def score(answers: Tensor, targets: Tensor, labels: int) -> dict[str, Any]:
@@ -125,10 +206,16 @@ class TextClassification(Task[TextDataset, Tensor]):
     exporter = "optimize.export.subjects.text"
 
     def load_data(self, recipe: Recipe) -> TextDataset:
-        return load_data(recipe.data, recipe.folder, recipe.seed)
+        spec, model = recipe.data, resolve(recipe.model)
+        folder = model.options.get("name" if model.name == "huggingface" else "path")
+        if model.name in ("bert", "huggingface") and isinstance(folder, str):
+            # Its own tokenizer cuts the texts, unless the recipe names another.
+            spec = dataclasses.replace(spec, options={"encoder": folder, **spec.options})
+        return load_data(spec, recipe.folder, recipe.seed)
 
     def build_model(self, recipe: Recipe, data: TextDataset) -> nn.Module:
-        return build_model(recipe.model, data, recipe.folder, recipe.checkpoint)
+        trains = any(stage.kind == "train" for stage in recipe.stages)
+        return build_model(recipe.model, data, recipe.folder, recipe.checkpoint, trains)
 
     def origins(self, recipe: Recipe, data: TextDataset) -> list[Path]:
         encoder = Named("", {"path": str(data.encoder)})  # the model's too, by default

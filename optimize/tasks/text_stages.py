@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.data.corpus import TextDataset, TextSplit, load_tokenizer
-from optimize.errors import DataError, ModelError, RecipeError
+from optimize.errors import DataError, ModelError, OptionError, RecipeError
 from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
 from optimize.pruning import transformer, vocabulary
@@ -91,7 +91,7 @@ def encoder_of(model: nn.Module) -> BertClassifier:
     if not isinstance(model, BertClassifier):
         raise ModelError(
             f"the stage needs a BERT encoder in float, not {type(model).__name__}: put it before "
-            "quantize"
+            "quantize; a network of another kind can be quantized or served as it is (stages: [])"
         )
     return model
 
@@ -143,6 +143,12 @@ def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) 
         return against_labels(model(ids), split.targets[chosen[number]])
 
     blocks = transformer.blocks(model)
+    heads, neurons = blocks[0].heads, blocks[0].neurons
+    if options.heads >= heads and options.neurons >= neurons:
+        raise OptionError(
+            f"heads {options.heads} and neurons {options.neurons} remove nothing: the layers have "
+            f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
+        )
     importance = transformer.measure(
         blocks, (_trimmed(split.windows[part]) for part in chosen), loss
     )
@@ -158,10 +164,11 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
-    model, longest = encoder_of(state.model), context.data.max_length
+    model, longest = state.model, context.data.max_length
     quantized = quantize(model, batches, longest)
-    temperature = _temperature(quantized, context.data)
-    quantized = quantize(model, batches, longest, temperature)
+    if isinstance(model, BertClassifier):
+        temperature = _temperature(quantized, context.data)
+        quantized = quantize(model, batches, longest, temperature)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine)
 
 

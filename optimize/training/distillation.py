@@ -33,6 +33,18 @@ class DistillOptions(TrainOptions):
             raise ValueError("temperature must be above 0 and alpha between 0 and 1")
 
 
+class _Mirrored(nn.Module):
+    """What `teacher` says of mirrored images: these may be too many to mirror all of them."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.teacher(images.flip(3))
+        return logits
+
+
 def teacher_logits(teacher: nn.Module, split: Split, flip: bool) -> Tensor:
     """What the teacher says of every training image, computed once.
 
@@ -45,7 +57,7 @@ def teacher_logits(teacher: nn.Module, split: Split, flip: bool) -> Tensor:
         return predict(teacher, images, title="teacher")
 
     def judge_mirrored(images: Tensor) -> Tensor:
-        return predict(teacher, images.flip(3), title="teacher, mirrored")
+        return predict(_Mirrored(teacher), images, title="teacher, mirrored")
 
     views = [judge, judge_mirrored] if flip else [judge]
     return torch.stack([distributed.gathered(view, split.inputs) for view in views])

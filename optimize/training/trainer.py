@@ -26,6 +26,7 @@ Precision = Literal["auto", "bf16", "fp32"]
 Objective = Callable[..., Tensor]
 Watch = Callable[[int, int, nn.Module], None]
 FEW_STEPS = 50
+"""Fewer steps in a pass over the data are warned about."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class TrainerOptions:
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.average < 1:
             raise ValueError("label_smoothing and average must be below 1")
         if not 0 <= self.warmup < 1 or self.max_grad_norm < 0:
-            raise ValueError("warmup is a share below 1, max_grad_norm is not negative")
+            raise ValueError("warmup must be a share below 1, max_grad_norm not negative")
 
     def _check_optimizer(self) -> None:
         if self.optimizer not in self.usual_rates:

@@ -50,7 +50,8 @@ def layer(error: BaseException) -> str:
     for cause in _causes(error):
         for frame, _ in _frames(cause):
             running = frame.f_locals.get("self")
-            if isinstance(running, nn.Module):
+            wrapper = type(running).__module__.startswith("optimize.training.")
+            if isinstance(running, nn.Module) and not wrapper:
                 modules.append(running)
     for outermost in modules:
         names: dict[nn.Module, str] = {m: name for name, m in outermost.named_modules()}
@@ -61,9 +62,13 @@ def layer(error: BaseException) -> str:
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """The kind of the error and the first line of its message."""
+    """The kind of the error and the first line of its message; of TorchScript's the last, which
+    says what happened."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip()[:most]}" if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    line = lines[-1] if "TorchScript interpreter" in lines[0] else lines[0]
+    return f"{type(error).__name__}: {line.strip()[:most]}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:

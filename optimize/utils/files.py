@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import shutil
+import stat
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch's writer of files raises, a RuntimeError, when a write fails.
 _TORCH_WRITES = ("PytorchStreamWriter failed", "unexpected pos", "cannot be opened")
 _NOT_ALLOWED = (errno.EACCES, errno.EROFS, errno.EPERM)
+_PRIVATE = "marpress-run-"
 _ASIDE = re.compile(r"\..+\.(\d+)\.tmp")
 
 
@@ -74,7 +77,9 @@ def refusal(error: OSError, path: Path | str) -> str | None:
     if error.errno in _NO_SPACE:
         return f"no space left to write {path}; free some and run again"
     if error.errno in _NOT_ALLOWED:
-        return f"cannot write {path}: {error.strerror}; choose another --output"
+        return (
+            f"cannot write {path}: {error.strerror}; make it writable, or choose another --output"
+        )
     return None
 
 
@@ -132,6 +137,24 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def private() -> Iterator[Path]:
+    """A temporary folder that only this user can enter, removed at the end."""
+    with tempfile.TemporaryDirectory(prefix=f"{_PRIVATE}{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def sweep_private() -> None:
+    """Remove the `private` folders that killed processes of this user left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PRIVATE}*-*"):
+        number = folder.name.removeprefix(_PRIVATE).partition("-")[0]
+        with contextlib.suppress(OSError):  # another process was first
+            status = folder.lstat()
+            ours = status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode)
+            if ours and number.isdigit() and not _alive(int(number)):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _alive(pid: int) -> bool:

@@ -1,8 +1,12 @@
 """Start and stop: once, cleanly, and with errors that name the cause."""
 
+import json
 import os
+import shutil
 import signal
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -11,7 +15,8 @@ import pytest
 from deploy.archive import mar
 from deploy.errors import BadInput, NoServer
 from deploy.torchserve import config, server
-from tests.integration import quadrant
+from deploy.torchserve.environment import WITHHELD
+from tests.integration import quadrant, sleeper
 from tests.integration.torchserve import connect, torchserve, with_properties, workplace
 
 
@@ -37,8 +42,9 @@ def test_start_twice_stop_twice(tmp_path: Path) -> None:
 
 
 def test_stop_spares_a_process_that_only_has_the_pid(tmp_path: Path) -> None:
-    """After a reboot the recorded pid may be anyone's."""
+    """After a reboot the recorded pid may be anyone's, and so may be the folder."""
     (tmp_path / ".run").mkdir()
+    (tmp_path / "nothing").mkdir()
     me = psutil.Process()
     (tmp_path / ".run" / "server.json").write_text(
         f'{{"pid": {me.pid}, "created": {me.create_time()}, "workdir": ".", "config": "c", '
@@ -47,6 +53,28 @@ def test_stop_spares_a_process_that_only_has_the_pid(tmp_path: Path) -> None:
     assert server.running(tmp_path) is None
     assert server.stop(tmp_path) is None
     assert not (tmp_path / ".run" / "server.json").exists()
+    assert (tmp_path / "nothing").is_dir()
+
+
+@pytest.mark.parametrize("pid", ["me", 1.5, None, True, -1])
+def test_a_state_file_without_sense_is_none(tmp_path: Path, pid: object) -> None:
+    (tmp_path / ".run").mkdir()
+    state = {"pid": pid, "created": 0, "workdir": ".", "config": "c", "log_dir": "l", "temp": "t"}
+    (tmp_path / ".run" / "server.json").write_text(json.dumps(state))
+    assert server.running(tmp_path) is None
+    assert server.stop(tmp_path) is None
+
+
+def test_the_server_of_another_folder_is_not_stopped() -> None:
+    with workplace() as workdir, workplace() as other, torchserve(workdir):
+        state = server.running(workdir)
+        assert state is not None
+        (other / ".run").mkdir()
+        shutil.copy(workdir / ".run" / "server.json", other / ".run" / "server.json")
+        temp = Path(state.temp)
+        assert server.stop(other) is None
+        assert psutil.pid_exists(state.pid)
+        assert temp.is_dir(), "it is in use"
 
 
 def test_a_killed_server_is_noticed_and_started_anew() -> None:
@@ -95,17 +123,50 @@ def test_a_missing_model_store_or_config_is_bad_input() -> None:
             server.start(workdir, workdir / "no.properties", workdir / "model_store")
 
 
-def test_secrets_of_the_shell_stay_out_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
-    monkeypatch.setenv("GITHUB_TOKEN", "hush")
-    monkeypatch.setenv("MARPRESS_HARMLESS", "seen")
-    with workplace() as workdir:
-        mar.seal(quadrant.make(workdir / "artifacts"), workdir / "model_store")
-        with torchserve(workdir, ["all"]) as running:
-            (pid,) = running.pids("quadrant")
-            environment = psutil.Process(pid).environ()
-    assert environment["MARPRESS_HARMLESS"] == "seen"
-    assert "hush" not in environment.values()
+def test_workers_get_what_they_need_and_logs_are_private(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One server: its environment, its files, and a request whose worker is killed."""
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "hush1",
+        "GITHUB_TOKEN": "hush2",
+        "DATABASE_URL": "postgres://me:hush3@host/db",
+        "SENTRY_DSN": "https://hush4@host/1",
+        "OMP_PASSWORD": "hush5",
+    }
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLEEPER", str(tmp_path))
+    withheld = WITHHELD.replace("PATH|", "PATH|SLEEPER|", 1)
+    with workplace(blacklist_env_vars=withheld) as workdir:
+        sleeper.seal(workdir / "artifacts", workdir / "model_store")
+        with torchserve(workdir, ["sleeper.mar"]) as running:
+            state = server.running(workdir)
+            assert state is not None
+            (pid,) = running.pids("sleeper")
+            for process in (state.pid, pid):
+                environment = psutil.Process(process).environ()
+                assert environment["SLEEPER"] == str(tmp_path)
+                assert not [value for value in environment.values() if "hush" in value]
+            files = [p for p in (workdir / "logs").rglob("*") if p.is_file()]
+            assert {path.name for path in files} >= {"console.log", "model_log.log", "ts_log.log"}
+            assert [p for p in files if p.stat().st_mode & 0o077] == []
+            assert (workdir / "logs").stat().st_mode & 0o077 == 0
+            assert (workdir / "key_file.json").stat().st_mode & 0o077 == 0
+            with ThreadPoolExecutor(1) as pool:
+                kind = "application/json"
+                asked = pool.submit(running.inference.predict, "sleeper", b'{"data": 1.5}', kind)
+                while "1.5" not in notes(tmp_path):
+                    time.sleep(0.05)
+                os.kill(pid, signal.SIGKILL)
+                assert asked.result() == {"slept": 1.5}
+            assert notes(tmp_path).count("1.5") == 2, "it was not asked again"
+
+
+def notes(folder: Path) -> list[str]:
+    """What the sleeper was asked so far."""
+    path = folder / "done"
+    return path.read_text().split() if path.exists() else []
 
 
 def test_properties_of_the_test_are_the_repositorys_but_for_the_ports(root: Path) -> None:

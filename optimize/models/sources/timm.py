@@ -14,7 +14,12 @@ def _package() -> Any:
 
 
 def build(
-    name: str, classes: int, channels: int = 3, pretrained: bool = False, **options: Any
+    name: str,
+    classes: int,
+    channels: int = 3,
+    pretrained: bool = False,
+    new_head: bool = True,
+    **options: Any,
 ) -> Normalized:
     """A timm model with the normalisation it was trained with.
 
@@ -23,13 +28,15 @@ def build(
         classes: number of classes.
         channels: image channels; the weights of the first layer are adapted.
         pretrained: download weights; the recipe's `checkpoint:` reads a local file instead.
+        new_head: whether pretrained weights for other classes may get a new head, because a
+            `train` stage or a checkpoint follows.
         options: other arguments of `timm.create_model`, such as `img_size`.
 
     Returns:
         Module from uint8 `[N, channels, H, W]` to float32 logits `[N, classes]`.
 
     Raises:
-        ModelError: timm is missing, or the weights cannot be fetched.
+        ModelError: timm is missing, the weights cannot be fetched, or know other classes.
         OptionError: timm has no such model or option.
     """
     try:
@@ -53,6 +60,13 @@ def build(
             f"save them to a file and name it as `checkpoint:`, with pretrained: false"
         ) from error
     config: dict[str, Any] = getattr(body, "pretrained_cfg", {})
+    known = config.get("num_classes")
+    if pretrained and known and known != classes and not new_head:
+        raise ModelError(
+            f"the weights of timm model {name} know {known} classes, the data {classes}: their "
+            "head would be replaced by a random one. Begin with a `train` stage, or name a "
+            "`checkpoint:`"
+        )
     mean, std = (_channels(config.get(key), channels) for key in ("mean", "std"))
     return Normalized(body, mean or 127.5, std or 127.5)
 

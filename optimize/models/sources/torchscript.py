@@ -5,12 +5,14 @@ quantized or trained.
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from handlers import operators
 from optimize.errors import ModelError
 from optimize.models.normalized import Normalized
 from optimize.utils.torchscript import silenced
@@ -52,6 +54,7 @@ def build(
     name: str,
     mean: Any = None,
     std: Any = None,
+    allow_ops: Sequence[str] = (),
     folder: Path = Path(),
 ) -> nn.Module:
     """The model in a TorchScript file.
@@ -60,17 +63,27 @@ def build(
         name: the file, relative to the recipe.
         mean, std: of the pixels (0..255), one number or one per channel, if the file takes
             normalised float32; leave them out if it takes uint8 pixels.
+        allow_ops: operators that the file may call beyond those that only compute.
         folder: base of a relative path.
 
     Returns:
         Module from uint8 `[N, C, H, W]` to the file's logits.
 
     Raises:
-        ModelError: there is no such file, or it is not TorchScript.
+        ModelError: there is no such file, it is not TorchScript, or it calls other operators.
     """
     path = folder / Path(name).expanduser()
     try:
-        model: nn.Module = TorchScriptFile(path.read_bytes())
+        content = path.read_bytes()
+        # Before it is loaded, which runs code of the file.
+        found = operators.outside(io.BytesIO(content), allow_ops)
+        if found:
+            raise ModelError(
+                f"{path} calls {', '.join(found)}, which may reach files or other processes; if "
+                f"you know what for: model: {{torchscript: {{name: {name}, "
+                f"allow_ops: [{', '.join(found)}]}}}}"
+            )
+        model: nn.Module = TorchScriptFile(content)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except (RuntimeError, ValueError) as error:

@@ -1,5 +1,6 @@
 """The command line and build_mar.sh: messages and exit codes, without a server."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -8,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from deploy.__main__ import main
+from deploy.__main__ import _explained, main
 from tests.integration import quadrant
+from tests.unit.deploy.torchserve.test_tokens import key_file
+
+RUN = "import sys; from deploy.__main__ import main; sys.exit(main(sys.argv[1:]))"
 
 
 def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -52,6 +56,54 @@ def test_no_server_is_4(tmp_path: Path, capsys: pytest.CaptureFixture[str], root
         assert main([*words, *options]) == 4, words
         assert "deploy start" in capsys.readouterr().err
     assert main(["stop", "--workdir", str(tmp_path)]) == 0
+
+
+def test_a_key_goes_into_a_file_that_only_its_owner_reads(tmp_path: Path, root: Path) -> None:
+    key_file(tmp_path, 60)
+    options = ["--workdir", str(tmp_path), "--config", str(root / "config.properties")]
+    header = tmp_path / "header"
+    header.write_text("old")
+    header.chmod(0o644)
+    assert main(["token", "management", "--header-file", str(header), *options]) == 0
+    assert header.read_text() == "Authorization: Bearer abc\n"
+    assert header.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_is_7_and_leaves_nothing(artifact: Path, tmp_path: Path, root: Path) -> None:
+    """A limit on the size of files stands for the disk: the system refuses to write on."""
+    store = tmp_path / "store"
+    words = ["archive", "quadrant", "--artifacts", str(artifact.parent), "--model-store"]
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000)); {RUN}"
+    done = subprocess.run(
+        [sys.executable, "-c", limited, *words, str(store)],
+        cwd=root,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stderr.startswith("deploy archive: the system refused")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(store.iterdir()) == []
+    assert list(tmp_path.glob("marpress-*")) == []
+
+
+def test_a_tgz_is_not_sent_to_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    (tmp_path / "model.tar.gz").write_bytes(b"\x1f\x8b\x08" + bytes(40))
+    options = ["--model-store", str(tmp_path), "--config", str(root / "config.properties")]
+    assert main(["register", "model.tar.gz", *options]) == 2
+    assert "--archive-format tgz" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [(errno.ENOSPC, "the disk is full at /x: free some"), (errno.EACCES, "denied")],
+)
+def test_what_the_system_refuses_is_one_sentence(code: int, text: str) -> None:
+    assert text in _explained(OSError(code, os.strerror(code), "/x"))
 
 
 @pytest.mark.parametrize("words", [[], ["fly"], ["java"], ["scale", "x", "many"]])

@@ -1,10 +1,13 @@
 import ast
+import gc
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -248,3 +251,30 @@ def test_the_serving_side_imports_nothing_that_unpickles(root: Path):
                 names = [f"{node.value.id}.{node.attr}"]
             assert not {"pickle", "joblib", "dill", "torch.load", "np.load"} & set(names), path
             assert not any(name.split(".")[0] in ("optimize", "deploy") for name in names), path
+
+
+class Held:
+    """Something that a weak reference can watch."""
+
+
+@pytest.mark.parametrize("where", ["preprocess", "decode", "inference", "postprocess"])
+@pytest.mark.parametrize("error", [RequestError(400, "no", "no"), ValueError("a bug")])
+def test_a_failed_request_leaves_nothing_of_it_behind(doubler, where, error):
+    held = []
+
+    def fail(*args):
+        big = Held()
+        held.append(weakref.ref(big))
+        raise type(error)(*(error.args if isinstance(error, ValueError) else (400, "no", "no")))
+
+    setattr(doubler, where, fail)
+    logging.disable()  # pytest keeps what is logged, traceback and all
+    gc.disable()  # freed at once, not at the next collection
+    try:
+        replies = doubler.answer([{"body": 3}], [{}])
+        assert replies[0].status in (400, 500)
+        assert [watched() for watched in held] == [None] * len(held)
+        assert held
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)

@@ -40,6 +40,25 @@ def test_a_wrong_entry_is_named(colours, tmp_path, key, value):
         read_card(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("batch_sizes", [0]),
+        ("batch_sizes", 8),
+        ("batch_sizes", [10_000]),
+        ("batch_sizes", [[1]]),
+        ("threads", 4000),
+        ("threads", "two"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_refused(colours, tmp_path, key, value):
+    raw = json.loads((colours / "model.json").read_text())
+    raw["model"][key] = value
+    (tmp_path / "model.json").write_text(json.dumps(raw))
+    with pytest.raises(ModelError, match=key):
+        read_card(tmp_path)
+
+
 def test_missing_and_broken_cards(tmp_path):
     with pytest.raises(ModelError, match=r"model\.json is missing"):
         read_card(tmp_path)

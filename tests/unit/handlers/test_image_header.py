@@ -40,6 +40,13 @@ def test_reads_claims_without_believing_them(data, format):
     assert (header.format, header.width, header.height) == (format, 65535, 40000)
 
 
+@pytest.mark.parametrize("magic", [b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"])
+def test_every_kind_of_tiff_is_named(magic):
+    with pytest.raises(RequestError, match="TIFF is not accepted") as caught:
+        read_header(magic + bytes(100))
+    assert caught.value.status == 415
+
+
 def test_jpeg_extras():
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,5 +1,6 @@
 import base64
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -258,6 +259,63 @@ def test_a_web_form_is_told_how_to_send_bytes():
         read({"\xff\xd8": b""}, {"Content-Type": "application/x-www-form-urlencoded"})
     assert caught.value.status == 415
     assert "curl -T" in caught.value.message
+
+
+@pytest.mark.parametrize("row", [{}, {"A delight.": b""}, {"E": b"mc2"}])
+def test_a_text_sent_as_a_web_form_is_told_how_to_send_texts(row):
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    with pytest.raises(RequestError) as caught:
+        read(row, headers | {name: part("") for name in row})
+    assert caught.value.status == 415
+    assert "Content-Type: text/plain" in caught.value.message
+
+
+def test_an_unknown_key_is_told_the_names_of_inputs_and_parameters():
+    with pytest.raises(RequestError) as caught:
+        read({"body": {"picture": "QUJD"}})
+    assert caught.value.type == "unknown_name"
+    for name in ("'picture'", "data", "image", "instances", "b64", "top_k"):
+        assert name in caught.value.message
+
+
+@pytest.mark.parametrize("url", ["https://x.org/a.jpg", " HTTP://x.org", "s3://a/b", "file:///etc"])
+def test_a_url_in_place_of_a_file_is_told_that_none_is_fetched(url):
+    with pytest.raises(RequestError, match="URLs are not fetched") as caught:
+        decode_base64(url, LIMIT, "image")
+    assert (caught.value.status, caught.value.type) == (400, "url_not_fetched")
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "image/png", "", "application/octet-stream"])
+@pytest.mark.parametrize("content", [bytes(2000), "a" * 2000, "a" * 2000 + "{"], ids=range(3))
+def test_bodies_are_measured_as_they_came(kind, content):
+    for value in (content, content.encode() if isinstance(content, str) else content):
+        if isinstance(value, str) and not kind.startswith("text/"):
+            continue  # TorchServe makes no strings of them
+        with pytest.raises(RequestError) as caught:
+            read({"body": value}, {"body": part(kind)})
+        assert (caught.value.status, caught.value.type) == (413, "too_many_bytes")
+
+
+def test_json_is_measured_before_it_is_parsed():
+    headers = {"body": part("application/json")}
+    for text, status in ((b"[" * 9 + b"]" * 9, 400), (b"[" + b"[]," * 300 + b"[]]", 413)):
+        with pytest.raises(RequestError) as caught:
+            read_request({"body": text}, headers, (), LIMIT, max_weight=1000)
+        assert caught.value.status == status
+    # Sent as nothing in particular it may be anything: a recording, a text.
+    assert values(read_request({"body": b"[" * 9 + b"]" * 9}, {}, (), LIMIT)) == [
+        b"[" * 9 + b"]" * 9
+    ]
+
+
+def test_spaces_in_base64_take_no_memory():
+    text = "QUJD" + " " * 3_000_000
+    tracemalloc.start()
+    try:
+        assert decode_base64(text, LIMIT) == b"ABC"
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(

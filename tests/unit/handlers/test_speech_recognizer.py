@@ -186,9 +186,6 @@ def test_what_a_request_costs_is_known_before_it_is_decoded(worker: Worker) -> N
     hour = wav(np.zeros(500 * 8000, np.float32), 8000, "FLAC")
     (transcript,) = worker.handler.preprocess(Request([Input(hour)], {}))
     assert worker.handler.cost(transcript) == pytest.approx(500, abs=0.5)
-    assert worker.handler.request_limit() == 600
-    light, heavy = worker.handler.trials()
-    assert worker.handler.cost(heavy) == 10 * worker.handler.cost(light)
 
 
 @pytest.mark.parametrize("name", ["language", "task", "encoding", "sample_rate", "stream"])
@@ -308,6 +305,26 @@ def damaged(samples: np.ndarray) -> dict[str, tuple[bytes, int, str]]:
         "not a number": (broken.getvalue(), 400, "bad_samples"),
         "rate too low": (wav(samples, 2000), 400, "unsupported_audio"),
     }
+
+
+def test_recordings_are_charged_together_before_any_is_decoded(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silence packs well: minutes of it are kilobytes."""
+    monkeypatch.setattr(worker.handler, "inference", lambda inputs: pytest.fail("transcribed"))
+    part = base64.b64encode(wav(np.zeros(301 * 4000, "f4"), 4000, "FLAC")).decode()
+    request = json.dumps({"instances": [{"b64": part}] * 2}).encode()
+    (answer,) = worker.predict(body(request, "application/json"))
+    assert (answer.status, answer.json()["type"]) == (413, "too_costly")
+    assert "602 seconds in one request, the limit is 600" in answer.json()["message"]
+
+
+def test_a_url_in_place_of_a_recording_is_not_fetched(worker: Worker) -> None:
+    for answer in (
+        ask(worker, b"https://example.org/a.wav"),
+        ask(worker, b'{"audio": "https://example.org/a.wav"}', "application/json"),
+    ):
+        assert (answer.status, answer.json()["type"]) == (400, "url_not_fetched")
 
 
 @pytest.mark.parametrize("kind", damaged(np.zeros(4000, "f4")))

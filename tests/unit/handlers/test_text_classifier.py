@@ -133,6 +133,52 @@ def test_a_byte_order_mark_is_no_text(raw: Worker) -> None:
     assert chances(with_mark) == chances(without)
 
 
+def test_names_of_special_tokens_are_text(raw: Worker) -> None:
+    """ "[PAD]" is three pieces of text, not padding: the same pieces as with the spaces."""
+    for name in ("PAD", "SEP", "CLS", "MASK", "UNK"):
+        close, apart, other = raw.predict(
+            plain(f"A [{name}] film"), plain(f"A [ {name} ] film"), plain(f"A ( {name} ) film")
+        )
+        assert close.json() == apart.json()
+        assert close.json() != other.json()
+    special = set(raw.handler.encode.tokenizer.get_added_tokens_decoder())
+    (window,) = raw.handler.encode("[CLS] [PAD] [SEP] [MASK][UNK]", "body").windows
+    assert special.isdisjoint(window[1:-1])
+
+
+def test_texts_far_too_long_are_refused_before_they_are_all_tokens(raw: Worker) -> None:
+    encode = raw.handler.encode
+    lengths: list[int] = []
+    tokenizer = encode.tokenizer
+
+    class Counting:
+        def encode(self, text: str, **options: Any) -> Any:
+            lengths.append(len(text))
+            return tokenizer.encode(text, **options)
+
+    encode.tokenizer = Counting()
+    try:
+        (answer,) = raw.predict(plain("!" * 99_000))
+    finally:
+        encode.tokenizer = tokenizer
+    assert (answer.status, answer.json()["type"]) == (413, "text_too_long")
+    assert sum(lengths) < 70_000
+
+
+def test_a_request_is_charged_for_all_its_texts(raw: Worker) -> None:
+    (answer,) = raw.predict(sent({"text": ["film " * 1000] * 21}))
+    assert (answer.status, answer.json()["type"]) == (413, "too_many_bytes")
+    assert answer.json()["message"].startswith("text[20]: over 100000 bytes of text")
+
+
+def test_every_evaluation_of_an_explanation_is_charged(raw: Worker) -> None:
+    dear, cheap = (plain("film " * 1200, X_Method=method) for method in ("shap", "ablation"))
+    dear.headers["explain"] = cheap.headers["explain"] = "True"
+    refused, answered = raw.predict(dear, cheap)
+    assert (refused.status, refused.json()["type"]) == (413, "too_costly")
+    assert answered.status == 200
+
+
 def test_long_texts_are_read_to_the_end(raw: Worker) -> None:
     """Windows hold all of a long text: what stands last changes the answer."""
     one, other = raw.predict(plain(LONG), plain(LONG + " terrible boring mess" * 30))

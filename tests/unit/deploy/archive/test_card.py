@@ -61,6 +61,8 @@ def test_a_good_card(artifact: Path) -> None:
         ("serving", None, "serving must be an object"),
         ("serving.workers", 0, "serving.workers must be an integer of at least 1"),
         ("serving.workers", True, "serving.workers must be"),
+        ("serving.workers", 4000, "serving.workers is 4000, 64 at most"),
+        ("serving.batch_size", 10**6, "1024 at most"),
         ("serving.batch_size", "8", "serving.batch_size must be"),
         ("serving.max_batch_delay_ms", 0, "TorchServe reads 0 as 'not set' and waits 100 ms"),
         ("serving.response_timeout_s", 1.5, "serving.response_timeout_s must be"),
@@ -106,3 +108,10 @@ def test_only_a_passed_gate_passes(artifact: Path, gate: Any, message: str) -> N
     with pytest.raises(GateFailed, match=message):
         card.check_gate(report, artifact)
     card.check_gate(quadrant.report(), artifact)
+
+
+def test_more_workers_than_the_cores_have_a_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card.os, "cpu_count", lambda: 2)
+    card.check_workers(8, "quadrant")
+    with pytest.raises(BadInput, match=r"asks for 9 workers; with 2 cores it may have 8"):
+        card.check_workers(9, "quadrant")

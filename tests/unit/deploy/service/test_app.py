@@ -187,6 +187,8 @@ def test_kserve_health_and_metadata(client):
         ({"inputs": [tensor()], "parameters": {"colour": 5}}, "colour"),
         ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, "unexpected inference output 'x'"),
         ({"inputs": [tensor()], "outputs": 5}, "outputs"),
+        ({"inputs": [tensor()], "outputs": [{"name": ["x"]}]}, "unexpected inference output"),
+        ({"inputs": [tensor(data=[[[[[["x"]]]]]])]}, "nested too deeply"),
     ],
 )
 def test_kserve_errors(client, body, words):

@@ -77,6 +77,8 @@ def test_a_breakpoint_in_a_handler_works_without_a_new_archive(sealed, tmp_path)
         (["{}", "--workers", "0"], "--workers"),
         (["{}", "--handlers", "/"], "no base.py"),
         (["{}", "{}"], "already registered"),
+        (["{}", "--host", "0.0.0.0"], "--key-file FILE"),
+        (["{}", "--key-file", "nope"], "nope cannot be read"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_left(

@@ -128,3 +128,34 @@ def test_the_row_of_a_form_keeps_the_last_of_a_name_and_what_each_declared():
     fields, headers = row.read(body, [("Content-Type", "multipart/form-data; boundary=x")])
     assert fields == {"data": b"two"}
     assert headers["data"] == {"content-type": "image/png"}
+
+
+FIELD = 'Content-Disposition: form-data; name="a"'
+
+
+@pytest.mark.parametrize(
+    ("body", "read_form"),
+    [
+        (b"&".join([b"a=1"] * (form.MAX_PARTS + 1)), form.urlencoded),
+        (
+            multipart(*[(FIELD, b"")] * (form.MAX_PARTS + 1)),
+            lambda body: form.multipart(body, b"x"),
+        ),
+    ],
+    ids=["web form", "multipart"],
+)
+def test_forms_of_very_many_parts_are_refused(body, read_form):
+    with pytest.raises(Failure) as caught:
+        list(read_form(body))
+    assert caught.value.status == 413
+
+
+def test_as_many_parts_as_a_handler_could_take_are_read():
+    assert len(list(form.urlencoded(b"&".join([b"a=1"] * form.MAX_PARTS)))) == form.MAX_PARTS
+    assert len(read(multipart(*[(FIELD, b"")] * form.MAX_PARTS))) == form.MAX_PARTS
+
+
+@given(st.binary(max_size=40))
+def test_escapes_are_undone(value):
+    escaped = "".join(f"%{byte:02{'xX'[byte % 2]}}" for byte in value).encode()
+    assert list(form.urlencoded(b"a=" + escaped + b"+%25")) == [("a", "", value + b" %")]

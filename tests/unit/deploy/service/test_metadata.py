@@ -1,5 +1,7 @@
 """What models say about themselves, asked of real archives."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from deploy.service import metadata
 from deploy.service.failure import Failure
 from deploy.service.models import Models
 from deploy.service.tensors import Tensor
+from handlers.predictions import one_or_many, prediction
 from tests.integration import countdown, quadrant
 
 
@@ -32,6 +35,25 @@ def test_tensors_are_those_of_the_handlers_schemas(models):
         Tensor("probability", "FP32", (-1, -1), []),
     ]
     assert not metadata.takes_text(models.get("quadrant"))
+
+
+def test_a_texts_labels_are_tensors_beside_what_else_it_answers():
+    one = {
+        "required": ["predictions", "windows"],
+        "properties": {
+            "predictions": {"type": "array", "items": prediction(2)},
+            "windows": {"type": "integer"},
+            "explanation": {"type": "object"},
+        },
+    }
+    text = {"input": {"properties": {"text": {}}}, "output": one_or_many(one)}
+    _, outputs = metadata.signature(SimpleNamespace(described=text))
+    assert [(t.name, t.kind, t.shape) for t in outputs] == [
+        ("label", "BYTES", (-1, -1)),
+        ("index", "INT64", (-1, -1)),
+        ("probability", "FP32", (-1, -1)),
+        ("windows", "INT64", (-1,)),
+    ]
 
 
 def test_a_handler_without_schemas_has_one_input_and_one_output(models):

@@ -1,4 +1,5 @@
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,11 +7,41 @@ import pytest
 from deploy.service import binary, tensors
 from deploy.service.failure import Failure
 from deploy.service.tensors import Tensor
+from handlers.payload import MAX_INPUTS
 
 
 def test_the_top_labels_become_one_list_per_key():
     answer = {"predictions": [{"label": "a", "index": 0}, {"label": "b", "index": 1}]}
     assert tensors.outputs(answer) == {"label": ["a", "b"], "index": [0, 1]}
+
+
+def test_labels_beside_other_things_are_still_tensors():
+    """As a text's answer is: the best labels, and how many windows it took."""
+    text = {
+        "predictions": [
+            {"label": "good", "index": 1, "probability": 0.75},
+            {"label": "bad", "index": 0, "probability": 0.25},
+        ],
+        "labels": ["good"],
+        "windows": 2,
+    }
+    named = tensors.outputs(text)
+    assert named == {
+        "label": ["good", "bad"],
+        "index": [1, 0],
+        "probability": [0.75, 0.25],
+        "labels": ["good"],
+        "windows": 2,
+    }
+    columns = tensors.columns([named, named])
+    stacked = [tensors.stacked(name, values) for name, values in columns.items()]
+    assert [(t.name, t.kind, t.shape) for t in stacked] == [
+        ("label", "BYTES", (2, 2)),
+        ("index", "INT64", (2, 2)),
+        ("probability", "FP32", (2, 2)),
+        ("labels", "BYTES", (2, 1)),
+        ("windows", "INT64", (2,)),
+    ]
 
 
 def test_other_answers():
@@ -71,7 +102,6 @@ def test_bytes_in_binary():
         (entry("UINT8", "1", data=[1]), None),
         (entry("UINT8", [-1], data=[1]), None),
         (entry("UINT8", [True], data=[1]), None),
-        (entry("UINT8", [1] * 9, data=[1]), None),
         (entry("UINT8", [2], data=[1]), None),
         (entry("UINT8", [1], data=["a"]), None),
         (entry("UINT8", [1], data=[1.5]), None),
@@ -79,7 +109,7 @@ def test_bytes_in_binary():
         (entry("BOOL", [1], data=[1]), None),
         (entry("BYTES", [1], data=[1]), None),
         (entry("UINT8", [1]), None),
-        (entry("UINT8", [2**31 - 1] * 8), b""),
+        (entry("UINT8", [2], data=[1, [2]]), None),
         (entry("FP32", [1]), b"\x00" * 3),
         (entry("BYTES", [1]), b"\x05\x00\x00\x00abc"),
         (entry("BYTES", [1]), b"\x05\x00"),
@@ -90,6 +120,33 @@ def test_what_does_not_add_up_is_refused(described, raw):
     with pytest.raises(Failure) as caught:
         binary.rows(described, None if raw is None else memoryview(raw))
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        [0],
+        [1, 0],
+        [2**31 - 1, 0],
+        [1] * 9,
+        [1, 2**31],
+        [1, 10**4000, 10**4000],
+        [MAX_INPUTS + 1, 1],
+        [2**31 - 1] * 8,
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("raw", [None, memoryview(b"")], ids=["json", "binary"])
+@pytest.mark.parametrize("kind", ["FP32", "BYTES"])
+def test_a_shape_that_no_model_takes_makes_nothing(kind, shape, raw):
+    tracemalloc.start()
+    try:
+        with pytest.raises(Failure) as caught:
+            binary.rows(entry(kind, shape, data=[]), raw)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+    assert caught.value.status == 422
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "99", ""])

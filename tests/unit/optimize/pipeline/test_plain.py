@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from optimize.lowering.kernels.onednn import Packed
 from optimize.models.architectures import convnet, resnet
 from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.pipeline import plain
@@ -87,6 +88,7 @@ def with_function() -> nn.Module:
         lambda: nn.Sequential(Foreign(2, 2)),
         lambda: torch.fx.symbolic_trace(nn.Linear(2, 2)),
         lambda: nn.utils.parametrizations.orthogonal(nn.Linear(2, 2)),
+        Packed,
         hooked,
         with_function,
     ],

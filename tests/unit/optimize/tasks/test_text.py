@@ -2,6 +2,7 @@
 docstring documents, as its authors wrote and filed it."""
 
 import csv
+import dataclasses
 import inspect
 from pathlib import Path
 from types import ModuleType
@@ -85,3 +86,29 @@ def test_options_that_do_not_exist_are_named(written: Path) -> None:
         text.load_data(wrong, found.folder, 0)
     with pytest.raises(RecipeError, match="no data set 'tweets'"):
         text.load_data(Named("tweets", {}, found.data.where), found.folder, 0)
+
+
+def test_windows_longer_than_the_encoder_are_refused_with_the_reason(written: Path) -> None:
+    found = read_recipe(written)
+    task = text.TextClassification()
+    data = dataclasses.replace(task.load_data(found), max_length=600)
+    reason = r"docs\.yaml:7: data's max_length is 600 tokens, and this encoder has 512 positions"
+    with pytest.raises(RecipeError, match=reason):
+        task.build_model(found, data)
+    longer = Named("text_files", {**found.data.options, "max_length": 600}, found.data.where)
+    with pytest.raises(RecipeError, match="max_length is 600: from 8 to 512 tokens") as caught:
+        text.load_data(longer, found.folder, 0)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"), [("accuracy", 0.5), ("macro_f1", 0.5), ("auroc", 0.5)]
+)
+def test_chance_is_known_of_every_metric(written: Path, metric: str, least: float) -> None:
+    found = read_recipe(written, [f"data.text_files.metric={metric}"])
+    task = text.TextClassification()
+    data = task.load_data(found)
+    level = task.chance(data)
+    assert least <= level < 0.8
+    exact = {"accuracy": data.test.targets.bincount().max().item() / len(data.test.targets)}
+    assert level == pytest.approx(exact.get(metric, level))

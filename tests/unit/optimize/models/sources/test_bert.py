@@ -1,8 +1,10 @@
-"""The BERT encoder: strict loading, masks, parity with transformers where that is installed."""
+"""BERT from Hugging Face's folders: strict loading, masks, heads and labels, parity with
+transformers where that is installed."""
 
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from optimize.errors import ModelError
-from optimize.models.architectures import bert
 from optimize.models.architectures.bert import BertClassifier, BertShape
+from optimize.models.notes import notes_of
+from optimize.models.sources import bert
 from optimize.pruning import transformer
-from optimize.utils import torchvision_shim
+from optimize.quantization.text import quantize
+from optimize.utils import torchscript, torchvision_shim
 
 SHAPE = BertShape(100, 32, 2, 4, 48, max_position_embeddings=64)
 
@@ -107,14 +111,138 @@ def test_loading_is_strict(tmp_path: Path) -> None:
         bert.build(2, str(folder))
 
 
-def test_a_classifier_of_the_same_size_becomes_the_head(tmp_path: Path) -> None:
+LABELS = ["cold", "very warm", "hot"]
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder as `BertForSequenceClassification` saves it, and that model."""
+    pytest.importorskip("transformers")
+    transformers = torchvision_shim.retrying(lambda: importlib.import_module("transformers"))
+    torch.manual_seed(3)
+    config = transformers.BertConfig(
+        vocab_size=100, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=64, num_labels=3, classifier_dropout=0.3,
+        id2label=dict(enumerate(LABELS)), initializer_range=0.3,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config).eval()
+    for parameter in model.parameters():  # biases and norms differ from their first values too
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("fine-tuned")
+    model.save_pretrained(folder)
+    return folder, model
+
+
+def logits(theirs: Any, batch: Tensor) -> Tensor:
+    with torch.inference_mode():
+        found: Tensor = theirs(batch.long(), attention_mask=(batch != 0).long()).logits
+        return found
+
+
+def test_a_fine_tuned_folder_answers_as_transformers_does(fine_tuned: tuple[Path, Any]) -> None:
+    folder, theirs = fine_tuned
+    ours = bert.build(3, str(folder), labels=LABELS, new_head=False).eval()
+    assert ours.pooling == "pooler" and ours.dropout.p == 0.3 and not notes_of(ours)
+    batch = ids()
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(batch), logits(theirs, batch), atol=1e-4, rtol=1e-4)
+        # Training takes another way through the attention, with the same result.
+        ours.train().dropout.p = 0.0
+        torch.testing.assert_close(ours(batch), logits(theirs, batch), atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_is_put_into_the_datas_order_of_labels(fine_tuned: tuple[Path, Any]) -> None:
+    folder, theirs = fine_tuned
+    ours = bert.build(3, str(folder), labels=["Hot", "cold", "very_warm"], new_head=False).eval()
+    assert "order of labels: Hot, cold, very_warm" in notes_of(ours)[0]
+    with torch.inference_mode():
+        found = ours(ids())
+    torch.testing.assert_close(found, logits(theirs, ids())[:, [2, 0, 1]], atol=1e-4, rtol=1e-4)
+
+
+def test_a_head_for_other_labels_is_refused_unless_a_new_one_is_trained(
+    fine_tuned: tuple[Path, Any],
+) -> None:
+    folder, theirs = fine_tuned
+    for labels in (["a", "b", "c"], ["a", "b"]):
+        with pytest.raises(ModelError, match=r"cold, very warm, hot.*a, b.*`train` stage"):
+            bert.build(len(labels), str(folder), labels=labels, new_head=False)
+        ours = bert.build(len(labels), str(folder), labels=labels)
+        assert "replaced by a new one" in notes_of(ours)[0]
+        assert ours.head.weight.std() < 0.1  # fresh, and behind the trained pooler
+        assert ours.pooler is not None
+        assert torch.equal(ours.pooler.weight, theirs.bert.pooler.dense.weight)
+
+
+def test_an_encoder_without_a_head_needs_training(tmp_path: Path) -> None:
     folder = hugging_face(tmp_path)
+    assert bert.build(2, str(folder)).pooling == "mean"
+    with pytest.raises(ModelError, match=r"encoder without a head.*`train` stage"):
+        bert.build(2, str(folder), new_head=False)
     weights = load_file(folder / "model.safetensors")
     head = {"classifier.weight": torch.randn(3, 32), "classifier.bias": torch.randn(3)}
-    bare = {f"bert.{k}": v for k, v in weights.items()}
+    bare = {k: v for k, v in weights.items() if not k.startswith("pooler.")}
     save_file({**bare, **head}, folder / "model.safetensors")
-    assert torch.equal(bert.build(3, str(folder)).head.weight, head["classifier.weight"])
-    assert bert.build(2, str(folder)).head.weight.shape == (2, 32)
+    with pytest.raises(ModelError, match="classifier without BERT's pooler"):
+        bert.build(3, str(folder))
+    model = bert.build(3, str(folder), pooling="cls").eval()
+    with torch.inference_mode():
+        expected = model.head(model.hidden_states(ids())[-1][:, 0])
+        assert torch.equal(model(ids()), expected)
+    with pytest.raises(ValueError, match="mean, cls, pooler"):
+        bert.build(3, str(folder), pooling="max")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"), [(None, ""), ("state_dict", "model."), ("ema", "module.net.")]
+)
+def test_a_checkpoint_in_hugging_faces_names_comes_with_the_folders_labels(
+    fine_tuned: tuple[Path, Any], tmp_path: Path, key: str | None, prefix: str
+) -> None:
+    folder, theirs = fine_tuned
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    named = {f"{prefix}{name}": value for name, value in theirs.state_dict().items()}
+    torch.save({key: named, "epoch": 3} if key else named, tmp_path / "best.ckpt")
+    ours = bert.build(
+        3, str(tmp_path), labels=LABELS[::-1], checkpoint=tmp_path / "best.ckpt", new_head=False
+    ).eval()
+    with torch.inference_mode():
+        expected = logits(theirs, ids()).flip(1)
+        torch.testing.assert_close(ours(ids()), expected, atol=1e-4, rtol=1e-4)
+    torch.save(ours.state_dict(), tmp_path / "ours.pt")
+    again = bert.build(3, str(tmp_path), checkpoint=tmp_path / "ours.pt").eval()
+    with torch.inference_mode():
+        assert torch.equal(again(ids()), ours(ids()))
+
+
+def test_transformers_own_module_becomes_ours(fine_tuned: tuple[Path, Any]) -> None:
+    _, theirs = fine_tuned
+    ours = bert.of_transformers(theirs, LABELS, "mine.py:build", False).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(ids()), logits(theirs, ids()), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ModelError, match="returned transformers' BertModel"):
+        bert.of_transformers(theirs.bert, LABELS, "mine.py:build", False)
+
+
+def test_the_pooler_goes_to_int8_and_to_a_file(fine_tuned: tuple[Path, Any]) -> None:
+    """Answers do not depend on padding or on batch mates there either."""
+    folder, _ = fine_tuned
+    ours = bert.build(3, str(folder), labels=LABELS).eval()
+    batch = ids().to(torch.int32)
+    kept = torch.backends.quantized.engine
+    try:
+        small = quantize(ours, [batch], 40)
+        with torch.inference_mode():
+            expected, found = ours(batch), small(batch)
+            scripted = torchscript.script(small, (batch[:1],))
+            longer = torch.nn.functional.pad(batch, (0, 8))
+            torch.testing.assert_close(scripted(longer), found, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(scripted(batch[1:2])[0], found[1], atol=1e-5, rtol=1e-4)
+    finally:
+        torch.backends.quantized.engine = kept
+    assert (found - expected).norm() / expected.norm() < 0.1
+    operators = torchscript.operators(scripted)
+    assert not any("aten::linear" in name for name in operators), operators
 
 
 @pytest.mark.parametrize(

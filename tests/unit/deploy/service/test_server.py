@@ -1,0 +1,66 @@
+"""What a client has to keep to: the time for its head and body, over real sockets."""
+
+import socket
+import threading
+
+import pytest
+
+from deploy.service import server
+
+
+def application(environ, start_response):
+    body = environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+@pytest.fixture
+def address(monkeypatch):
+    monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(server, "BODY_SECONDS", 2.0)
+    made = server.Server(application, "127.0.0.1", 0, threads=2)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    yield "127.0.0.1", int(made.address.rpartition(":")[2])
+    made.stop()
+    thread.join()
+
+
+def drip(wire, data):
+    """Send a byte now and then, until the server hangs up; what it said."""
+    wire.settimeout(0.2)
+    try:
+        for byte in data:
+            wire.sendall(bytes([byte]))
+            try:
+                return wire.recv(4096)
+            except TimeoutError:
+                continue
+    except OSError:
+        return b""
+    raise AssertionError("the server went on listening")
+
+
+@pytest.mark.parametrize("start", ["", "POST / HTTP/1.1\r\n", "POST / HTTP/1.1\r\nHost: a\r\nX: "])
+def test_a_head_that_never_ends(address, start):
+    with socket.create_connection(address) as wire:
+        wire.sendall(start.encode())
+        assert drip(wire, b"a" * 100)[:12] in (b"HTTP/1.1 408", b"")
+
+
+def test_a_body_that_never_ends(address):
+    with socket.create_connection(address) as wire:
+        wire.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        assert drip(wire, b"a" * 100)[:12] in (b"HTTP/1.1 408", b"")
+
+
+def test_a_connection_may_rest_between_two_requests(address):
+    request = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+    with socket.create_connection(address) as wire:
+        for _ in range(2):
+            wire.sendall(request)
+            assert wire.recv(4096).endswith(b"hi")
+            wire.settimeout(1.5)
+            with pytest.raises(TimeoutError):
+                wire.recv(1)
+            wire.settimeout(10)
