@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths bench-expensive figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
@@ -43,6 +43,7 @@ help:
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
+	@echo "make zoo                            torch's layers and timm's models through the stages"
 	@echo "make figures                        the README's tables, from the reports"
 	@echo "make lock                           hashes of what requirements*.txt ask for"
 	@echo "make audit                          known vulnerabilities of the locked packages"
@@ -178,6 +179,10 @@ bench-expensive: setup
 
 bench-widths: setup
 	$(BIN)/python -m benchmarks.widths
+
+# 15 minutes; writes the tables of docs/zoo.md.
+zoo: setup
+	$(BIN)/python -m benchmarks.zoo
 
 bench-serve-text: $(BENCH)/.installed
 	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume

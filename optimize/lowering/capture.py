@@ -42,6 +42,8 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
         with torch.no_grad(), warnings.catch_warnings():
             # torch.export's own calls, deprecated inside torch itself.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+            # A recurrent layer's list of its own weights, which stay what they are.
+            warnings.filterwarnings("ignore", message="The tensor attributes? .* during export")
             program = export(model, (example,), dynamic_shapes=(free,), strict=False)
             module = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # export runs the user's code: anything can come out

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor, fx, nn
 
+from optimize.lowering.blame import blamed, note_layer
 from optimize.lowering.graphs import (
     VIEWS,
     arguments,
@@ -64,15 +65,9 @@ class Emitter:
 
     def emit(self) -> nn.Module:
         for node in self.source.graph.nodes:
-            if node.op == "placeholder":
-                self._placeholder(node)
-            elif node in self.plan.groups:
-                self._group(self.plan.groups[node])
-            elif node.op == "output":
-                (result,) = node.args[0]
-                self.graph.output(self.forms.get(result, FLOAT))
-            elif node.op != "get_attr" and node not in self.plan.inner:
-                self._other(node)
+            with blamed(layer_name(node), "cannot be quantized"):
+                self._node(node)
+            note_layer(self.graph, layer_name(node))
         body = fx.GraphModule(self.root, self.graph)
         body.graph.eliminate_dead_code()
         body.delete_all_unused_submodules()
@@ -81,6 +76,17 @@ class Emitter:
             delattr(body, name)
         body.recompile()
         return body.eval()
+
+    def _node(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            self._placeholder(node)
+        elif node in self.plan.groups:
+            self._group(self.plan.groups[node])
+        elif node.op == "output":
+            (result,) = node.args[0]
+            self.graph.output(self.forms.get(result, FLOAT))
+        elif node.op != "get_attr" and node not in self.plan.inner:
+            self._other(node)
 
     def call(self, name: str, module: nn.Module, *args: fx.Node) -> fx.Node:
         """Write a call of `module`, under its name or the next free one."""

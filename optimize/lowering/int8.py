@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimize.errors import DataError, ModelError
+from optimize.lowering.blame import try_out
 from optimize.lowering.capture import capture, is_ids
 from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
@@ -151,6 +152,7 @@ def lower_int8(
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
         body = Emitter(graph, plan, qparams, pixels, offsets, ready).emit()
+        try_out(body, graph, given[index][:2])
     return Lowered(
         body, engine, tuple(plan.lowered()), plan.refused, not transformer and ready is None
     ).eval()

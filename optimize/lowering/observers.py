@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx
 
+from optimize.lowering.blame import blamed
+from optimize.lowering.graphs import layer_name
 from optimize.lowering.passes.unpad import Packing
 from optimize.lowering.qparams import EPS, QParams
 
@@ -121,7 +123,8 @@ class _Observing(fx.Interpreter):
         self.mask: Tensor | None = None
 
     def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
+        with blamed(layer_name(n), "fails on the calibration data"):
+            result = super().run_node(n)
         if self.packing is not None and n is self.packing.mask:
             self.mask = result
         histogram = self.histograms.get(n)

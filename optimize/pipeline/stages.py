@@ -16,6 +16,7 @@ from optimize.pipeline.failure import explained
 from optimize.pipeline.finished import Finished
 from optimize.pipeline.job import Job
 from optimize.pipeline.outputs import check_outputs, outputs_of
+from optimize.quantization.quantize import refuse_quantized
 from optimize.recipe.schema import StageSpec
 from optimize.tasks.base import A, Context, D, Memory, State, Task
 from optimize.training import distributed
@@ -110,6 +111,7 @@ def _load(finished: Finished, before: State) -> State | str:
 
 def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context[D]) -> State:
     torchscript.refuse(state.model, spec.kind)
+    refuse_quantized(state.model, spec.kind)
     torch.manual_seed(context.seed)
     state = dataclasses.replace(state, details={})
     call = task.calls(context.data, 2)[0]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from optimize.lowering.blame import try_out
 from optimize.lowering.graphs import constant
 from optimize.quantization.graph import LAYERS, Copier, Quantized, captured, is_float
 
@@ -28,8 +29,10 @@ def to_bfloat16(
         ModelError: the graph cannot be captured.
         OptionError: `keep_float` names no module.
     """
-    copier = _Half(captured(model, calibration, keep_float), keep_float)
+    source = captured(model, calibration, keep_float)
+    copier = _Half(source, keep_float)
     body = copier.copy()
+    try_out(body, source, calibration[:2])
     return Quantized(body, None, tuple(copier.lowered), copier.left).eval()
 
 

@@ -1,4 +1,4 @@
-"""Dynamic int8: linear layers whose inputs are quantized by the range of each call."""
+"""Dynamic int8: linear layers whose inputs are quantized row by row, by the range of each."""
 
 from collections.abc import Collection
 
@@ -7,9 +7,10 @@ from torch import Tensor, fx, nn
 
 from optimize.errors import ModelError
 from optimize.lowering import ENGINE
-from optimize.lowering.graphs import aten, constant, layer_name
+from optimize.lowering.blame import try_out
+from optimize.lowering.graphs import RECURRENT, aten, constant, layer_name
 from optimize.lowering.kernels.quantized import DynamicLinear
-from optimize.quantization.graph import LAYERS, Copier, Quantized, captured
+from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
 
 
@@ -36,13 +37,14 @@ def to_dynamic_int8(
     copier = _Dynamic(source, keep_float)
     with silenced(), torch.no_grad():
         body = copier.copy()
+        try_out(body, source, calibration[:2])
     return Quantized(body, ENGINE, tuple(copier.lowered), copier.left).eval()
 
 
 class _Dynamic(Copier):
     def operator(self, node: fx.Node) -> fx.Node:
         if node.target is not aten.linear.default:
-            if node.target in LAYERS and node.target is not aten.embedding.default:
+            if node.target in RECURRENT or str(node.target).startswith("aten.conv"):
                 reason = "dynamic int8 has kernels for linear layers only"
                 self.left[layer_name(node)] = reason
             return super().operator(node)

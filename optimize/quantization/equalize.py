@@ -58,7 +58,7 @@ def _largest_inputs(model: nn.Module, calibration: Tensor) -> dict[nn.Module, Te
     found: dict[nn.Module, Tensor] = {}
 
     def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        x = given[0].detach().abs()
+        x = given[0].detach().abs().float()
         flat = (
             x.flatten(0, -2) if isinstance(module, nn.Linear) else x.transpose(0, 1).flatten(1).t()
         )
@@ -92,7 +92,7 @@ def _scale(group: Coupled, largest: dict[nn.Module, Tensor], alpha: float) -> Te
         return None
     activation, weight = torch.zeros(group.width), torch.zeros(group.width)
     for module, own, roots in readers:
-        columns = module.weight.detach().transpose(0, 1).flatten(1).abs().amax(1)  # type: ignore[operator]
+        columns = module.weight.detach().transpose(0, 1).flatten(1).abs().amax(1).float()  # type: ignore[operator]
         index = torch.tensor(roots)
         activation.scatter_reduce_(0, index, largest[module][own], "amax")
         weight.scatter_reduce_(0, index, columns[own], "amax")

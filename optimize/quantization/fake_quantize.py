@@ -28,7 +28,8 @@ class _RoundedWeight(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         scale = channel_scales(weight.detach()).float()
         zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
-        return torch.fake_quantize_per_channel_affine(weight, scale, zero, 0, -127, 127)
+        rounded = torch.fake_quantize_per_channel_affine(weight.float(), scale, zero, 0, -127, 127)
+        return rounded.to(weight.dtype)
 
 
 def layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -95,7 +96,7 @@ class _RoundedInput:
         low, high = kept.tolist()
         qparams = QParams.covering(low, high)
         x = torch.fake_quantize_per_tensor_affine(x, qparams.scale, qparams.zero_point, 0, 255)
-        return (x, *given[1:])
+        return (x.to(given[0].dtype), *given[1:])
 
 
 @contextmanager

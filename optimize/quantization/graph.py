@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from optimize.errors import DataError, ModelError, OptionError
+from optimize.lowering.blame import blamed, note_layer
 from optimize.lowering.capture import capture
 from optimize.lowering.graphs import aten, constant, copy_call, layer_name
 
@@ -88,7 +89,9 @@ class Copier:
                 (result,) = node.args[0]
                 self.graph.output(self.result(result))
             elif node.op != "get_attr":
-                self.made[node] = self.operator(node)
+                with blamed(layer_name(node), "cannot be quantized"):
+                    self.made[node] = self.operator(node)
+            note_layer(self.graph, layer_name(node))
         module = fx.GraphModule(self.root, self.graph)
         module.graph.eliminate_dead_code()
         module.recompile()

@@ -6,19 +6,20 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from optimize.errors import DataError, OptionError
-from optimize.lowering import ENGINE
+from optimize.errors import DataError, ModelError, OptimizeError, OptionError
+from optimize.lowering import ENGINE, Lowered
 from optimize.lowering.observers import Ranges
 from optimize.quantization.accuracy_control import within_budget
 from optimize.quantization.bfloat16 import to_bfloat16
 from optimize.quantization.dynamic import to_dynamic_int8
 from optimize.quantization.equalize import equalize
 from optimize.quantization.fake_quantize import quantization_table
+from optimize.quantization.graph import Quantized
 from optimize.quantization.static import Fallback, to_static_int8
 from optimize.quantization.weight_only import store_int8
 from optimize.recipe.schema import explored
 
-__all__ = ["ENGINE", "QuantizeOptions", "quantize"]
+__all__ = ["ENGINE", "QuantizeOptions", "quantize", "refuse_quantized"]
 
 Method = Literal["static_int8", "dynamic_int8", "weight_only_int8", "bf16"]
 
@@ -108,7 +109,16 @@ def quantize(
     if len(images) < 2:
         raise DataError("quantization needs calibration data: two inputs or more")
     if options.equalize:
-        model, details["equalized"] = equalize(model, images, options.equalize)
+        try:
+            model, details["equalized"] = equalize(model, images, options.equalize)
+        except OptimizeError:
+            raise
+        except Exception as error:  # what follows the layers knows not every operator
+            first = (str(error).strip().splitlines() or [""])[0][:200]
+            raise ModelError(
+                f"equalize cannot follow this model's layers ({type(error).__name__}: {first}); "
+                "leave equalize out"
+            ) from error
 
     def build(kept: Collection[str]) -> nn.Module:
         return _build(model, images, options, [*options.keep, *kept])
@@ -145,6 +155,17 @@ def quantize(
     details["left_in_float"] = left
     details["lowered"] = len(getattr(quantized, "lowered", ()))
     return quantized
+
+
+def refuse_quantized(model: nn.Module, stage: str) -> None:
+    """Raise ModelError if `stage` changes a model's layers and `model` is a quantized one, whose
+    layers are one graph of kernels with packed weights."""
+    if stage in ("train", "prune", "quantize") and isinstance(model, Lowered | Quantized):
+        raise ModelError(
+            f"stage {stage} comes after quantize, and a quantized model cannot be changed any "
+            "more: its weights are packed for their kernels. Put quantize last (stages: [prune, "
+            "quantize]); to train for int8 give it recover: {...}"
+        )
 
 
 def _build(

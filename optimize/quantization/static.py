@@ -86,7 +86,7 @@ def _halve(body: fx.GraphModule) -> None:
             continue
         stored = [(i, a) for i, a in enumerate(node.args[1:3], 1) if isinstance(a, fx.Node)]
         tensors = [constant(body, read) for _, read in stored]
-        if any(tensor is None for tensor in tensors):
+        if any(tensor is None or tensor.dtype != torch.float32 for tensor in tensors):
             continue
         arguments = list(node.args)
         with graph.inserting_before(node):

@@ -6,7 +6,8 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, fx, nn
 
-from optimize.lowering.graphs import constant
+from optimize.lowering.blame import try_out
+from optimize.lowering.graphs import RECURRENT, constant, layer_name
 from optimize.lowering.kernels.weights import Int8Weight
 from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
@@ -26,8 +27,10 @@ def store_int8(
         ModelError: the graph cannot be captured.
         OptionError: `keep_float` names no module.
     """
-    copier = _Storing(captured(model, calibration, keep_float), keep_float)
+    source = captured(model, calibration, keep_float)
+    copier = _Storing(source, keep_float)
     body = copier.copy()
+    try_out(body, source, calibration[:2])
     return Quantized(body, None, tuple(copier.lowered), copier.left, frozen=False).eval()
 
 
@@ -42,4 +45,7 @@ class _Storing(Copier):
                     with silenced():
                         stored = torch.jit.script(Int8Weight(weight.detach()))
                     self.made[argument] = self.call(str(argument.target), stored)
+        elif node.target in RECURRENT or str(node.target).startswith("aten.conv"):
+            reason = "int8 is stored for linear layers and convolutions of one or two dimensions"
+            self.left.setdefault(layer_name(node), reason)
         return super().operator(node)

@@ -9,7 +9,6 @@ import math
 import re
 import subprocess
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -53,13 +52,42 @@ def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.
     try:
         with silenced(), torch.no_grad():
             traced = torch.jit.trace(model.eval(), example, check_trace=False)
+            _refuse_written_states(traced)
             if not getattr(model, "frozen", True):  # freezing would widen weights stored as int8
                 return traced  # type: ignore[no-any-return]
             return torch.jit.freeze(traced)  # type: ignore[no-any-return]
+    except ModelError:
+        raise
     except Exception as error:  # the user's code can raise anything
+        first = (str(error).strip().splitlines() or [""])[0]
         raise ModelError(
-            f"the model cannot be traced to TorchScript: {type(error).__name__}: {error}"
+            f"the model cannot be traced to TorchScript: {type(error).__name__}: {first}"
         ) from error
+
+
+def _refuse_written_states(traced: torch.jit.ScriptModule) -> None:
+    """Refuse a recurrent layer whose initial state has the example's batch size written into it:
+    torch's kernels take it on trust, and would read and write beyond it at a larger one."""
+    graph = traced.inlined_graph
+    torch._C._jit_pass_constant_propagation(graph)
+    for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
+        for layer in graph.findAllNodes(f"aten::{kind}", recurse=True):
+            given = list(layer.inputs())[1].node()
+            states = list(given.inputs()) if given.kind() == "prim::ListConstruct" else [None]
+            made = [given if state is None else state.node() for state in states]
+            if any(_is_written(node) for node in made):
+                raise ModelError(
+                    f"the initial state of a recurrent layer (aten::{kind}) is of one batch size; "
+                    "make it from the input's: torch.zeros(layers, x.shape[0], width), or leave it "
+                    "to the layer"
+                )
+
+
+def _is_written(node: Any) -> bool:
+    """Whether a value of a traced graph is made of constants alone."""
+    if node.kind() in ("prim::Param", "prim::GetAttr"):
+        return bool(node.kind() == "prim::GetAttr")
+    return all(_is_written(value.node()) for value in node.inputs())
 
 
 def save(module: torch.jit.ScriptModule, path: Path) -> int:
@@ -69,8 +97,8 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
     records are deflated and the debug tables left out, which `torch.jit.load` accepts. Entry
     times and class names are made constant, so that the same model gives the same bytes.
     """
-    with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / path.name
+    with files.replacing(path) as aside, files.private() as scratch:
+        plain = scratch / path.name
         with silenced():
             module.save(str(plain))
         with (
@@ -151,8 +179,8 @@ def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | No
     Raises:
         ParityError: it does not run there.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
+    with files.private() as scratch:
+        sent, received = scratch / "inputs.pt", scratch / "outputs.pt"
         torch.save(calls, sent)
         # -P: the working directory may hold a `json.py`.
         command = [sys.executable, "-P", "-W", "ignore", "-c", _RELOAD]

@@ -115,19 +115,28 @@ class StaticLinear(nn.Module):
 
 
 class DynamicLinear(nn.Module):
-    """Fully connected layer: float32 in and out, inputs quantized by the range of each call.
+    """Fully connected layer: float32 in and out, each row quantized by its own range.
 
-    Nothing needs calibrating, and no input is too large.
+    Nothing needs calibrating, no input is too large, and a row's answer does not depend on the
+    rest of the batch: the operator has one range for all rows, so every row is first brought to
+    the range from 0 to 1, and its answer back.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.packed = quantized.linear_prepack(quantize_channels(weight), bias)
+        stored = quantize_channels(weight)
+        self.packed = quantized.linear_prepack(stored, None)
+        self.sums: Tensor
+        self.bias: Tensor
+        self.register_buffer("sums", stored.dequantize().double().sum(1).float())
+        self.register_buffer("bias", torch.zeros(len(weight)) if bias is None else bias.clone())
 
     def forward(self, x: Tensor) -> Tensor:
+        low, high = torch.aminmax(x, dim=-1, keepdim=True)
+        span = (high - low).clamp(min=1e-30)
         # All eight bits: the ninth that FBGEMM's oldest kernels need is not needed here.
-        result: Tensor = quantized.linear_dynamic(x, self.packed, False)
-        return result
+        unit: Tensor = quantized.linear_dynamic((x - low) / span, self.packed, False)
+        return torch.addcmul(torch.addcmul(self.bias, low, self.sums), unit, span)
 
 
 class Add(nn.Module):

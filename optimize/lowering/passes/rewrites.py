@@ -31,19 +31,32 @@ def fold_constants(module: fx.GraphModule) -> None:
         if not isinstance(node.target, torch._ops.OpOverload) or "rand" in str(node.target):
             continue
         values = {n: constant(module, n) for n in node.all_input_nodes}
-        if any(v is None for v in values.values()) or not isinstance(node.meta.get("val"), Tensor):
-            continue
-        if any(not isinstance(s, int) for s in node.meta["val"].shape):
-            continue
-        if node.meta["val"].numel() > _LARGEST_FOLDED:
+        if any(v is None for v in values.values()) or not _small(node.meta.get("val")):
             continue
         read: Callable[[fx.Node], Tensor | None] = values.__getitem__
         with torch.no_grad():
             value = node.target(*fx.map_arg(node.args, read), **fx.map_arg(node.kwargs, read))
-        folded = replace_constant(module, node, "folded", value.clone())
-        node.replace_all_uses_with(folded)
-        module.graph.erase_node(node)
+        parts = {node: value}
+        if not isinstance(value, Tensor):  # several results, each read by its place
+            parts = {user: value[user.args[1]] for user in node.users}  # type: ignore[index]
+        for part, tensor in parts.items():
+            folded = replace_constant(module, part, "folded", tensor.clone())
+            part.replace_all_uses_with(folded)
+            module.graph.erase_node(part)
+        if node not in parts:
+            module.graph.erase_node(node)
     _join_additions(module)
+
+
+def _small(value: object) -> bool:
+    """Whether a result, or every one of several, is a tensor of known size that may be stored."""
+    if isinstance(value, (tuple, list)):
+        return all(_small(part) for part in value)
+    return (
+        isinstance(value, Tensor)
+        and all(isinstance(size, int) for size in value.shape)
+        and value.numel() <= _LARGEST_FOLDED
+    )
 
 
 def _narrow_lookup(module: fx.GraphModule, node: fx.Node) -> None:
