@@ -1,6 +1,7 @@
 """Write the quantized graph: walk the float one and put kernels in place of groups."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, fx, nn
 
