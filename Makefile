@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve-text bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
@@ -38,9 +38,11 @@ help:
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
+	@echo "make bench-silence                  what speech recognition says about music and noise"
 	@echo "make bench-serve-text               texts served, against the teacher and two servers"
 	@echo "make bench-compress                 compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
+	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
 	@echo "make zoo                            torch's layers and timm's models through the stages"
 	@echo "make figures                        the README's tables, from the reports"
@@ -153,6 +155,9 @@ $(BENCH)/.installed: $(VENV)/.installed requirements-bench.txt
 	@$(BENCH)/bin/pip install --quiet -r requirements-bench.txt
 	@touch $@
 
+bench-silence: setup data-speech
+	$(BIN)/python -m benchmarks.silence
+
 bench-speech: $(BENCH)/.installed data-speech
 	$(BENCH)/bin/python -m benchmarks.speech
 
@@ -171,6 +176,10 @@ bench-compress: $(PEERS)/.installed
 bench-accuracy-control: $(PEERS)/.installed data
 	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume
 	$(PEERS)/bin/python -m benchmarks.accuracy_control --max-drop 0.002 --max-drop 0
+
+# The dearest requests within the limits, on the artifacts that there are.
+bench-expensive: setup
+	$(BIN)/python -m benchmarks.expensive $(wildcard artifacts/photos artifacts/sentiment artifacts/speech)
 
 bench-widths: setup
 	$(BIN)/python -m benchmarks.widths

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.archive import mar
-from deploy.archive.verify import verify
+from deploy.archive.verify import refuse_tar, verify
 from deploy.errors import ENVIRONMENT, BadInput, DeployError
 from deploy.serve import Place, serve
 from deploy.service import command as service
@@ -134,6 +134,7 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _register(args: argparse.Namespace) -> None:
+    refuse_tar(Path(args.model_store) / args.url)
     print(_clients(args)[0].register(args.url, args.workers))
 
 

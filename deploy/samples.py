@@ -13,7 +13,7 @@ from deploy.summary import answered_label
 
 # A version is refused where so few right answers had less than this chance.
 DOUBT = 0.01
-# Where the metric is no share of right answers, the task chose samples that were answered right.
+# Where the report has no share of right answers, the task chose samples that were answered right.
 CHOSEN = 0.95
 
 
@@ -85,12 +85,17 @@ def chance(right: int, count: int, share: float) -> float:
 
 
 def _expected(report: dict[str, Any]) -> float:
+    """The share of right answers that a report leads to expect."""
     metric, final = report.get("metric"), report.get("final")
-    name = metric.get("name") if isinstance(metric, dict) else None
-    if name == "accuracy" and isinstance(final, dict):
-        value = final.get("accuracy")
-        if isinstance(value, int | float):
-            return min(1.0, max(0.0, float(value)))
+    if not isinstance(metric, dict) or not isinstance(final, dict):
+        return CHOSEN
+    names = ["accuracy"]
+    if metric.get("higher_is_better", True) and metric.get("most") == 1:
+        names.append(str(metric.get("name")))
+    for name in names:
+        value = final.get(name)
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            return float(value)
     return CHOSEN
 
 

@@ -26,7 +26,7 @@ from handlers.memory import Keeper
 from handlers.metrics import Metrics
 from handlers.payload import MAX_INPUTS, Request
 from handlers.streaming import Send
-from handlers.worker import settle
+from handlers.worker import Retirement, settle
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class BaseHandler:
     parameters: tuple[str, ...] = ()
     unit = "inputs"
     """What `cost` counts, in the plural; the card's limit is `input.max_request_UNIT`."""
+    limits: tuple[str, ...] = ()
+    """The card's limits of one input in that unit: where it says none, time decides."""
     max_json = json_body.MAX_WEIGHT
     """Most values in a JSON body, see `json_body.parse`: few where no numbers are taken."""
 
@@ -51,6 +53,8 @@ class BaseHandler:
     def __init__(self) -> None:
         self.initialized = False
         self.batch_limit = 1
+        self.memory = Keeper()
+        self.retirement = Retirement()
         self.report: Any = None
         self.runtime = runtimes.Verdict("")
         self.metrics = Metrics(None, "")
@@ -150,7 +154,9 @@ class BaseHandler:
         light, heavy = ((self.cost(value), value) for value in trials)
         pace = budget.measured(lambda value: self.inference([self.decode(value)]), light, heavy)
         made = Budget(self.unit, limit, timeout, pace)
-        made.check(MAX_INPUTS)
+        if self.card.input.keys().isdisjoint({f"max_request_{self.unit}", *self.limits}):
+            made = made.fitted(MAX_INPUTS)
+        made.check(MAX_INPUTS, int(self.card.serving.get("batch_size", 1)))
         return made
 
     def _take_fastest(self, example: Any, sizes: list[int], timed: list[int]) -> None:
@@ -193,6 +199,12 @@ class BaseHandler:
 
     def handle(self, data: Any, context: Any) -> list[bytes]:
         """TorchServe's entry point: a batch of requests to encoded JSON, never raising."""
+        self.retirement.begin()
+        bodies = self._handled(data, context)
+        self.retirement.end(self.memory.worn, getattr(context, "cl_socket", None))
+        return bodies
+
+    def _handled(self, data: Any, context: Any) -> list[bytes]:
         rows = list(data or [])
         headers = [_headers(context, index) for index in range(len(rows))]
         try:

@@ -4,12 +4,15 @@ The unit is the handler's: pixels, seconds of audio, tokens. How long a unit tak
 while a worker starts, so that limits, batch and response timeout are known to fit together.
 """
 
+import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from handlers.errors import ModelError, RequestError
+
+logger = logging.getLogger(__name__)
 
 # Of the response timeout: what a part of a batch may take, and when the rest is given up.
 PART, LAST = 0.25, 0.75
@@ -54,11 +57,27 @@ class Budget:
                 "several requests, or smaller inputs",
             )
 
-    def check(self, inputs: int) -> None:
-        """Raise ModelError where a request of so many inputs cannot be answered in time."""
+    def fitted(self, inputs: int) -> "Budget":
+        """The same with a limit that a request of so many inputs can reach in time."""
+        left = LAST * self.timeout - self.pace.base * inputs
+        if not self.pace.rate or left <= 0 or self.pace.rate * self.request <= left:
+            return self
+        return replace(self, request=left // self.pace.rate)
+
+    def check(self, inputs: int, batch: int) -> None:
+        """Raise ModelError where a request of so many inputs cannot be answered in time.
+
+        A full batch of such requests may take longer: those it has no time for are told so.
+        """
         worst = self.pace.base * inputs
         if self.pace.rate:
             worst += self.pace.rate * self.request
+        if worst * batch > self.timeout >= worst:
+            logger.warning(
+                "a batch of %d requests of %.0f %s would take %.0f s, the response timeout is "
+                "%.0f s: some of them will get 503",
+                *(batch, self.request, self.unit, worst * batch, self.timeout),
+            )
         if worst > self.timeout:
             raise ModelError(
                 f"a request within the card's limits ({inputs} inputs, {self.request:.0f} "
@@ -109,12 +128,12 @@ def measured(
 
 
 def _seconds(run: Callable[[Any], object], value: Any) -> float:
-    """The shorter of two runs: the first may compile."""
+    """The shorter of two runs, as the first may compile; without waiting for a busy processor."""
     best = float("inf")
     for _ in range(2):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         run(value)
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.perf_counter() - started, time.process_time() - worked)
         if best > _LONG:
             break
     return best

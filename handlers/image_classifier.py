@@ -31,6 +31,7 @@ class ImageClassifier(BaseHandler):
     task = "image_classification"
     parameters = ("top_k",)
     unit = "pixels"
+    limits = ("max_pixels", "max_decoded_pixels")
 
     def setup(self) -> None:
         self.spec = ImageSpec.from_card(self.card.input)

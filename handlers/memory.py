@@ -6,11 +6,8 @@ would also keep what one big picture took, for good.
 
 import contextlib
 import ctypes
-import logging
 import os
 from pathlib import Path
-
-logger = logging.getLogger(__name__)
 
 MEGABYTE = 1 << 20
 # A worker is trimmed once it has grown so far beyond what it had after its warm-up.
@@ -55,10 +52,4 @@ class Keeper:
         left = resident()
         # What trimming leaves is in use: not worth a trim at every batch.
         self._limit = max(self._limit, left * _GROWTH)
-        if left > self.usual * _WORN + _WORN_SLACK and not self.worn:
-            self.worn = True
-            logger.warning(
-                "the worker holds %d MB, %d MB after its warm-up: it should be replaced",
-                left // MEGABYTE,
-                self.usual // MEGABYTE,
-            )
+        self.worn = left > self.usual * _WORN + _WORN_SLACK

@@ -1,29 +1,34 @@
 """Speech recognition: recordings in, text with its segments out."""
 
-import contextlib
-import ctypes
 import os
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from handlers.audio import PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
+from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
 from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
-from handlers.payload import Input, Request, decode_base64
+from handlers.memory import trim
+from handlers.payload import Input, Request, decode_base64, refuse_url
 from handlers.predictions import DRAFT, one_or_many
 from handlers.streaming import Send
-from handlers.vad import Segment, has_speech, segments
+from handlers.vad import Segment, has_speech, segments, speech_share
 
 CLIP_SECONDS = 30.0
 # Freed memory is returned after longer answers: 10 ms of page faults, beside 0.1 s of work.
 LONG_SECONDS = 10.0
 # Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
+_TRIAL_SECONDS = 25
+# Of a text's average log-probability: below it, the text is believed only if what is loud is speech
+# (0.83 to 1 for recordings of it, at most 0.7 for the tunes and noises of benchmarks/silence.py).
+SURE, SPEECH_SHARE = -0.4, 0.75
+MOST_REPETITION = 2.4  # length over compressed length, from Whisper's reference
 # Parameters of English-only weights: the name, the one value allowed, the error for any other.
 _ENGLISH_ONLY = (
     ("language", "en", "these weights know English only: leave language out"),
@@ -67,6 +72,9 @@ class SpeechRecognizer(BaseHandler):
 
     task = "speech_recognition"
     parameters = ("language", "task", "encoding", "sample_rate", "stream")
+    unit = "seconds"
+    limits = ("max_seconds",)
+    max_json = 4096
 
     def setup(self) -> None:
         self.spec = AudioSpec.from_card(self.card.input)
@@ -84,7 +92,7 @@ class SpeechRecognizer(BaseHandler):
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
         torch.jit.set_fusion_strategy([("STATIC", 0), ("DYNAMIC", 0)])
         super().initialize(context)
-        _return_freed_memory()
+        trim()
 
     def _load_detector(self) -> None:
         path = self.folder / "vad.jit"
@@ -119,11 +127,18 @@ class SpeechRecognizer(BaseHandler):
 
         def load(entry: Input) -> _Transcript:
             recording = Recording(self._bytes(entry), self.spec, encoding, rate)
-            # Short ones are decoded at once; long ones block by block, while transcribed.
-            short = recording.seconds <= CLIP_SECONDS
-            return _Transcript(recording, recording.samples() if short else None, start, send)
+            return _Transcript(recording, None, start, send)
 
         return request.load_inputs(load)
+
+    def cost(self, value: _Transcript) -> float:
+        return value.recording.seconds
+
+    def decode(self, value: _Transcript) -> _Transcript:
+        # Short ones are decoded at once; long ones block by block, while transcribed.
+        if value.samples is None and value.recording.seconds <= CLIP_SECONDS:
+            value.samples = value.recording.samples()
+        return value
 
     def inference(self, inputs: list[_Transcript]) -> list[Any]:
         errors: dict[int, RequestError] = {}
@@ -146,10 +161,12 @@ class SpeechRecognizer(BaseHandler):
                 else:
                     turn.append((index, segment))
             for group in _by_start(turn, inputs):
-                for (index, segment), text in zip(group, self._texts(group, inputs), strict=True):
-                    inputs[index].add(segment, text)
+                heard = self._heard(group, inputs)
+                for (index, segment), (text, confidence) in zip(group, heard, strict=True):
+                    if self._is_speech(segment, text, confidence):
+                        inputs[index].add(segment, text)
         if any(transcript.recording.seconds > LONG_SECONDS for transcript in inputs):
-            _return_freed_memory()
+            trim()
         return [
             errors.get(index)
             or {
@@ -164,15 +181,18 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        # Noise that `spoken` takes past the detector, so that the model is warmed up too.
-        noise = np.random.default_rng(0).normal(0, 0.01, 2 * SAMPLE_RATE).astype("<f4")
-        recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Transcript(recording, recording.samples(), spoken=True)
+        return _noise(2)
+
+    def request_limit(self) -> float:
+        return self.spec.max_seconds
+
+    def trials(self) -> tuple[_Transcript, _Transcript]:
+        return replace(_noise(1), spoken=False), _noise(_TRIAL_SECONDS)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
-            "description": "wav, flac, ogg or mp3 as the raw body, as a multipart part or in "
-            "base64; headerless mono samples with the parameters encoding and sample_rate",
+            "description": f"{FORMATS} as the raw body, as a multipart part or in base64; "
+            "headerless mono samples with the parameters encoding and sample_rate",
             "type": "string",
         }
         request = {
@@ -190,6 +210,7 @@ class SpeechRecognizer(BaseHandler):
             },
             "x-audio": {
                 "max_seconds": self.spec.max_seconds,
+                "max_request_seconds": self.budget.request,
                 "max_bytes": self.spec.max_bytes,
             },
         }
@@ -240,6 +261,8 @@ class SpeechRecognizer(BaseHandler):
 
     def _bytes(self, entry: Input) -> bytes:
         value = entry.value
+        if isinstance(value, str | bytes):
+            refuse_url(value, entry.where)
         if isinstance(value, str) and not entry.content_type.startswith("text/"):
             value = decode_base64(value, self.spec.max_bytes, entry.where)
         if not isinstance(value, bytes):
@@ -255,11 +278,32 @@ class SpeechRecognizer(BaseHandler):
         samples = transcript.samples
         if samples is None:
             yield from segments(transcript.recording.blocks(), detect)
+        elif len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
+            yield from segments([samples], detect)
         elif has_speech(samples, detect) or transcript.spoken:
             yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
 
-    def _texts(self, group: list[tuple[int, Segment]], inputs: list[_Transcript]) -> list[str]:
-        """The texts of segments that are decoded from the same start tokens."""
+    def _is_speech(self, segment: Segment, text: str, confidence: float) -> bool:
+        """Whether a text was said, not made up over music or noise.
+
+        Where the decoder is unsure, or repeats itself, the sound decides.
+        """
+        data = text.encode()
+        repeats = len(data) > MOST_REPETITION * len(zlib.compress(data))
+        if confidence >= SURE and not repeats:
+            return True
+        share = segment.share
+        if share is None:
+            share = speech_share(segment.samples, self._detect({}))
+        return share >= SPEECH_SHARE
+
+    def _heard(
+        self, group: list[tuple[int, Segment]], inputs: list[_Transcript]
+    ) -> list[tuple[str, float]]:
+        """Text and confidence of segments that are decoded from the same start tokens.
+
+        The confidence is the average logarithm of the tokens' probabilities.
+        """
         longest = max(len(segment.samples) for _, segment in group)
         batch = torch.zeros(len(group), max(longest, SHORTEST_SAMPLES))
         for row, (_, segment) in enumerate(group):
@@ -267,9 +311,16 @@ class SpeechRecognizer(BaseHandler):
         lengths = [max(len(segment.samples), SHORTEST_SAMPLES) for _, segment in group]
         start = inputs[group[0][0]].start
         start_tokens = () if start is None else (start,)
-        ids, counts = self.predict(batch, torch.tensor(lengths), *start_tokens)
-        rows = zip(ids.tolist(), counts.tolist(), strict=True)
-        return [self.tokens.decode(row[:count]).strip() for row, count in rows]
+        ids, counts, chances = self.predict(batch, torch.tensor(lengths), *start_tokens)
+        rows = zip(ids.tolist(), counts.tolist(), chances.tolist(), strict=True)
+        return [(self.tokens.decode(row[:n]).strip(), chance) for row, n, chance in rows]
+
+
+def _noise(seconds: int) -> _Transcript:
+    """Noise that `spoken` takes past the detector, so that the model transcribes it."""
+    noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
+    recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
+    return _Transcript(recording, recording.samples(), spoken=True)
 
 
 def _by_start(
@@ -282,9 +333,3 @@ def _by_start(
         key = () if start is None else tuple(start.tolist())
         groups.setdefault(key, []).append((index, segment))
     return list(groups.values())
-
-
-def _return_freed_memory() -> None:
-    """Give freed memory back to the kernel: loading and long clips need much of it briefly."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -33,6 +33,7 @@ class TextClassifier(BaseHandler):
     task = "text_classification"
     parameters = ("top_k", "threshold", "method", "target")
     unit = "tokens"
+    limits = ("max_windows",)
     max_json = 4096
 
     def setup(self) -> None:

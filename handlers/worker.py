@@ -1,12 +1,21 @@
-"""The settings of TorchServe's own worker process.
+"""TorchServe's own worker process: its settings, and its end.
 
 It is left alone in any other process, so that a handler can run in a test or in a
 web service.
 """
 
 import logging
+import math
 import os
+import select
 import sys
+import threading
+import time
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+IDLE_SECONDS = 0.5
 
 
 def in_torchserve_worker() -> bool:
@@ -26,3 +35,35 @@ def settle() -> None:
         os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts.metrics.caching_metric").setLevel(logging.INFO)
+
+
+class Retirement:
+    """Ends TorchServe's worker at an idle moment; TorchServe starts another in its place.
+
+    Nothing is lost: requests wait in TorchServe's queue, and none is under way in this worker.
+    """
+
+    def __init__(self) -> None:
+        self._ended = math.inf  # when the last batch was answered; infinite during one
+        self._leaving = False
+
+    def begin(self) -> None:
+        """A batch starts."""
+        self._ended = math.inf
+
+    def end(self, worn: bool, connection: Any) -> None:
+        """A batch is answered; `worn` workers leave once `connection`, the socket on which
+        TorchServe sends batches, has been silent for IDLE_SECONDS."""
+        self._ended = time.monotonic()
+        if worn and not self._leaving and connection is not None and in_torchserve_worker():
+            self._leaving = True
+            threading.Thread(target=self._leave, args=(connection,), daemon=True).start()
+
+    def _leave(self, connection: Any) -> None:
+        while True:
+            arrived, _, _ = select.select([connection], [], [], IDLE_SECONDS)
+            if not arrived and time.monotonic() - self._ended > IDLE_SECONDS:
+                logger.warning("this worker has grown too large and ends; another is started")
+                os._exit(0)
+            if arrived:
+                time.sleep(IDLE_SECONDS)

@@ -12,7 +12,8 @@ from deploy.archive.card import NAME
 from deploy.errors import BadInput
 from handlers import operators
 
-MAX_JSON = 2**20
+MAX_JSON = 4 * 2**20
+MAX_VALUES = 200_000  # in one JSON file: each takes up to a hundred bytes of memory
 TORCHSCRIPT = (".pt", ".pth", ".jit", ".ts")
 
 
@@ -139,12 +140,22 @@ def _json_entry(
         raise BadInput(f"{archive}: {name} takes {info.file_size} bytes, {MAX_JSON} at most")
     try:
         with zipfile.ZipFile(file) as packed:
-            value = json.loads(packed.read(name))
+            data = packed.read(name)
+        if sum(map(data.count, (b"[", b"{", b","))) > MAX_VALUES:
+            raise BadInput(f"{archive}: {name} holds over {MAX_VALUES} values")
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{archive}: {name} is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadInput(f"{archive}: {name} must hold a JSON object")
     return value
+
+
+def refuse_tar(archive: Path) -> None:
+    """Raise BadInput, with what to do, for an archive in the archiver's other format."""
+    advice = _tar(archive)
+    if advice:
+        raise BadInput(f"{archive} is no archive that TorchServe loads{advice}")
 
 
 def _tar(archive: Path) -> str:

@@ -220,7 +220,8 @@ class Pool:
             for job, answer in zip(batch, answers, strict=True):
                 job.finish(answer)
             thread.busy = []
-            spent = time.monotonic() - started
+            # One that hung says nothing about the next.
+            spent = min(time.monotonic() - started, self._timeout)
             self._batch_seconds += (spent - self._batch_seconds) / (4 if self._batch_seconds else 1)
         return True
 

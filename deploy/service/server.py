@@ -122,7 +122,8 @@ class Server:
         if now - self._swept < 1 and len(self._server._map) < CONNECTIONS:
             return
         self._swept = now
-        waiting = [c for c in self._server.active_channels.values() if not c.requests]
+        channels = self._server.active_channels.values()
+        waiting = [c for c in channels if not c.requests and not c.total_outbufs_len]
         late = [c for c in waiting if c.is_late(now)]
         if len(self._server._map) - len(late) >= CONNECTIONS:
             late = sorted(waiting, key=lambda c: c.since or c.idle_since)[: CONNECTIONS // 20]

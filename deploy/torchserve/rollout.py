@@ -14,7 +14,7 @@ import psutil
 
 from deploy.archive import mar
 from deploy.archive.verify import Archive
-from deploy.errors import DeployError, ModelNotFound, Refused
+from deploy.errors import Conflict, DeployError, ModelNotFound, Refused
 from deploy.progress import Say
 from deploy.torchserve import server
 from deploy.torchserve.management import Management
@@ -48,8 +48,8 @@ def roll_out(sealed: Archive, management: Management, workdir: Path, ask: Ask, s
 
 def _register(sealed: Archive, management: Management, ask: Ask) -> None:
     """Register a version and ask it; one that fails is removed again."""
-    message = management.register(sealed.path.name)
     try:
+        message = management.register(sealed.path.name)
         if sealed.version not in _versions(management, sealed.name):
             raise Refused(
                 f"TorchServe registered something else than {sealed.name} version "
@@ -57,6 +57,8 @@ def _register(sealed: Archive, management: Management, ask: Ask) -> None:
                 200,
             )
         ask(sealed.version)
+    except Conflict:
+        raise  # another has registered it meanwhile
     except BaseException:
         _remove(management, sealed.name, sealed.version)
         raise

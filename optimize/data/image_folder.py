@@ -5,6 +5,7 @@ words. A folder with a `metadata.csv` (`.jsonl`, `.parquet`) in place of classes
 Hugging Face's `imagefolder`: its column `file_name` names the pictures.
 """
 
+import dataclasses
 from pathlib import Path
 
 from optimize.data import examples, image_files
@@ -57,10 +58,10 @@ def load(
             seed=seed,
             wanted=wanted,
         )
-    found = _by_class(folder)
+    found, ignored = _by_class(folder)
     if not found:
         raise DataError(f"{folder} holds no pictures by class: image_folder takes {TAKEN}")
-    return examples.dataset(
+    data = examples.dataset(
         found,
         wanted or Wanted(),
         Division(test, validation, max_unreadable, seed),
@@ -68,6 +69,10 @@ def load(
         source=f"folder {folder}",
         labels=labels,
     )
+    if not ignored:
+        return data
+    note = f"beside train, val and test these folders are not read: {', '.join(ignored)}"
+    return dataclasses.replace(data, notes=[*data.notes, note])
 
 
 def _metadata(folder: Path) -> Path | None:
@@ -80,24 +85,30 @@ def _metadata(folder: Path) -> Path | None:
     return None
 
 
-def _by_class(folder: Path) -> list[Example]:
+def _by_class(folder: Path) -> tuple[list[Example], list[str]]:
+    """The pictures, and the folders that are neither splits nor classes."""
     places = {p.name: p for p in sorted(folder.iterdir()) if _visible(p) and p.is_dir()}
     splits = {ALIASES.get(name.lower(), name.lower()): p for name, p in places.items()}
-    if set(splits) <= set(SPLITS) and splits:
+    ignored: list[str] = []
+    if "train" in splits and len(set(splits) & set(SPLITS)) > 1:
+        ignored = [place.name for name, place in splits.items() if name not in SPLITS]
+    if splits and (ignored or set(splits) <= set(SPLITS)):
         parts = [
             (split, place.name, place)
             for split, parent in splits.items()
+            if split in SPLITS
             for place in sorted(parent.iterdir())
             if _visible(place) and place.is_dir()
         ]
     else:
         parts = [("", name, place) for name, place in places.items()]
-    return [
+    found = [
         Example(file.relative_to(folder).as_posix(), PictureFile(file), label, split)
         for split, label, place in parts
         for file in sorted(place.rglob("*"))
         if _visible(file) and file.suffix.lower() in SUFFIXES
     ]
+    return found, ignored
 
 
 def _visible(path: Path) -> bool:

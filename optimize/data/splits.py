@@ -33,6 +33,7 @@ def dataset(
     layout: str = "NCHW",
     division: Division | None = None,
     wanted: Wanted | None = None,
+    folder: Path = Path(),
 ) -> Dataset:
     """Turn what a loader returned into a `Dataset`.
 
@@ -44,6 +45,7 @@ def dataset(
         layout: of arrays, see `arrays.images`.
         division: how to split what is not split.
         wanted: how pictures that are no arrays yet are prepared.
+        folder: where relative paths of `files` start.
 
     Raises:
         DataError: it is something else, or malformed.
@@ -51,7 +53,7 @@ def dataset(
     division, wanted = division or Division(), wanted or Wanted()
     parts, names, paths = _parts(found, name)
     notes: list[str] = []
-    files: Sequence[Encoded] = [PictureFile(path) for path in paths]
+    files: Sequence[Encoded] = [PictureFile(folder / path) for path in paths]
     splits: dict[str, Split] = {}
     spec = None
     if "" in parts:

@@ -19,6 +19,7 @@ from optimize.data.examples import Wanted
 from optimize.data.image_input import pair
 from optimize.data.pictures import BATCH, PictureFile
 from optimize.errors import DataError
+from optimize.models.sources.user_file import described
 from optimize.utils.bars import bar
 
 TAKEN = (
@@ -222,10 +223,7 @@ def _next(batches: Iterator[Any], where: str, *default: Any) -> Any:
     except DataError:
         raise
     except Exception as error:  # the user's code can raise anything
-        reason = (str(error).strip().splitlines() or [""])[-1][:200]
-        raise DataError(
-            f"{where} fails when its items are read: {type(error).__name__}: {reason}"
-        ) from error
+        raise DataError(f"{where} fails when its items are read: {described(error)}") from error
 
 
 def _attribute(source: Any, name: str) -> Any:

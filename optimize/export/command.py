@@ -3,7 +3,6 @@
 import json
 import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -78,6 +77,7 @@ def run(
     report.read(folder)  # before a folder is made or locked
     chosen = formats(names, precisions or [])
     with lock.held(folder):
+        files.sweep_private()
         _run(folder, chosen, recipe, overrides or [], timed, say)
 
 
@@ -202,7 +202,7 @@ def _parity(exportable: Exportable, runners: dict[str, Runner], limits: Limits) 
 
 def _rivals(folder: Path, exportable: Exportable, stack: ExitStack) -> dict[str, dict[str, Runner]]:
     """Runners of the eager module and, if it takes the same inputs, of the served file."""
-    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    scratch = stack.enter_context(files.private())
     eager = {}
     for subject in exportable:
         path = scratch / f"{subject.name}.pt"

@@ -4,7 +4,6 @@ These libraries modify torch and each other at import (torchax makes ExecuTorch 
 messages, and some can end the process.
 """
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from optimize.errors import ExportRefused
 from optimize.export.formats import registry
 from optimize.export.runner import QUIET
 from optimize.export.subject import Subject
-from optimize.utils import child, pickles
+from optimize.utils import child, files, pickles
 from optimize.utils.child import Child, ChildError, TimedOut
 
 _MODULE = "optimize.export.convert"
@@ -25,8 +24,8 @@ def convert(name: str, subject: Subject, path: Path, precision: str) -> None:
     Raises:
         ExportRefused: the converter failed; gives its message.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        request = Path(scratch) / "subject.pt"
+    with files.private() as scratch:
+        request = scratch / "subject.pt"
         pickles.save(subject, request)
         try:
             with Child(_MODULE, name, precision, environment=QUIET) as converter:

@@ -80,12 +80,17 @@ def begin(recipe: Recipe, output: Path | None, *, resume: bool, say: Say) -> "Jo
     """
     say = say if distributed.leads() else _silent
     task = registry.load(recipe.task)
-    _check_weights(recipe, task)
     data = task.load_data(recipe)
     _check_budget(recipe.budget, task.metric(data))
     say(f"data: {data.name}, {data.source}, {data.count('test')} test samples")
     for note in data.notes:
         say(f"note: {note}")
+    if _is_untrained(recipe, task):
+        say(
+            f"warning: model {recipe.model.name} has random weights and no stage trains it, so its "
+            "accuracy means nothing: name its weights with `checkpoint: FILE`, begin with a "
+            "`train` stage, or say `random_weights: true` if only size and speed matter"
+        )
     return Job(recipe, task, data, folder_of(recipe, output), resume, say)
 
 
@@ -100,16 +105,10 @@ def _check_budget(budget: Budget, metric: Metric) -> None:
         )
 
 
-def _check_weights(recipe: Recipe, task: Task[D, A]) -> None:
-    """Refuse to compress what nobody has trained, unless that is meant: any gate would pass."""
+def _is_untrained(recipe: Recipe, task: Task[D, A]) -> bool:
+    """Whether the recipe compresses what nobody has trained, and does not say that it is meant."""
     trained = any(stage.kind == "train" for stage in recipe.stages)
-    if not trained and not recipe.random_weights and task.has_random_weights(recipe):
-        raise RecipeError(
-            f"model {recipe.model.name} has random weights and no stage trains it: name its "
-            "weights with `checkpoint: FILE`, begin with a `train` stage, or say "
-            "`random_weights: true` if only size and speed matter",
-            *recipe.model.where,
-        )
+    return not trained and not recipe.random_weights and task.has_random_weights(recipe)
 
 
 def folder_of(recipe: Recipe, output: Path | None) -> Path:

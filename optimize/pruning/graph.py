@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from optimize.errors import ModelError, OptionError
+from optimize.pruning.recurrent import InputPruner, stand_ins
 from optimize.utils import blame
 
 CONVOLUTIONS = nn.modules.conv._ConvNd  # 1d, 2d, 3d, and transposed
@@ -81,6 +82,8 @@ class Coupled:
         width: its number of channels.
         members: (module, part, its channels, the channels of `name` they belong to); part is
             `out`, `in`, `norm` or `other`.
+        tied: how many channels of `name` go with its first one, as where a layer's output is cut
+            into parts that are added up.
         fits: whether every layer has the channels that it is said to share. It is False where
             torch-pruning misread an operation (a slice, a padding).
         group: torch-pruning's own group.
@@ -89,6 +92,7 @@ class Coupled:
     name: str
     width: int
     members: list[tuple[nn.Module, str, list[int], list[int]]]
+    tied: int
     fits: bool
     group: Any
 
@@ -116,7 +120,7 @@ def coupled(model: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> list
     names = {module: name for name, module in modules.items()}
     with tracing():
         groups = list(graph.get_all_groups(ignored_layers=outputs + kept))
-    return [_coupled(tp, graph, group, names) for group in groups]
+        return [_coupled(tp, graph, group, names) for group in groups]
 
 
 def remove(
@@ -167,23 +171,26 @@ def _traced(tp: Any, model: nn.Module, example: Tensor) -> tuple[Any, list[nn.Mo
             model(example)  # what a layer computes once and keeps must not hold a graph
         for parameter in parameters:  # the tracer follows gradients
             parameter.requires_grad_(True)
-        with tracing(), torch.enable_grad():
+        recurrent = dict.fromkeys((nn.RNN, nn.GRU, nn.LSTM), InputPruner())
+        with tracing(), torch.enable_grad(), stand_ins(model):
             graph = tp.DependencyGraph().build_dependency(
                 model,
                 example_inputs=example,
                 forward_fn=lambda traced, given: traced(given),
                 output_transform=tensors,
+                customized_pruners=recurrent,
             )
             found = [node for node in graph.module2node.values() if node.grad_fn in ends]
             return graph, _feeding(found)
     finally:
+        model.eval()  # some layers forget here what they keep
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
 
 
 def _feeding(outputs: list[Any]) -> list[nn.Module]:
     """Layers that mix channels and reach one of the nodes without passing another such layer."""
-    mixing = (CONVOLUTIONS, nn.Linear, nn.LSTM, nn.Embedding)
+    mixing = (CONVOLUTIONS, nn.Linear, nn.RNNBase, nn.Embedding)
     waiting, seen = list(outputs), set()
     layers: list[nn.Module] = []
     while waiting:
@@ -208,8 +215,12 @@ def _coupled(tp: Any, graph: Any, group: Any, names: dict[nn.Module, str]) -> Co
     for item, (dependency, indices) in zip(group.items, group, strict=True):
         part = next((k for k, handlers in parts.items() if dependency.handler in handlers), "other")
         node = dependency.target
-        channels = (graph.get_in_channels if part == "in" else graph.get_out_channels)(node)
+        handler = dependency.handler
+        inward = not graph.is_out_channel_pruning_fn(handler)  # norms' handlers are of both kinds
+        channels = (graph.get_in_channels if inward else graph.get_out_channels)(node)
         fits = fits and (channels is None or max(indices, default=0) < channels)
         fits = fits and None not in item.root_idxs
         members.append((dependency.target.module, part, list(indices), list(item.root_idxs)))
-    return Coupled(names[group[0].dep.target.module], len(group[0].idxs), members, fits, group)
+    root, handler = group[0].dep.target.module, group[0].dep.handler
+    tied = len(graph.get_pruning_group(root, handler, [0])[0].idxs)
+    return Coupled(names[root], len(group[0].idxs), members, tied, fits, group)

@@ -1,5 +1,6 @@
 """Which channels matter least."""
 
+import math
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ def least_important(
 
     Widths are rounded down to multiples of `options.round_to`, but no layer loses all its
     channels. Where a layer works in blocks of channels (grouped convolutions, group
-    normalisation), every block loses as many.
+    normalisation, parts that are added up), every block loses the same ones.
 
     Args:
         groups: from `coupled`.
@@ -73,7 +74,7 @@ def channel_importance(group: Coupled, kind: str) -> Tensor | None:
 def _importance(group: Coupled, options: PruneOptions) -> Tensor | None:
     """Float `[blocks, channels of a block]`."""
     scores = channel_importance(group, options.importance)
-    blocks = max((_blocks(module) for module, _, _, _ in group.members), default=1)
+    blocks = math.lcm(group.tied, *(_blocks(module) for module, _, _, _ in group.members))
     if scores is None or group.width % blocks:
         return None
     return scores.view(blocks, -1)

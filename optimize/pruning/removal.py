@@ -99,8 +99,9 @@ class _Trials:
             remove(smaller, self.example, plan, ready=lambda: _number(smaller))
             left = {name: tensor.detach().long() for name, tensor in _tensors(smaller)}
             _zero(zeroed, left)
-            _fill(smaller, self.probe, left)
-            if not same(zeroed, smaller, self.inputs[-1:], 1e-3, summed=True):
+            tried = copy.deepcopy(smaller)  # layers may keep what they computed from weights
+            _fill(tried, self.probe, left)
+            if not same(zeroed, tried, self.inputs[-1:], 1e-3, summed=True):
                 return None
             _fill(smaller, self.model, left)
             shaped = same(self.model, smaller, self.inputs[:1], None)
@@ -111,7 +112,8 @@ class _Trials:
 
 def probe(model: nn.Module) -> nn.Module:
     """A copy with random weights, in which every channel matters: real ones may be near zero."""
-    copied, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    # In eval mode anew: some layers forget then what they computed from weights before.
+    copied, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(0)
     for name, tensor in _tensors(copied):
         noise = torch.randn(tensor.shape, generator=generator)
         vector = tensor.numel() == max(tensor.shape, default=1)

@@ -37,7 +37,7 @@ def advise(
     worst = max(lost, key=lambda name: lost[name])
     amount = metric.change(lost[worst]).lstrip("+")
     total = metric.change(metric.lost(original, final)).lstrip("+")
-    said = [f"{worst} lost most: {amount}" + (f" of {total}" if len(lost) > 1 else "")]
+    said = [f"{worst} lost most: {amount}" + (f" ({total} in all)" if len(lost) > 1 else "")]
     said += _of_training(worst, measured[f"stage:{worst}"])
     spec = next((stage for stage in stages if stage.name == worst), None)
     if spec is not None:

@@ -26,14 +26,27 @@ def add(report: dict[str, Any], measured: dict[str, Any] | None, budget: Budget)
         f"{metric.name} from files through the handler is {measured['from_files']:.4f}, from the "
         f"data's tensors {measured['from_tensors']:.4f} ({measured['samples']} samples; "
         f"files_drop is {budget.files_drop:.4f}): the server's pre-processing differs from the "
-        "data's. Say in the recipe's input: how the data are made, as in "
-        "`input: {resize: squash}`"
+        "data's"
     )
     if measured["refused"]:
         first = "; ".join(measured["first_refused"])
         reason += f". {measured['refused']} files are refused: {first}"
     gate["reason"] = reason if gate["passed"] else f"{gate['reason']}; {reason}"
     gate["passed"] = False
+    gate["advice"] = [_advice(measured), *gate.get("advice", [])]
+
+
+def _advice(measured: dict[str, Any]) -> str:
+    """What to say in the recipe: the way of scaling that would have answered best, if one does."""
+    tried = measured.get("with_resize") or {}
+    best = max(tried, key=lambda name: tried[name], default="")
+    lost = measured["from_tensors"] - measured["from_files"]
+    if best and tried[best] > measured["from_files"] + lost / 2:
+        return (
+            f"with `input: {{resize: {best}}}` in the recipe it is {tried[best]:.4f}: the data "
+            "seem to be made so"
+        )
+    return "say in the recipe's `input:` how the data's pictures are made (docs/data.md)"
 
 
 def line(report: dict[str, Any]) -> list[str]:

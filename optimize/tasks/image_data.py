@@ -85,6 +85,7 @@ def load_data(
                 source=f"loader {spec.name}",
                 division=Division(seed=seed),
                 wanted=wanted,
+                folder=folder,
             )
         )
     elif spec.name in DATASETS:

@@ -1,5 +1,6 @@
 """Accuracy of test pictures that go through the handler as files, beside that of the tensors."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from handlers.errors import RequestError
 from handlers.image_classifier import ImageClassifier
 from handlers.images import ImageSpec, in_order
 from handlers.payload import Input, Request
+from handlers.resizing import RESIZES
 from optimize.data.dataset import Dataset, Encoded
 from optimize.evaluation import accuracy
 from optimize.utils import torchscript
@@ -45,40 +47,61 @@ def measure(folder: Path, data: Dataset, answers: Tensor) -> dict[str, Any] | No
     if not files and _canvas(handler.spec) is None:
         return None
     contents = [_content(file) for file in files] or [png(t, handler.spec) for t in tensors]
+    model = torchscript.load(folder / handler.card.model["file"])
+    given, refusals = _answers(model, handler, contents)
+    names = [file.name for file in files] or [f"test image {i}" for i in chosen.tolist()]
+    targets, wanted = data.test.targets[chosen], answers[chosen].argmax(1)
+
+    def accuracy_of(labels: Tensor) -> float:
+        return (labels == targets).double().mean().item()
+
+    found: dict[str, Any] = {
+        "kind": "files" if files else "tensors written as PNG",
+        "samples": len(chosen),
+        "from_files": accuracy_of(given),
+        "from_tensors": accuracy_of(wanted),
+        "agreement": (given == wanted).double().mean().item(),
+        "refused": len(refusals),
+        "first_refused": [f"{names[i]}: {why}" for i, why in list(refusals.items())[:3]],
+    }
+    if files and found["from_files"] < found["from_tensors"]:
+        found["with_resize"] = {}
+        for resize in RESIZES:
+            if resize != handler.spec.resize:
+                spec = handler.spec
+                handler.spec = dataclasses.replace(spec, resize=resize, resize_size=0)
+                labels, _ = _answers(model, handler, contents)
+                found["with_resize"][resize] = accuracy_of(labels)
+                handler.spec = spec
+    return found
+
+
+def _answers(
+    model: torch.nn.Module, handler: ImageClassifier, contents: list[bytes]
+) -> tuple[Tensor, dict[int, str]]:
+    """The class int64 `[N]` of each file, -1 where it is refused, and why, by position."""
     read: list[Tensor] = []
     accepted: list[int] = []
-    refusals: list[str] = []
+    refusals: dict[int, str] = {}
     for position, content in enumerate(contents):
         try:
             request = Request([Input(content, "application/octet-stream")])
             read += [handler.decode(picture) for picture in handler.preprocess(request)]
             accepted.append(position)
         except RequestError as error:
-            name = files[position].name if files else f"test image {chosen[position]}"
-            refusals.append(f"{name}: {error.message}")
-    served = torch.full((len(chosen), answers.shape[1]), -torch.inf)
+            refusals[position] = error.message
+    given = torch.full((len(contents),), -1)  # no class: a refused file is no right answer
     if read:
-        model = torchscript.load(folder / handler.card.model["file"])
-        served[accepted] = accuracy.predict(model, torch.stack(read), title="from files")
-    targets, wanted = data.test.targets[chosen], answers[chosen].argmax(1)
-    given = torch.full((len(chosen),), -1)  # a refused file is no right answer
-    given[accepted] = served[accepted].argmax(1)
-    return {
-        "kind": "files" if files else "tensors written as PNG",
-        "samples": len(chosen),
-        "from_files": (given == targets).double().mean().item(),
-        "from_tensors": (wanted == targets).double().mean().item(),
-        "agreement": (given == wanted).double().mean().item(),
-        "refused": len(refusals),
-        "first_refused": refusals[:3],
-    }
+        logits = accuracy.predict(model, torch.stack(read), title="from files")
+        given[accepted] = logits.argmax(1)
+    return given, refusals
 
 
 def _content(file: Encoded) -> bytes:
     try:
         return file.read()
     except OSError:
-        return b""
+        return b""  # refused as empty, by name
 
 
 def png(image: Tensor, spec: ImageSpec) -> bytes:

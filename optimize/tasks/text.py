@@ -13,7 +13,7 @@ from optimize.data import text_files
 from optimize.data.corpus import TextDataset, load_tokenizer
 from optimize.data.dataset import Sample
 from optimize.data.tables import SUFFIXES
-from optimize.errors import ModelError, RecipeError
+from optimize.errors import DataError, ModelError, RecipeError
 from optimize.evaluation import accuracy, chance, text_inference, text_metrics
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.architectures.bert import BertClassifier
@@ -58,7 +58,8 @@ def load_data(spec: Named, folder: Path, seed: int) -> TextDataset:
     if ":" in spec.name:
         options = {k: v for k, v in spec.options.items() if k in text_files.DATA_OPTIONS}
         own = {k: v for k, v in spec.options.items() if k not in options}
-        found = named.call(load_function(spec.name, folder), dataclasses.replace(spec, options=own))
+        function = load_function(spec.name, folder)
+        found = named.call_users(function, dataclasses.replace(spec, options=own), DataError)
         return text_files.of_mapping(found, spec.name, seed=seed, **options)
     if spec.name not in DATASETS:
         raise RecipeError(

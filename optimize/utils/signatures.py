@@ -4,7 +4,6 @@ A pickle is a program. One that this user wrote carries an HMAC-SHA256 under a k
 else can read; every other one is left alone.
 """
 
-import contextlib
 import hashlib
 import hmac
 import os
@@ -59,6 +58,16 @@ def _mac(key: bytes, content: bytes, purpose: str) -> str:
     return total.hexdigest()
 
 
+def _place(aside: Path, path: Path) -> None:
+    """Put a new key where there is none; if another process was first, its key stays."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        aside.replace(path)
+
+
 def _read() -> bytes | None:
     """The key; None if there is none that only this user can read and write."""
     try:
@@ -84,8 +93,7 @@ def _create() -> bytes:
         if path.exists():
             aside.replace(path)
         else:
-            with contextlib.suppress(FileExistsError):  # another process was first: use its key
-                os.link(aside, path)
+            _place(aside, path)
     finally:
         aside.unlink(missing_ok=True)
     key = _read()

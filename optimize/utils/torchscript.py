@@ -9,7 +9,6 @@ import math
 import re
 import subprocess
 import sys
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -69,7 +68,7 @@ def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.
 def _refuse_written_states(traced: torch.jit.ScriptModule) -> None:
     """Refuse a recurrent layer whose initial state has the example's batch size written into it:
     torch's kernels take it on trust, and would read and write beyond it at a larger one."""
-    graph = traced.inlined_graph
+    graph: Any = traced.inlined_graph
     torch._C._jit_pass_constant_propagation(graph)
     for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         for layer in graph.findAllNodes(f"aten::{kind}", recurse=True):
@@ -98,8 +97,8 @@ def save(module: torch.jit.ScriptModule, path: Path) -> int:
     records are deflated and the debug tables left out, which `torch.jit.load` accepts. Entry
     times and class names are made constant, so that the same model gives the same bytes.
     """
-    with files.replacing(path) as aside, tempfile.TemporaryDirectory() as scratch:
-        plain = Path(scratch) / path.name
+    with files.replacing(path) as aside, files.private() as scratch:
+        plain = scratch / path.name
         with silenced():
             module.save(str(plain))
         with (
@@ -180,8 +179,8 @@ def answers_afresh(path: Path, calls: list[tuple[Tensor, ...]], engine: str | No
     Raises:
         ParityError: it does not run there.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        sent, received = Path(scratch) / "inputs.pt", Path(scratch) / "outputs.pt"
+    with files.private() as scratch:
+        sent, received = scratch / "inputs.pt", scratch / "outputs.pt"
         torch.save(calls, sent)
         # -P: the working directory may hold a `json.py`.
         command = [sys.executable, "-P", "-W", "ignore", "-c", _RELOAD]

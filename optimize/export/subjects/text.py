@@ -126,7 +126,7 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
 
 def load(recipe: Recipe, folder: Path, report: dict[str, Any]) -> Exportable:
     """See `optimize.export.subjects.load`."""
-    dataset = text.load_data(recipe.data, recipe.folder, recipe.seed)
+    dataset = text.TextClassification().load_data(recipe)
     source.same_data(dataset.fingerprint(), recipe, report)
     state = source.final_state(recipe, folder, report)
     return make(state.float_model, dataset)

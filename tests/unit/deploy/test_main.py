@@ -89,6 +89,15 @@ def test_a_full_disk_is_7_and_leaves_nothing(artifact: Path, tmp_path: Path, roo
     assert list(tmp_path.glob("marpress-*")) == []
 
 
+def test_a_tgz_is_not_sent_to_the_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], root: Path
+) -> None:
+    (tmp_path / "model.tar.gz").write_bytes(b"\x1f\x8b\x08" + bytes(40))
+    options = ["--model-store", str(tmp_path), "--config", str(root / "config.properties")]
+    assert main(["register", "model.tar.gz", *options]) == 2
+    assert "--archive-format tgz" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("code", "text"),
     [(errno.ENOSPC, "the disk is full at /x: free some"), (errno.EACCES, "denied")],

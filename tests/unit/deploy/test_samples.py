@@ -76,6 +76,21 @@ def test_transcripts_are_compared_by_their_words(tmp_path: Path) -> None:
     assert other.right is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "final", "share"),
+    [
+        ({"name": "accuracy"}, {"accuracy": 0.8}, 0.8),
+        ({"name": "macro_f1", "most": 1.0}, {"macro_f1": 0.6, "accuracy": 0.7}, 0.7),
+        ({"name": "macro_f1", "most": 1.0}, {"macro_f1": 0.6}, 0.6),
+        ({"name": "wer", "higher_is_better": False, "most": None}, {"wer": 0.1}, samples.CHOSEN),
+        ({"name": "reward", "most": None}, {"reward": 0.1}, samples.CHOSEN),
+        (None, None, samples.CHOSEN),
+    ],
+)
+def test_the_share_that_a_report_leads_to_expect(metric: Any, final: Any, share: float) -> None:
+    assert samples._expected({"metric": metric, "final": final}) == share
+
+
 def test_the_chance_of_so_few() -> None:
     assert samples.chance(0, 1, 0.9925) == pytest.approx(0.0075)
     assert samples.chance(3, 3, 0.2) == pytest.approx(1)

@@ -34,10 +34,21 @@ def test_what_would_end_too_late_is_known():
 
 
 def test_limits_that_cannot_be_kept_in_time_are_refused_with_the_numbers():
-    SLOW.check(20)
+    SLOW.check(20, 1)
     with pytest.raises(ModelError, match=r"21 inputs, 20 miles\) would take 41\.0 s .* is 40 s"):
-        SLOW.check(21)
-    Budget("miles", float("inf"), 1).check(64)
+        SLOW.check(21, 1)
+    Budget("miles", float("inf"), 1).check(64, 8)
+
+
+def test_a_batch_that_cannot_be_kept_in_time_is_warned_of(caplog):
+    SLOW.check(20, 3)
+    assert "3 requests of 20 miles would take 120 s" in caplog.text
+
+
+def test_where_a_card_sets_no_limit_time_does():
+    assert SLOW.fitted(10).request == 20
+    assert SLOW.fitted(20).request == 10
+    assert Budget("miles", 20, 40).fitted(64).request == 20
 
 
 class Sleeper(BaseHandler):
@@ -114,7 +125,8 @@ def test_the_pace_is_measured_while_the_worker_starts(tmp_path):
         def request_limit(self):
             return 10_000
 
-    folder = archive.make(tmp_path, serving={"response_timeout_s": 1e-9})
+    limits = {"size": [32, 32], "max_request_letters": 10_000}
+    folder = archive.make(tmp_path, input=limits, serving={"response_timeout_s": 1e-9})
     properties = {"model_dir": str(folder)}
     with pytest.raises(ModelError, match=r"10000 letters\) would take .* s on this machine"):
         Timed().initialize(SimpleNamespace(system_properties=properties))

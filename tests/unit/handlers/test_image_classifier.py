@@ -94,6 +94,25 @@ def test_predictions_are_sorted_and_complete(worker):
     assert probabilities[0] == pytest.approx(torch.softmax(logits, 0)[1].item(), abs=1e-6)
 
 
+def test_a_url_in_place_of_a_picture_is_not_fetched(worker):
+    url = "https://example.org/cat.jpg"
+    answers = worker.predict(
+        as_json({"image": url}),
+        as_json({"instances": [url]}),
+        body(url.encode(), "text/plain"),
+        body(url.encode(), "application/octet-stream"),
+    )
+    for answer in answers:
+        assert (answer.status, answer.json()["type"]) == (400, "url_not_fetched")
+
+
+def test_a_card_whose_pictures_take_longer_than_its_timeout_is_refused(tmp_path):
+    limits = {"size": [32, 32], "max_pixels": 33_554_432}
+    folder = archive.make(tmp_path, input=limits, serving={"response_timeout_s": 0.001})
+    with pytest.raises(RuntimeError, match=r"64 inputs, 67108864 pixels\) would take .* s on this"):
+        archive.Worker(ImageClassifier(), folder)
+
+
 def test_several_pictures_are_answered_with_a_list(worker):
     red, blue = coloured("red"), coloured("blue")
     answers = worker.predict(

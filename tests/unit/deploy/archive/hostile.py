@@ -135,6 +135,9 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
         deep = b'{"a":' + b"[" * 400_000 + b"]" * 400_000 + b"}"
         yield f"{name} deep", layout.pack({**entries, name: deep})
         yield f"{name} long", layout.pack({**entries, name: b'{"a":[' + b"[]," * 2**20 + b"1]}"})
+        yield f"{name} large", layout.pack({**entries, name: b'{"a":' + b" " * 5 * 2**20 + b"1}"})
+        wide = json.dumps({"\U0001f600" * 900_000: []}, ensure_ascii=False).encode()
+        yield f"{name} wide", layout.pack({**entries, name: wide[:-1]})
         yield f"{name} no object", layout.pack({**entries, name: b"[]"})
     manifest = json.loads(entries[layout.MANIFEST])
     for value in ("../../x", "/etc/x", "", " ", "a b", "x" * 5000 + "/"):

@@ -87,6 +87,14 @@ def test_validation_alone_is_the_test_split(tmp_path: Path) -> None:
     assert "the validation split is used as the test split" in notes(data)
 
 
+def test_folders_beside_the_splits_are_no_classes(tmp_path: Path) -> None:
+    for part, label, number in itertools.product(("train", "test", "extra"), "ab", range(4)):
+        draw(tmp_path / part / label / f"{number}.png")
+    data = load(tmp_path)
+    assert data.labels == ["a", "b"] and len(data.test) == 8
+    assert "these folders are not read: extra" in notes(data)
+
+
 def test_classes_in_the_models_order(folder: Path) -> None:
     data = load(folder, labels=["dog", "bird", "cat"])
     assert set(data.test.targets.tolist()) == {0, 2}

@@ -133,6 +133,18 @@ class Halves(Network):
         return self.head(self.join(torch.cat(parts, 1)).mean((2, 3)))
 
 
+class Parts(Network):
+    """Three parts of one layer's output are multiplied and added: a channel goes in all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 48, 3), nn.Linear(16, 10)
+
+    def go(self, x: Tensor) -> Tensor:
+        a, b, c = self.first(x).chunk(3, 1)
+        return self.head((a * b.sigmoid() + c).mean((2, 3)))
+
+
 class Padded(Network):
     """A shortcut filled up with zeros (He et al., option A)."""
 
@@ -197,6 +209,44 @@ class Gated(Network):
         return self.head(self.twice(self.twice(x).relu()).relu().mean((2, 3)))
 
 
+class Recurrent(Network):
+    """A GRU reads what convolutions write; its last state is read."""
+
+    kind: type[nn.RNNBase] = nn.GRU
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = block(3, 32)
+        self.recurrent = self.kind(32, 24, num_layers=2, bidirectional=True)
+        self.hidden, self.head = nn.Linear(48, 16), nn.Linear(16, 10)
+
+    def go(self, x: Tensor) -> Tensor:
+        _, states = self.recurrent(self.body(x).mean(2).permute(2, 0, 1))
+        states = states[0] if isinstance(states, tuple) else states
+        return self.head(self.hidden(torch.cat([*states[-2:]], 1)).relu())
+
+
+class LongShort(Recurrent):
+    kind = nn.LSTM
+
+
+class Keeping(Attention):
+    """Keeps a table that it computes from a parameter until its mode is set (LeViT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.kept = nn.Parameter(torch.randn(8)), {}  # type: ignore[var-annotated]
+
+    def train(self, mode: bool = True) -> "Keeping":
+        self.kept = {}
+        return super().train(mode)
+
+    def go(self, x: Tensor) -> Tensor:
+        if "table" not in self.kept:
+            self.kept["table"] = self.table.repeat(4)[:32] * 3
+        return super().go(x + self.kept["table"].mean())
+
+
 def built(kind: type[Network]) -> nn.Module:
     torch.manual_seed(0)
     model = kind().eval()
@@ -221,9 +271,13 @@ PRUNED: list[tuple[type[Network], set[str], set[str]]] = [
     (Sequence, {"body.0", "body.3"}, set()),
     (Volume, {"body.0", "body.3"}, set()),
     (Halves, {"join.0"}, {"inner"}),
+    (Parts, {"first"}, set()),
     (Padded, {"b.0"}, {"c"}),
     (Shuffled, {"a.0", "c"}, {"b"}),
     (Attention, {"fc1"}, {"q", "k", "v"}),
+    (Keeping, {"fc1"}, {"q", "k", "v"}),
+    (Recurrent, {"body.0", "hidden"}, set()),
+    (LongShort, {"body.0", "hidden"}, set()),
     (Gated, {"first.0", "excite", "apart", "twice", "squeeze"}, set()),
 ]
 
@@ -277,6 +331,7 @@ def zeroed(kind: type[Network], layer: str, norm: str, channels: list[int]) -> n
         (Halves, "join.0", "join.1"),
         (Attention, "fc1", ""),
         (Gated, "squeeze", ""),
+        (Recurrent, "hidden", ""),
     ],
 )
 def test_removing_channels_of_zeros_changes_no_answer(

@@ -38,7 +38,7 @@ def test_the_stage_that_lost_most_is_named() -> None:
     rows = measured(original=0.9, prune=0.85, quantize=0.84)
     specs = [stage(PruneStage(), "prune"), stage(QuantizeStage(), "quantize")]
     said = advise(Budget(), ACCURACY, specs, rows)
-    assert said[0] == "prune lost most: 5.00 points of 6.00 points"
+    assert said[0] == "prune lost most: 5.00 points (6.00 points in all)"
     assert said[1:] == ["give prune `recover: {epochs: 1}`: it then trains what it compressed"]
 
 

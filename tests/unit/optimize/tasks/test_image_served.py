@@ -121,12 +121,13 @@ def recipe(place: Path, data: str, more: str = "") -> Any:
 
 @pytest.mark.slow
 def test_a_model_that_learned_squashed_pictures_is_caught(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(BudgetMissed, match=r"pre-processing differs.*input: \{resize: squash\}"):
+    with pytest.raises(BudgetMissed, match=r"pre-processing differs.*\{resize: squash\}` in"):
         run(recipe(place, "theirs.py:squashed"), tmp_path / "a", say=lambda line: None)
     found = report.read(tmp_path / "a")
     jsonschema.Draft202012Validator(json.loads(report.SCHEMA.read_text())).validate(found)
     assert found["original"]["accuracy"] == found["final"]["accuracy"] == 1.0
     assert found["from_files"]["kind"] == "files" and found["from_files"]["from_files"] < 0.7
+    assert found["from_files"]["with_resize"]["squash"] == 1.0
     assert "From files" in (tmp_path / "a" / "report.html").read_text()
 
 
@@ -224,6 +225,9 @@ def test_refused_files_count_as_wrong_and_are_named() -> None:
         Budget(files_drop=0.05),
     )
     gate = evidence["gate"]
+    assert gate["advice"] == [
+        "say in the recipe's `input:` how the data's pictures are made (docs/data.md)"
+    ]
     assert not gate["passed"] and "6 files are refused: a.tif: TIFF" in gate["reason"]
     assert "files_drop is 0.0500" in gate["reason"]
     assert Metric.of(evidence).lost(0.96, 0.9) == pytest.approx(evidence["from_files"]["drop"])

@@ -10,7 +10,7 @@ from optimize.data.dataset import Dataset, Split
 from optimize.errors import DataError, ModelError, OptimizeError, RecipeError
 from optimize.models.sources.user_file import load_function
 from optimize.recipe.schema import Named
-from optimize.tasks import image
+from optimize.tasks import image, image_data
 
 PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
 DATA = Dataset("tiny", "here", ["red", "green"], Split(PIXELS, torch.tensor([0, 1, 0, 1])))
@@ -127,7 +127,7 @@ def data():
     with pytest.raises(refusal, match="shape '\\[-1, 7\\]' is invalid") as caught:
         if kind == "data":
             (tmp_path / "mine.py").write_text(text)
-            image.load_data(Named("mine.py:data"), tmp_path, 0)
+            image_data.load_data(Named("mine.py:data"), tmp_path, 0)
         build(tmp_path, text)
     lines = str(caught.value).splitlines()
     assert lines[-1] == f"  {tmp_path}/mine.py:8 in helper: return x.reshape(-1, 7)"
