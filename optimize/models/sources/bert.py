@@ -58,12 +58,12 @@ def read_shape(config: dict[str, Any], source: object) -> BertShape:
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return weights.read(folder / name).tensors
-    raise ModelError(
-        f"{folder} needs a readable model.safetensors or pytorch_model.bin, in one file"
-    )
+    """All weights of a folder, which may lie in several files."""
+    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+        files = sorted(folder.glob(pattern))
+        if files:
+            return {k: v for file in files for k, v in weights.read(file).tensors.items()}
+    raise ModelError(f"{folder} needs a readable model.safetensors or pytorch_model.bin")
 
 
 # Other weights in a BERT folder: pre-training heads, buffers.

@@ -174,6 +174,17 @@ def test_a_head_for_other_labels_is_refused_unless_a_new_one_is_trained(
         assert torch.equal(ours.pooler.weight, theirs.bert.pooler.dense.weight)
 
 
+def test_weights_in_several_files_are_put_together(
+    fine_tuned: tuple[Path, Any], tmp_path: Path
+) -> None:
+    folder, theirs = fine_tuned
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-0*.safetensors"))) > 1
+    one, many = (bert.build(3, str(place), labels=LABELS).eval() for place in (folder, tmp_path))
+    with torch.inference_mode():
+        assert torch.equal(one(ids()), many(ids()))
+
+
 def test_an_encoder_without_a_head_needs_training(tmp_path: Path) -> None:
     folder = hugging_face(tmp_path)
     assert bert.build(2, str(folder)).pooling == "mean"
