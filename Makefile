@@ -22,7 +22,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-serve-text bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve-text bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
@@ -38,6 +38,7 @@ help:
 	@echo "make check                          ruff and mypy"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
+	@echo "make bench-silence                  what speech recognition says about music and noise"
 	@echo "make bench-serve-text               texts served, against the teacher and two servers"
 	@echo "make bench-compress                 compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
@@ -153,6 +154,9 @@ $(BENCH)/.installed: $(VENV)/.installed requirements-bench.txt
 	@echo "installing the speech benchmark's peers into $(BENCH) (0.5 GB on disk)"
 	@$(BENCH)/bin/pip install --quiet -r requirements-bench.txt
 	@touch $@
+
+bench-silence: setup data-speech
+	$(BIN)/python -m benchmarks.silence
 
 bench-speech: $(BENCH)/.installed data-speech
 	$(BENCH)/bin/python -m benchmarks.speech

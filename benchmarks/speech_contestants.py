@@ -129,7 +129,7 @@ def ours(whisper: checkpoint.Checkpoint, threads: int, path: Path) -> Transcribe
     def transcribe(samples: np.ndarray) -> str:
         torch.set_num_threads(threads)
         with torch.inference_mode():
-            ids, counts = model(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
+            ids, counts, _ = model(torch.from_numpy(samples)[None], torch.tensor([len(samples)]))
         return decode(ids[0, : int(counts[0])].tolist())
 
     return transcribe

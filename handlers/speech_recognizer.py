@@ -1,6 +1,7 @@
 """Speech recognition: recordings in, text with its segments out."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from handlers.audio import PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
+from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording
 from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
@@ -16,14 +17,17 @@ from handlers.memory import trim
 from handlers.payload import Input, Request, decode_base64, refuse_url
 from handlers.predictions import DRAFT, one_or_many
 from handlers.streaming import Send
-from handlers.vad import Segment, has_speech, segments
+from handlers.vad import Segment, has_speech, segments, speech_share
 
 CLIP_SECONDS = 30.0
 # Freed memory is returned after longer answers: 10 ms of page faults, beside 0.1 s of work.
 LONG_SECONDS = 10.0
 # Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
-_TRIAL_SECONDS = 25
+# Of a text's average log-probability: below it, the text is believed only if what is loud is speech
+# (0.83 to 1 for recordings of it, at most 0.7 for the tunes and noises of benchmarks/silence.py).
+SURE, SPEECH_SHARE = -0.4, 0.75
+MOST_REPETITION = 2.4  # length over compressed length, from Whisper's reference
 # Parameters of English-only weights: the name, the one value allowed, the error for any other.
 _ENGLISH_ONLY = (
     ("language", "en", "these weights know English only: leave language out"),
@@ -36,7 +40,6 @@ class _Transcript:
     """A recording and the text of its segments so far.
 
     Attributes:
-        samples: the whole recording, decoded; None for a long one, which is decoded block by block.
         start: int64 `[k]`, the tokens to decode from; None for the model file's own.
         send: sends each segment to a client that streams.
         spoken: taken for speech whatever the detector says.
@@ -44,7 +47,6 @@ class _Transcript:
     """
 
     recording: Recording
-    samples: Samples | None
     start: torch.Tensor | None = None
     send: Send | None = None
     spoken: bool = False
@@ -67,7 +69,7 @@ class SpeechRecognizer(BaseHandler):
 
     task = "speech_recognition"
     parameters = ("language", "task", "encoding", "sample_rate", "stream")
-    unit = "seconds"
+    unit = "seconds"  # of audio, that requests are charged with
     limits = ("max_seconds",)
     max_json = 4096
 
@@ -121,19 +123,22 @@ class SpeechRecognizer(BaseHandler):
         send = request.send if request.streaming else None
 
         def load(entry: Input) -> _Transcript:
-            recording = Recording(self._bytes(entry), self.spec, encoding, rate)
-            return _Transcript(recording, None, start, send)
+            return _Transcript(
+                Recording(self._bytes(entry), self.spec, encoding, rate), start, send
+            )
 
         return request.load_inputs(load)
 
     def cost(self, value: _Transcript) -> float:
         return value.recording.seconds
 
-    def decode(self, value: _Transcript) -> _Transcript:
-        # Short ones are decoded at once; long ones block by block, while transcribed.
-        if value.samples is None and value.recording.seconds <= CLIP_SECONDS:
-            value.samples = value.recording.samples()
-        return value
+    def request_limit(self) -> float:
+        """A request of many recordings may be as long as one alone."""
+        return self.spec.max_seconds
+
+    def trials(self) -> tuple[_Transcript, _Transcript]:
+        # The cheap one is not spoken: all that transcribing takes goes by the second.
+        return replace(self._noise(1), spoken=False), self._noise(20)
 
     def inference(self, inputs: list[_Transcript]) -> list[Any]:
         errors: dict[int, RequestError] = {}
@@ -156,8 +161,10 @@ class SpeechRecognizer(BaseHandler):
                 else:
                     turn.append((index, segment))
             for group in _by_start(turn, inputs):
-                for (index, segment), text in zip(group, self._texts(group, inputs), strict=True):
-                    inputs[index].add(segment, text)
+                heard = self._heard(group, inputs)
+                for (index, segment), (text, confidence) in zip(group, heard, strict=True):
+                    if self._is_speech(segment, text, confidence):
+                        inputs[index].add(segment, text)
         if any(transcript.recording.seconds > LONG_SECONDS for transcript in inputs):
             trim()
         return [
@@ -174,18 +181,18 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        return _noise(2)
+        return self._noise(2)
 
-    def request_limit(self) -> float:
-        return self.spec.max_seconds
-
-    def trials(self) -> tuple[_Transcript, _Transcript]:
-        return replace(_noise(1), spoken=False), _noise(_TRIAL_SECONDS)
+    def _noise(self, seconds: int) -> _Transcript:
+        """Noise that `spoken` takes past the detector, so that the model runs too."""
+        noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
+        recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
+        return _Transcript(recording, spoken=True)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
-            "description": "wav, flac, ogg or mp3 as the raw body, as a multipart part or in "
-            "base64; headerless mono samples with the parameters encoding and sample_rate",
+            "description": f"{FORMATS} as the raw body, as a multipart part or in base64; "
+            "headerless mono samples with the parameters encoding and sample_rate",
             "type": "string",
         }
         request = {
@@ -267,15 +274,38 @@ class SpeechRecognizer(BaseHandler):
     # Segments and their text.
 
     def _segments(self, transcript: _Transcript) -> Iterator[Segment]:
+        """Short recordings are decoded at once, long ones block by block, while transcribed."""
         detect = self._detect({})
-        samples = transcript.samples
-        if samples is None:
+        if transcript.recording.seconds > CLIP_SECONDS:
             yield from segments(transcript.recording.blocks(), detect)
+            return
+        samples = transcript.recording.samples()
+        if len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
+            yield from segments([samples], detect)
         elif has_speech(samples, detect) or transcript.spoken:
             yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
 
-    def _texts(self, group: list[tuple[int, Segment]], inputs: list[_Transcript]) -> list[str]:
-        """The texts of segments that are decoded from the same start tokens."""
+    def _is_speech(self, segment: Segment, text: str, confidence: float) -> bool:
+        """Whether a text was said, not made up over music or noise.
+
+        Where the decoder is unsure, or repeats itself, the sound decides.
+        """
+        data = text.encode()
+        repeats = len(data) > MOST_REPETITION * len(zlib.compress(data))
+        if confidence >= SURE and not repeats:
+            return True
+        share = segment.share
+        if share is None:
+            share = speech_share(segment.samples, self._detect({}))
+        return share >= SPEECH_SHARE
+
+    def _heard(
+        self, group: list[tuple[int, Segment]], inputs: list[_Transcript]
+    ) -> list[tuple[str, float]]:
+        """Text and confidence of segments that are decoded from the same start tokens.
+
+        The confidence is the average logarithm of the tokens' probabilities.
+        """
         longest = max(len(segment.samples) for _, segment in group)
         batch = torch.zeros(len(group), max(longest, SHORTEST_SAMPLES))
         for row, (_, segment) in enumerate(group):
@@ -283,16 +313,9 @@ class SpeechRecognizer(BaseHandler):
         lengths = [max(len(segment.samples), SHORTEST_SAMPLES) for _, segment in group]
         start = inputs[group[0][0]].start
         start_tokens = () if start is None else (start,)
-        ids, counts = self.predict(batch, torch.tensor(lengths), *start_tokens)
-        rows = zip(ids.tolist(), counts.tolist(), strict=True)
-        return [self.tokens.decode(row[:count]).strip() for row, count in rows]
-
-
-def _noise(seconds: int) -> _Transcript:
-    """Noise that `spoken` takes past the detector, so that the model transcribes it."""
-    noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
-    recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-    return _Transcript(recording, recording.samples(), spoken=True)
+        ids, counts, chances = self.predict(batch, torch.tensor(lengths), *start_tokens)
+        rows = zip(ids.tolist(), counts.tolist(), chances.tolist(), strict=True)
+        return [(self.tokens.decode(row[:n]).strip(), chance) for row, n, chance in rows]
 
 
 def _by_start(

@@ -149,7 +149,7 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
         with torch.inference_mode():
             for utterance in bar(data.recordings.split(split), title=title, unit="clip"):
                 (clip,) = samples([utterance])
-                ids, counts = model(clip[None], torch.tensor([len(clip)]))
+                ids, counts, _ = model(clip[None], torch.tensor([len(clip)]))
                 tokens.append(ids[0, : int(counts[0])].tolist())
         decode = decoder(data.checkpoint)
         return Transcripts(tokens, [decode(row) for row in tokens])

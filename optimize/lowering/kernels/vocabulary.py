@@ -46,15 +46,19 @@ class Int8Vocabulary(nn.Module):
     def __reduce__(self) -> Restore:
         return _restored, (type(self), self.__getstate__())
 
-    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
+    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The likeliest token of each row, and the logarithm of its probability.
 
         Args:
-            hidden: the decoder's, float32.
+            hidden: the decoder's, float32 `[rows, width]`.
             penalty: added to the logits, `[tokens]`.
+
+        Returns:
+            int64 `[rows]` and float32 `[rows]`.
         """
         logits: Tensor = torch.ops.quantized.linear_dynamic(hidden, self.packed, False)
-        return (logits if penalty is None else logits + penalty).argmax(-1)
+        best = (logits if penalty is None else logits + penalty).max(-1)
+        return best.indices, best.values - logits.logsumexp(-1)
 
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:
@@ -130,16 +134,18 @@ class SvdSoftmaxVocabulary(nn.Module):
         part = torch.div(best, places, rounding_mode="floor")
         return place.gather(1, best % places) + part * parts.shape[2]
 
-    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """See `Int8Vocabulary`."""
+    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See `Int8Vocabulary`; the probability is that among the candidates."""
         narrow = torch.matmul(hidden, self.hidden_basis)
         likely = self._likely(torch.ops.quantized.linear_dynamic(narrow, self.packed, False))
         rows = self.table[likely].float()
         exact = torch.matmul(rows, hidden.unsqueeze(2)).squeeze(2) * self.scale[likely].squeeze(2)
         exact = exact + self.bias[likely]
+        total = exact.logsumexp(1)
         if penalty is not None:
             exact = exact + penalty[likely]
-        return likely.gather(1, exact.argmax(1, keepdim=True)).squeeze(1)
+        best = exact.max(1, keepdim=True)
+        return likely.gather(1, best.indices).squeeze(1), best.values.squeeze(1) - total
 
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class Transcriber(nn.Module):
 
     def _decode(
         self, audio: list[list[Tensor]], bias: list[Tensor], start: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Greedy decoding; rows that produce the end token leave the batch.
 
         Args:
@@ -148,6 +148,7 @@ class Transcriber(nn.Module):
         rows, prompt = len(bias), start.shape[0]
         ids = torch.full([rows, self.max_tokens], self.end)
         counts = torch.zeros(rows, dtype=torch.long)
+        chances = [0.0 for _ in range(rows)]
         alive = list(range(rows))
         shape = [2, rows, self.heads, prompt + self.max_tokens, audio[0][0].shape[3]]
         cache = [torch.empty(shape) for _ in range(self.decoder_layers)]
@@ -156,11 +157,12 @@ class Transcriber(nn.Module):
         for produced in range(self.max_tokens):
             embedded = self.vocabulary.embed(tokens)
             hidden = self.decoder(embedded, cache, past, audio, bias)
-            best = self.vocabulary(hidden, self.first if produced == 0 else None)
+            best, chance = self.vocabulary(hidden, self.first if produced == 0 else None)
             past += tokens.shape[1]
             ended: list[int] = []
             for i in range(len(alive)):
                 token = int(best[i])
+                chances[alive[i]] += float(chance[i])
                 if token == self.end:
                     ended.append(i)
                 else:
@@ -181,11 +183,13 @@ class Transcriber(nn.Module):
                     audio[layer] = audio[layer][:last]
                 alive, bias, best = alive[:last], bias[:last], best[:last]
             tokens = best.unsqueeze(1)
-        return ids[:, : int(counts.max())], counts
+        # Whisper's average: over the tokens and the end token; none where it never came.
+        steps = (counts + 1).clamp(max=self.max_tokens)
+        return ids[:, : int(counts.max())], counts, torch.tensor(chances) / steps
 
     def forward(
         self, samples: Tensor, lengths: Tensor, start: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Transcribe a batch.
 
         Args:
@@ -195,8 +199,9 @@ class Transcriber(nn.Module):
                 the checkpoint's.
 
         Returns:
-            Token ids int64 `[batch, t]`, padded with the end token, and their counts int64
-            `[batch]`. The start and end tokens are left out.
+            Token ids int64 `[batch, t]`, padded with the end token, their counts int64 `[batch]`,
+            and the average logarithm of their probabilities, float32 `[batch]`. The start and end
+            tokens are left out; the average counts the end token.
         """
         assert samples.dim() == 2 and lengths.shape[0] == samples.shape[0], "one length per row"
         assert samples.shape[1] <= self.longest, "a clip is at most 30 s: split it first"

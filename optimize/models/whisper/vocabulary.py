@@ -12,15 +12,19 @@ class FloatVocabulary(nn.Module):
         self.register_buffer("table", table)
         self.register_buffer("bias", bias)
 
-    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> Tensor:
-        """The likeliest token of each row: `[rows]` for hidden states `[rows, width]`.
+    def forward(self, hidden: Tensor, penalty: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The likeliest token of each row, and the logarithm of its probability.
 
         Args:
-            hidden: the decoder's.
+            hidden: the decoder's, `[rows, width]`.
             penalty: added to the logits, `[tokens]`.
+
+        Returns:
+            int64 `[rows]` and float32 `[rows]`.
         """
         logits = torch.nn.functional.linear(hidden, self.table, self.bias)
-        return (logits if penalty is None else logits + penalty).argmax(-1)
+        best = (logits if penalty is None else logits + penalty).max(-1)
+        return best.indices, best.values - logits.logsumexp(-1)
 
     @torch.jit.export
     def embed(self, tokens: Tensor) -> Tensor:

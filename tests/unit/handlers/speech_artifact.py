@@ -47,7 +47,7 @@ def make(folder: Path) -> Path:
             "workers": 1,
             "batch_size": 4,
             "max_batch_delay_ms": 2,
-            "response_timeout_s": 120,
+            "response_timeout_s": 600,
         },
         "files": ["tokenizer.json", "vad.jit"],
     }

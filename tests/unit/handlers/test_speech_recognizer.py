@@ -12,10 +12,12 @@ import pytest
 import soundfile
 import soxr
 
-from handlers.audio import SAMPLE_RATE
+from benchmarks import silence
+from handlers.audio import SAMPLE_RATE, decode
 from handlers.errors import ModelError, RequestError
 from handlers.payload import Input, Request
 from handlers.speech_recognizer import SpeechRecognizer
+from handlers.vad import Segment
 from optimize.data import speech
 from optimize.evaluation import word_errors
 from tests.unit.handlers import speech_artifact
@@ -117,6 +119,90 @@ def test_long_recordings_are_split_and_joined(
     assert all(0 < s["end"] - s["start"] <= 30 for s in answer["segments"])
 
 
+def at_once(samples: np.ndarray) -> np.ndarray:
+    """A recording from 10 ms before its first word on, as of a button that is held to talk."""
+    loud = np.nonzero(np.abs(samples) > 0.05 * np.abs(samples).max())[0]
+    return samples[max(0, loud[0] - 160) : loud[-1] + 160]
+
+
+WORDS = ["hours", "minutes", "hello", "seconds"]
+
+
+@pytest.mark.parametrize("after", [0.0, 33.0])
+def test_a_word_that_is_spoken_at_once_is_heard(worker: Worker, after: float) -> None:
+    paths = [speech.PROMPTS / f"{word}.wav" for word in WORDS]
+    found = [decode(path.read_bytes()) for path in paths if path.is_file()]
+    if not found:
+        pytest.skip("needs asterisk-core-sounds-en-wav: make setup")
+    rest = np.zeros(int(after * SAMPLE_RATE), np.float32)
+    for samples in found:
+        assert text(ask(worker, wav(np.concatenate([at_once(samples), rest])))) != ""
+
+
+SOUNDS = [
+    ("melody", 4),
+    ("melody", 10),
+    ("chords", 0),
+    ("chords", 2),
+    ("hum", 2),
+    ("hum", 14),
+    ("siren", 33),
+    ("clicks", 3),
+]
+
+
+@pytest.mark.parametrize(("kind", "seed"), SOUNDS)
+def test_music_and_noise_that_sound_like_a_voice_give_no_text(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, kind: str, seed: int
+) -> None:
+    samples = silence.sound(kind, seed)
+    assert text(ask(worker, wav(samples))) == ""
+
+
+def test_music_would_give_text_if_nobody_asked_whether_it_is_speech(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker.handler, "_is_speech", lambda *_: True)
+    assert any(text(ask(worker, wav(silence.sound(*each)))) for each in SOUNDS)
+
+
+def test_words_are_heard_over_music(worker: Worker, prompts: list[speech.Utterance]) -> None:
+    chosen = prompts[5::16][:8]
+    texts = [
+        text(ask(worker, wav(silence.under(u.samples(), kind, 1))))
+        for u, kind in zip(chosen, silence.KINDS, strict=False)
+    ]
+    assert word_errors.measure([u.text for u in chosen[: len(texts)]], texts).rate < 0.35
+
+
+def test_a_text_that_repeats_itself_is_none(worker: Worker) -> None:
+    segment = Segment(0.0, 1.0, np.zeros(SAMPLE_RATE, np.float32))
+    assert worker.handler._is_speech(segment, "Please hold the line.", -0.1)
+    assert not worker.handler._is_speech(segment, "Mm-" * 80, -0.05)
+    assert not worker.handler._is_speech(segment, "you", -0.9)
+
+
+def test_what_a_request_costs_is_known_before_it_is_decoded(worker: Worker) -> None:
+    hour = wav(np.zeros(500 * 8000, np.float32), 8000, "FLAC")
+    (transcript,) = worker.handler.preprocess(Request([Input(hour)], {}))
+    assert worker.handler.cost(transcript) == pytest.approx(500, abs=0.5)
+    assert worker.handler.request_limit() == 600
+    light, heavy = worker.handler.trials()
+    assert worker.handler.cost(heavy) == 10 * worker.handler.cost(light)
+
+
+@pytest.mark.parametrize("name", ["language", "task", "encoding", "sample_rate", "stream"])
+@pytest.mark.parametrize("value", [["en"], {"a": 1}, [], 1.5, True, "\u00fc"])
+def test_parameters_of_any_json_type_are_refused_with_a_sentence(
+    worker: Worker, name: str, value: object
+) -> None:
+    sound = base64.b64encode(wav(np.zeros(1600, np.float32))).decode()
+    request = json.dumps({"b64": sound, name: value}).encode()
+    answer = ask(worker, request, "application/json")
+    assert answer.status in (400, 501)
+    assert name in answer.json()["message"] or answer.status == 501
+
+
 def telephone(samples: np.ndarray) -> np.ndarray:
     """What a telephone leaves: 300 to 3400 Hz, 8 kHz, mu-law."""
     spectrum = np.fft.rfft(samples)
@@ -203,8 +289,8 @@ def test_memory_does_not_grow_with_the_recording(
 def damaged(samples: np.ndarray) -> dict[str, tuple[bytes, int, str]]:
     """Every way for a recording to be bad: its bytes, status and error type."""
     good = wav(samples)
-    day = bytearray(good)
-    struct.pack_into("<I", day, day.find(b"data") + 4, 2 * SAMPLE_RATE * 86_400)
+    long = bytearray(good)
+    struct.pack_into("<I", long, long.find(b"data") + 4, 2 * SAMPLE_RATE * 600)
     poisoned = samples.copy()
     poisoned[1000] = np.nan
     broken = io.BytesIO()
@@ -216,7 +302,7 @@ def damaged(samples: np.ndarray) -> dict[str, tuple[bytes, int, str]]:
         "no samples": (wav(samples[:0]), 400, "empty_input"),
         "wav cut in half": (good[: len(good) // 2], 400, "truncated_audio"),
         "long flac cut": (flac[: len(flac) * 3 // 4], 400, "truncated_audio"),
-        "header of a day": (bytes(day), 413, "too_long"),
+        "header of ten minutes": (bytes(long), 400, "truncated_audio"),
         "longer than the limit": (wav(np.zeros(601 * 8000, "f4"), 8000), 413, "too_long"),
         "more bytes than the limit": (bytes(33_554_433), 413, "too_many_bytes"),
         "not a number": (broken.getvalue(), 400, "bad_samples"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from handlers.audio import SAMPLE_RATE
-from handlers.vad import WINDOW, Rules, has_speech, segments, windows
+from handlers.vad import LEAD, WINDOW, Rules, has_speech, segments, speech_share, windows
 
 
 def loudness(window: torch.Tensor) -> float:
@@ -85,3 +85,31 @@ def test_looking_for_speech_stops_at_the_first_words() -> None:
     assert has_speech(sound((0.5, 0.0), (20, 0.5)), detect)
     assert len(asked) < 25
     assert not has_speech(sound((3, 0.0)), loudness)
+
+
+def cold(window: torch.Tensor, heard: list[int]) -> float:
+    """Deaf to its first windows, like a detector whose state is empty."""
+    heard.append(1)
+    return loudness(window) if len(heard) > LEAD else 0.0
+
+
+def test_a_detector_hears_silence_before_the_first_word() -> None:
+    word = sound((0.1, 0.5))
+    heard: list[int] = []
+    assert has_speech(word, lambda window: cold(window, heard))
+    late: list[int] = []
+    (segment,) = segments([sound((0.1, 0.5), (33, 0.0))], lambda window: cold(window, late))
+    assert segment.start == 0.0
+
+
+def test_speech_is_what_is_loud_and_music_is_as_loud_where_it_sounds_like_a_voice() -> None:
+    word = sound((5, 0.01), (0.5, 0.5), (5, 0.01))
+    assert speech_share(word, loudness) > 0.9
+
+    def half(window: torch.Tensor) -> float:  # a voice is heard for 0.5 s of a steady tone
+        half.count += 1  # type: ignore[attr-defined]
+        return 1.0 if 100 <= half.count < 116 else 0.0  # type: ignore[attr-defined]
+
+    half.count = 0  # type: ignore[attr-defined]
+    assert speech_share(sound((10, 0.5)), half) < 0.5
+    assert speech_share(sound((3, 0.0)), loudness) == 0.0

@@ -68,7 +68,7 @@ def subjects() -> list[Subject]:
 def test_the_steps_give_the_tokens_of_the_transcriber(subjects: list[Subject]) -> None:
     samples = clips(3000, 47_001, 16_000)
     with torch.inference_mode():
-        ids, counts = build(FOUND, int8=False)(*batch(samples))
+        ids, counts, _ = build(FOUND, int8=False)(*batch(samples))
     wanted = [row[:count].tolist() for row, count in zip(ids, counts.tolist(), strict=True)]
     heard = speech.features(LogMel(SPEC.mels), samples)
     found = speech.transcribe(subjects[0], subjects[1], heard, FOUND)

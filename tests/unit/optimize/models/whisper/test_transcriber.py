@@ -45,7 +45,7 @@ def clips(*lengths: int) -> list[Tensor]:
 
 def tokens(model: torch.nn.Module, samples: list[Tensor]) -> list[list[int]]:
     with torch.inference_mode():
-        ids, counts = model(*batch(samples))
+        ids, counts, _ = model(*batch(samples))
     assert ids.shape[0] == len(samples) and ids.dtype == counts.dtype == torch.int64
     for row, count in zip(ids, counts.tolist(), strict=True):
         assert (row[count:] == SPEC.end).all()
@@ -62,6 +62,17 @@ def test_float32_gives_the_tokens_of_the_plain_implementation() -> None:
         assert found == reference.decode(memory)
         answers.add(tuple(found))
     assert len(answers) > 1, "random weights that always say the same test nothing"
+
+
+def test_the_confidence_is_the_average_over_tokens_and_end() -> None:
+    model = build(CHECKPOINT, int8=False)
+    chances: list[float] = []
+    model.vocabulary.register_forward_hook(lambda _m, _i, out: chances.append(float(out[1][0])))
+    with torch.inference_mode():
+        _, counts, confidence = model(*batch(clips(9000)))
+    assert confidence.shape == (1,) and float(confidence) < 0
+    assert len(chances) == min(int(counts[0]) + 1, SPEC.text_positions // 2)
+    assert float(confidence) == pytest.approx(sum(chances) / len(chances), rel=1e-4)
 
 
 def test_suppressed_tokens_never_come_and_length_is_bounded() -> None:
@@ -90,7 +101,7 @@ def test_rows_of_a_batch_are_transcribed_as_alone(context: str) -> None:
 
 def _row(model: torch.nn.Module, samples: list[Tensor]) -> list[list[int]]:
     with torch.inference_mode():
-        ids, counts = model(*batch(samples))
+        ids, counts, _ = model(*batch(samples))
     return [row[:count].tolist() for row, count in zip(ids, counts.tolist(), strict=True)]
 
 
@@ -107,8 +118,8 @@ def test_padding_behind_the_length_is_not_heard() -> None:
     rows, lengths = batch([samples])
     loud = torch.cat([rows, torch.ones(1, 5000)], dim=1)
     with torch.inference_mode():
-        ids, counts = model(loud, lengths)
-        wanted, lengths = model(rows, lengths)
+        ids, counts, _ = model(loud, lengths)
+        wanted, lengths, _ = model(rows, lengths)
     assert torch.equal(ids, wanted) and torch.equal(counts, lengths)
 
 
@@ -215,13 +226,17 @@ def test_screened_head_picks_the_token_of_the_full_one() -> None:
     bases = screen.fit(table, hidden[:300], rank=32)
     assert bases[0].shape == bases[1].shape == (64, 32)
     screened = torch.jit.script(SvdSoftmaxVocabulary(table, bias, *bases))
-    exact = (hidden[300:] @ table.T + bias).argmax(1)
-    assert (screened(hidden[300:]) == exact).float().mean() > 0.97
-    assert (screened(hidden[300:]) >= 100).all()
+    logits = hidden[300:] @ table.T + bias
+    exact = logits.argmax(1)
+    found, chances = screened(hidden[300:])
+    assert (found == exact).float().mean() > 0.97
+    assert (found >= 100).all()
+    assert (chances - logits.log_softmax(1).amax(1)).abs().mean() < 0.1
     penalty = torch.zeros(2000)
     penalty[int(exact[0])] = -1e9
-    assert int(screened(hidden[300:301], penalty)) != int(exact[0])
+    assert int(screened(hidden[300:301], penalty)[0]) != int(exact[0])
     plain = Int8Vocabulary(table, bias)
+    assert (plain(hidden[300:])[1] - logits.log_softmax(1).amax(1)).abs().mean() < 0.1
     ids = torch.tensor([[5, 1999]])
     assert torch.equal(plain.embed(ids), screened.embed(ids))
     assert (plain.embed(ids) - table[ids]).abs().max() < 0.03
@@ -254,8 +269,8 @@ def test_another_start_is_taken(tmp_path: Path) -> None:
     model = torch.jit.script(build(CHECKPOINT, int8=False))
     samples = clips(16_000)
     with torch.inference_mode():
-        ids, _ = model(*batch(samples), torch.tensor(SPEC.start))
-        other, _ = model(*batch(samples), torch.tensor([91, 44, 92]))
+        ids, _, _ = model(*batch(samples), torch.tensor(SPEC.start))
+        other, _, _ = model(*batch(samples), torch.tensor([91, 44, 92]))
     assert ids[0].tolist() != other[0].tolist()
 
 
