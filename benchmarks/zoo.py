@@ -149,9 +149,9 @@ def main() -> int:
     with ProcessPoolExecutor(asked.jobs, mp_context=get_context("fork")) as workers:
         for case, outcome in zip(cases, workers.map(_attempt, cases), strict=True):
             found[case] = outcome
+            record(recorded() | found)
             said = f"error {outcome.error:.3f}" if outcome.ending == "done" else outcome.message
             print(f"{case[0]:36} {case[1]:16} {outcome.ending:8} {said}", flush=True)
-    record(recorded() | found)
     counts = Counter(outcome.ending for outcome in found.values())
     print(", ".join(f"{count} {ending}" for ending, count in counts.items()))
     return 0 if set(counts) <= {"done", "refused"} else 1

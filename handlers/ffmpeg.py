@@ -84,7 +84,7 @@ def survey(stream: Stream, max_seconds: float) -> Survey | None:
         RequestError: 415 where the package av is not installed.
     """
     av = _library()
-    seconds, last = 0.0, b""
+    ticks, last = 0, b""
     try:
         with _open(stream) as container:
             track = _track(container)
@@ -92,12 +92,12 @@ def survey(stream: Stream, max_seconds: float) -> Survey | None:
                 return None
             step = float(track.time_base)
             for count, packet in enumerate(container.demux(track)):
-                seconds += _duration(packet) * step
-                if seconds > max_seconds or count > max_seconds * _MOST_PACKETS_A_SECOND:
+                ticks += _duration(packet)
+                if ticks * step > max_seconds or count > max_seconds * _MOST_PACKETS_A_SECOND:
                     break
                 last = bytes(packet) if packet.size else last
             return Survey(
-                max(seconds, 0.0),
+                max(0.0, ticks * step),
                 track.codec_context.sample_rate,
                 track.codec_context.channels,
                 frame_bytes(stream.kind, last) > len(last),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording
+from handlers.audio import FORMATS, PCM_ENCODINGS, SAMPLE_RATE, AudioSpec, Recording, Samples
 from handlers.base import BaseHandler
 from handlers.detokenizer import Detokenizer
 from handlers.errors import ModelError, RequestError
@@ -24,6 +24,7 @@ CLIP_SECONDS = 30.0
 LONG_SECONDS = 10.0
 # Shorter clips are padded to this length: the model was never given shorter ones.
 SHORTEST_SAMPLES = 1600
+_TRIAL_SECONDS = 25
 # Of a text's average log-probability: below it, the text is believed only if what is loud is speech
 # (0.83 to 1 for recordings of it, at most 0.7 for the tunes and noises of benchmarks/silence.py).
 SURE, SPEECH_SHARE = -0.4, 0.75
@@ -40,6 +41,7 @@ class _Transcript:
     """A recording and the text of its segments so far.
 
     Attributes:
+        samples: the whole recording, decoded; None for a long one, which is decoded block by block.
         start: int64 `[k]`, the tokens to decode from; None for the model file's own.
         send: sends each segment to a client that streams.
         spoken: taken for speech whatever the detector says.
@@ -47,6 +49,7 @@ class _Transcript:
     """
 
     recording: Recording
+    samples: Samples | None
     start: torch.Tensor | None = None
     send: Send | None = None
     spoken: bool = False
@@ -69,7 +72,7 @@ class SpeechRecognizer(BaseHandler):
 
     task = "speech_recognition"
     parameters = ("language", "task", "encoding", "sample_rate", "stream")
-    unit = "seconds"  # of audio, that requests are charged with
+    unit = "seconds"
     limits = ("max_seconds",)
     max_json = 4096
 
@@ -123,22 +126,19 @@ class SpeechRecognizer(BaseHandler):
         send = request.send if request.streaming else None
 
         def load(entry: Input) -> _Transcript:
-            return _Transcript(
-                Recording(self._bytes(entry), self.spec, encoding, rate), start, send
-            )
+            recording = Recording(self._bytes(entry), self.spec, encoding, rate)
+            return _Transcript(recording, None, start, send)
 
         return request.load_inputs(load)
 
     def cost(self, value: _Transcript) -> float:
         return value.recording.seconds
 
-    def request_limit(self) -> float:
-        """A request of many recordings may be as long as one alone."""
-        return self.spec.max_seconds
-
-    def trials(self) -> tuple[_Transcript, _Transcript]:
-        # The cheap one is not spoken: all that transcribing takes goes by the second.
-        return replace(self._noise(1), spoken=False), self._noise(20)
+    def decode(self, value: _Transcript) -> _Transcript:
+        # Short ones are decoded at once; long ones block by block, while transcribed.
+        if value.samples is None and value.recording.seconds <= CLIP_SECONDS:
+            value.samples = value.recording.samples()
+        return value
 
     def inference(self, inputs: list[_Transcript]) -> list[Any]:
         errors: dict[int, RequestError] = {}
@@ -181,13 +181,13 @@ class SpeechRecognizer(BaseHandler):
         return results if request.many else results[0]
 
     def example(self) -> _Transcript:
-        return self._noise(2)
+        return _noise(2)
 
-    def _noise(self, seconds: int) -> _Transcript:
-        """Noise that `spoken` takes past the detector, so that the model runs too."""
-        noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
-        recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
-        return _Transcript(recording, spoken=True)
+    def request_limit(self) -> float:
+        return self.spec.max_seconds
+
+    def trials(self) -> tuple[_Transcript, _Transcript]:
+        return replace(_noise(1), spoken=False), _noise(_TRIAL_SECONDS)
 
     def schemas(self) -> tuple[Any, Any]:
         audio = {
@@ -274,13 +274,11 @@ class SpeechRecognizer(BaseHandler):
     # Segments and their text.
 
     def _segments(self, transcript: _Transcript) -> Iterator[Segment]:
-        """Short recordings are decoded at once, long ones block by block, while transcribed."""
         detect = self._detect({})
-        if transcript.recording.seconds > CLIP_SECONDS:
+        samples = transcript.samples
+        if samples is None:
             yield from segments(transcript.recording.blocks(), detect)
-            return
-        samples = transcript.recording.samples()
-        if len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
+        elif len(samples) > CLIP_SECONDS * SAMPLE_RATE:  # its packets said a little less
             yield from segments([samples], detect)
         elif has_speech(samples, detect) or transcript.spoken:
             yield Segment(0.0, len(samples) / SAMPLE_RATE, samples)
@@ -316,6 +314,13 @@ class SpeechRecognizer(BaseHandler):
         ids, counts, chances = self.predict(batch, torch.tensor(lengths), *start_tokens)
         rows = zip(ids.tolist(), counts.tolist(), chances.tolist(), strict=True)
         return [(self.tokens.decode(row[:n]).strip(), chance) for row, n, chance in rows]
+
+
+def _noise(seconds: int) -> _Transcript:
+    """Noise that `spoken` takes past the detector, so that the model transcribes it."""
+    noise = np.random.default_rng(0).normal(0, 0.01, seconds * SAMPLE_RATE).astype("<f4")
+    recording = Recording(noise.tobytes(), AudioSpec(), "pcm_f32le", SAMPLE_RATE)
+    return _Transcript(recording, recording.samples(), spoken=True)
 
 
 def _by_start(

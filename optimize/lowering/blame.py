@@ -52,7 +52,7 @@ class Blaming(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule, failing: str) -> None:
         super().__init__(module)
-        self.failing = failing
+        self.failing, self.extra_traceback = failing, False
 
     def run_node(self, n: fx.Node) -> Any:
         with blamed(n.meta.get(_LAYER) or layer_name(n), self.failing):

@@ -109,7 +109,7 @@ def copy_call(
     """
     target: Any = node.target
     if target in RECURRENT:
-        args = _with_safe_states(graph, node, args, kwargs)
+        args = _with_safe_states(graph, node, args)
     if target is aten.reshape.default:
         shape = [size if isinstance(size, int) else -1 for size in node.meta["val"].shape]
         if shape.count(-1) <= 1:
@@ -120,7 +120,7 @@ def copy_call(
         if not _takes_a_size(node):
             return graph.call_function(target.overloadpacket, args, kwargs)
         if name in _FACTORIES:
-            kwargs = {k: v for k, v in kwargs.items() if k in ("dtype", "device")}
+            kwargs = {k: v for k, v in kwargs.items() if k == "dtype"}  # all is on the CPU
             return graph.call_function(getattr(torch, name), args, kwargs)
         if hasattr(torch.Tensor, name):
             return graph.call_method(name, args, kwargs)
@@ -144,7 +144,7 @@ def _takes_a_size(node: fx.Node) -> bool:
     )
 
 
-def _with_safe_states(graph: fx.Graph, node: fx.Node, args: Any, kwargs: Any) -> tuple[Any, ...]:
+def _with_safe_states(graph: fx.Graph, node: fx.Node, args: Any) -> tuple[Any, ...]:
     """The arguments of a recurrent layer, each initial state expanded to its input's batch.
 
     torch's kernels take the states' batch size on trust, and read and write beyond them when the

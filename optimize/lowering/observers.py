@@ -121,6 +121,7 @@ class _Observing(fx.Interpreter):
         super().__init__(module)
         self.histograms, self.packing, self.first = histograms, packing, first
         self.mask: Tensor | None = None
+        self.extra_traceback = False  # errors are sentences already
 
     def run_node(self, n: fx.Node) -> Any:
         with blamed(layer_name(n), "fails on the calibration data"):

@@ -116,18 +116,23 @@ def _run_stage(task: Task[D, A], spec: StageSpec, state: State, context: Context
     state = dataclasses.replace(state, details={})
     call = task.calls(context.data, 2)[0]
     with explained(f"stage {spec.name}", _advice(spec)):
+        _use_engine(state)
         before = outputs_of(state.model, call)
         try:
             after = task.stages[spec.kind].run(state, spec.options, context)
         except OptionError as error:  # valid in the recipe, but not for this model or data
             raise RecipeError(f"{spec.kind}: {error}", *spec.where) from error
-        if after.engine:
-            torch.backends.quantized.engine = after.engine
+        _use_engine(after)
         check_outputs(after.model, call, before, spec.name)
     # `Memory` goes by identity: in every process the original stays the object that it was.
     kept = after.original is state.original and after.model is not after.original
     shared: State = distributed.agreed(after)
     return dataclasses.replace(shared, original=state.original) if kept else shared
+
+
+def _use_engine(state: State) -> None:
+    if state.engine:
+        torch.backends.quantized.engine = state.engine
 
 
 def _advice(spec: StageSpec) -> str:

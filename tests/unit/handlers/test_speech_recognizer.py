@@ -186,9 +186,6 @@ def test_what_a_request_costs_is_known_before_it_is_decoded(worker: Worker) -> N
     hour = wav(np.zeros(500 * 8000, np.float32), 8000, "FLAC")
     (transcript,) = worker.handler.preprocess(Request([Input(hour)], {}))
     assert worker.handler.cost(transcript) == pytest.approx(500, abs=0.5)
-    assert worker.handler.request_limit() == 600
-    light, heavy = worker.handler.trials()
-    assert worker.handler.cost(heavy) == 10 * worker.handler.cost(light)
 
 
 @pytest.mark.parametrize("name", ["language", "task", "encoding", "sample_rate", "stream"])
