@@ -1,6 +1,7 @@
 """Write the quantized graph: walk the float one and put kernels in place of groups."""
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, fx, nn
 
@@ -83,7 +84,8 @@ class Emitter:
         elif node in self.plan.groups:
             self._group(self.plan.groups[node])
         elif node.op == "output":
-            (result,) = node.args[0]
+            outputs: Any = node.args[0]
+            (result,) = outputs
             self.graph.output(self.forms.get(result, FLOAT))
         elif node.op != "get_attr" and node not in self.plan.inner:
             self._other(node)

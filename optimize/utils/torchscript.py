@@ -68,7 +68,7 @@ def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.
 def _refuse_written_states(traced: torch.jit.ScriptModule) -> None:
     """Refuse a recurrent layer whose initial state has the example's batch size written into it:
     torch's kernels take it on trust, and would read and write beyond it at a larger one."""
-    graph = traced.inlined_graph
+    graph: Any = traced.inlined_graph
     torch._C._jit_pass_constant_propagation(graph)
     for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu"):
         for layer in graph.findAllNodes(f"aten::{kind}", recurse=True):

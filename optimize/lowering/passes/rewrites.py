@@ -38,7 +38,7 @@ def fold_constants(module: fx.GraphModule) -> None:
             value = node.target(*fx.map_arg(node.args, read), **fx.map_arg(node.kwargs, read))
         parts = {node: value}
         if not isinstance(value, Tensor):  # several results, each read by its place
-            parts = {user: value[user.args[1]] for user in node.users}  # type: ignore[index]
+            parts = {user: value[user.args[1]] for user in node.users}
         for part, tensor in parts.items():
             folded = replace_constant(module, part, "folded", tensor.clone())
             part.replace_all_uses_with(folded)
