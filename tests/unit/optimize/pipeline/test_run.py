@@ -305,7 +305,7 @@ def test_a_strangers_model_and_data_need_no_edit_of_ours(tmp_path: Path) -> None
         ("mine.py:build", "mine.py:missing", ModelError, "no function 'missing'"),
         ("mine.py:build", "none.py:build", ModelError, "not a file"),
         ("mine.py:build", "mine.py:wrong", ModelError, "not an nn.Module"),
-        ("mine.py:loaders", "mine.py:wrong", DataError, "must return a mapping"),
+        ("mine.py:loaders", "mine.py:wrong", DataError, "returned int: return a mapping"),
         ("data: mine.py:loaders", "data: {mine.py:loaders: {cuont: 1}}", RecipeError, "cuont"),
         ("data: mine.py:loaders", "data: nowhere", RecipeError, "no data set"),
         ("model: mine.py:build", "model: {resnet: {wdith: 8}}", RecipeError, "yaml:4: "),
