@@ -120,8 +120,8 @@ def _difference(expected: list[Tensor], answers: list[Tensor]) -> float:
 
 def _mates(model: nn.Module, name: str, difference: float) -> str:
     found = _batch_norms(model) or (
-        "; look for a mean, a maximum or a softmax over the first dimension, or a number that "
-        "comes from the batch's size"
+        "; look for a mean, a maximum or a softmax over the first dimension, a path (control "
+        "flow) chosen by the whole batch, or a number that comes from the batch's size"
     )
     return (
         f"model {name} answers a row by the other rows of its batch (alone or among others, by "
