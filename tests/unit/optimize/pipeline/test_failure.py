@@ -87,7 +87,7 @@ def test_an_error_in_the_users_code_shows_their_lines_and_the_layer(
         (
             "  - quantize: {calibration: 8}\n  - prune: {ratio: 0.5, round_to: 4}",
             "plain",
-            "put the prune stage before quantize",
+            "Put quantize last",
         ),
         (
             "  - prune: {ratio: 0.5, round_to: 4, keep: [conv]}",
