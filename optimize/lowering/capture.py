@@ -1,5 +1,7 @@
 """The model as one flat graph of ATen operators, with batch normalisation folded away."""
 
+import contextlib
+import io
 import operator
 import warnings
 from collections.abc import Collection
@@ -14,6 +16,7 @@ from optimize.lowering.graphs import arguments, aten, constant, replace_constant
 from optimize.lowering.passes.dtypes import settle_dtypes
 from optimize.lowering.passes.padding import settle_padding
 from optimize.lowering.passes.rewrites import drop_true_masks, fold_constants, merge_projections
+from optimize.utils import blame
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
@@ -39,7 +42,9 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
         free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}  # the length's bounds follow from the model
         example = example.long()  # torch 2.13's decompositions lose an int32 input
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        # On failure torch.export prints the graph that it has so far.
+        quiet = contextlib.redirect_stderr(io.StringIO())
+        with torch.no_grad(), warnings.catch_warnings(), quiet:
             # torch.export's own calls, deprecated inside torch itself.
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
             # A recurrent layer's list of its own weights, which stay what they are.
@@ -51,10 +56,11 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
         hint = "take the control flow out of forward()"
         if "specialized" in str(error) or "Not all values of" in str(error):
             hint = "write x.shape[0] where forward() says len(x) or int(x.shape[0])"
-        raise ModelError(
+        said = (
             f"the model's graph cannot be captured: {reason[0]}; {hint}, or leave the quantize "
             "stage out"
-        ) from error
+        )
+        raise ModelError("\n  ".join([said, *blame.user_lines(error).splitlines()])) from error
     assert isinstance(module, fx.GraphModule)
     _drop_no_ops(module)
     _settle_views(module)

@@ -36,7 +36,8 @@ def check_answers(model: nn.Module, call: tuple[Any, ...], name: str) -> None:
         name: of the model, for the message.
 
     Raises:
-        ModelError: says which, where that shows, and what to do.
+        ModelError: says which, where that shows, and what to do; also where one row alone loses
+            its first dimension.
     """
     answers = _run(model, call)
     chance = _difference(answers, _run(model, call))
@@ -58,6 +59,13 @@ def check_answers(model: nn.Module, call: tuple[Any, ...], name: str) -> None:
                 f"model {name} answers {rows} rows at once and fails on one row alone, which a "
                 f"server's batch may hold: {blame.first_line(error)}{_batch_norms(model)}"
             ) from error
+        for wanted, answer in zip(answers, alone, strict=False):
+            if _by_row([wanted], rows) and answer.dim() < wanted.dim():
+                raise ModelError(
+                    f"model {name} answers {rows} rows with {list(wanted.shape)} and one row alone "
+                    f"with {list(answer.shape)}: give squeeze() and its like the dimensions that "
+                    "they may remove, flatten(1) for instance"
+                )
         expected = [answer[row : row + 1] for answer in _by_row(answers, rows)]
         found = _difference(expected, _by_row(alone, 1))
         if found > (HALF_PRECISION if half else OTHER_SHAPES):

@@ -4,11 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from optimize.errors import ModelError
+from optimize.models.notes import note
 from optimize.utils import blame
+from optimize.utils.wording import few
 
 
 def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str = "pixels") -> None:
-    """Refuse a model that does not turn inputs into logits `[N, classes]`.
+    """Refuse a model that does not turn inputs into logits `[N, classes]`; note if what it
+    returns are probabilities.
 
     Args:
         model: the user's.
@@ -45,3 +48,18 @@ def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str =
             f"model {name} returns {answers.dtype} {list(answers.shape)}, not float "
             f"[{len(inputs)}, {classes}]; {wrap}"
         )
+    if answers.isnan().any():
+        bad = [key for key, value in model.state_dict().items() if _not_finite(value)]
+        cause = f"{few(bad)} hold NaN or infinity" if bad else "look for a division by 0 or a log"
+        raise ModelError(f"model {name} answers NaN to the data's first {kind}: {cause}")
+    if classes > 1 and (answers >= 0).all() and ((answers.sum(1) - 1).abs() < 1e-3).all():
+        note(
+            model,
+            f"{name} returns probabilities (each row sums to 1), and its answers are taken for "
+            "logits: the served probabilities will be too even and training learns less. Leave "
+            "the softmax out of the model",
+        )
+
+
+def _not_finite(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and not value.isfinite().all()

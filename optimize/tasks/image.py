@@ -17,6 +17,7 @@ from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
 from optimize.models.normalized import normalized
 from optimize.models.notes import note
+from optimize.models.parametrized import settle
 from optimize.models.sources import huggingface
 from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
@@ -74,6 +75,7 @@ def build_model(
         raise ModelError(f"{spec.name} returned {type(model).__name__}, not an nn.Module")
     if checkpoint is not None:
         note(model, load_checkpoint(model, folder / Path(checkpoint).expanduser()))
+    note(model, settle(model))
     if dataset.normalization is not None:
         model = normalized(model, *dataset.normalization)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels))

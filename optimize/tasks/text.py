@@ -19,6 +19,7 @@ from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.architectures.bert import BertClassifier
 from optimize.models.check import check
 from optimize.models.notes import note
+from optimize.models.parametrized import settle
 from optimize.models.sources import bert, dependencies, torchscript
 from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
@@ -123,6 +124,7 @@ def build_model(
         raise named.unknown("architecture", spec, others)
     if file is not None:
         note(model, load_checkpoint(model, file))
+    note(model, settle(model))
     if isinstance(model, BertClassifier):
         _check_sizes(model, dataset, spec)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels), "token ids")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optimize.data.dataset import Split
+from optimize.errors import ModelError
 from optimize.evaluation.accuracy import evaluate
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
@@ -137,6 +138,7 @@ def fit(
 
     Raises:
         DataError: `patience` without a validation split.
+        ModelError: the model returns something else than logits while it trains.
         StorageError: a checkpoint could not be written.
     """
     device = distributed.device()
@@ -157,6 +159,12 @@ def fit(
         images = mirror(split.inputs[index], mirrored).to(device)
         with autocast(options.precision, device):
             logits = model(images)
+        if not isinstance(logits, Tensor):
+            raise ModelError(
+                f"in training mode the model returns {type(logits).__name__}, not logits alone: "
+                "have it leave out what else it answers then (auxiliary heads, a loss of its own), "
+                "or leave out what trains it"
+            )
         return loss(logits.float(), index, mirrored, split.targets[index].to(device))
 
     def accuracy(model: nn.Module) -> float:

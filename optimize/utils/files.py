@@ -21,7 +21,10 @@ logger = logging.getLogger(__name__)
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What torch's writer of files raises, a RuntimeError, when a write fails.
-_TORCH_WRITES = ("PytorchStreamWriter failed", "unexpected pos", "cannot be opened")
+_TORCH_WRITES = (
+    *("PytorchStreamWriter failed", "unexpected pos", "cannot be opened"),
+    *("iostream error", "file write failed"),
+)
 _NOT_ALLOWED = (errno.EACCES, errno.EROFS, errno.EPERM)
 _PRIVATE = "marpress-run-"
 _ASIDE = re.compile(r"\..+\.(\d+)\.tmp")

@@ -14,7 +14,7 @@ import cloudpickle
 import torch
 
 from optimize.errors import ModelError, StorageError
-from optimize.utils import signatures
+from optimize.utils import files, signatures
 from optimize.utils.torchvision_shim import retrying
 
 
@@ -27,13 +27,14 @@ def save(value: Any, path: Path) -> None:
     """
     try:
         torch.save(value, path, pickle_module=cloudpickle)
-    except (TypeError, AttributeError, PicklingError) as error:
+    except (TypeError, AttributeError, PicklingError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and files.environment(error):  # torch's full disk
+            raise StorageError(f"cannot write {path}: {error}; free some space") from error
         raise ModelError(
-            f"the model cannot be pickled, to be saved and measured in other processes: {error}; "
-            "keep such an object out of the module and of the globals that its code uses"
+            "the model cannot be pickled, to be saved and measured in other processes: "
+            f"{str(error).splitlines()[0]}; keep such an object out of the module and of the "
+            "globals that its code uses"
         ) from error
-    except RuntimeError as error:  # how torch reports a full disk
-        raise StorageError(f"cannot write {path}: {error}; free some space") from error
 
 
 def load(path: Path) -> Any:

@@ -206,13 +206,16 @@ def test_layers_kept_on_request_are_float_and_named(network: nn.Module, pixels: 
         lower_int8(network, [x], keep_float=["9.conv"])
 
 
-def test_control_flow_is_refused(pixels: Tensor) -> None:
+def test_control_flow_is_refused_in_a_sentence(
+    pixels: Tensor, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Branching(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
     with pytest.raises(ModelError, match="cannot be captured"):
         lower_int8(Branching(), [pixels.float()])
+    assert "def forward" not in capsys.readouterr().err  # the graph so far, from torch.export
 
 
 def test_no_calibration_data_is_refused(network: nn.Module) -> None:

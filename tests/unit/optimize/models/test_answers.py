@@ -38,6 +38,8 @@ class Lively(nn.Module):
                 x = x - x.mean(0)
             case "size":
                 x = x / len(x)
+            case "squeezed":
+                x = x.squeeze()
             case "two":
                 x = x.view(2, -1, 8).flatten(0, 1)
         return self.head(self.drop(x))
@@ -60,6 +62,7 @@ class Lively(nn.Module):
         ),
         ("centred", "other rows of its batch .*over the first dimension"),
         ("size", "other rows of its batch .*batch's size"),
+        ("squeezed", r"answers 4 rows with \[4, 5\] and one row alone with \[5\]: give squeeze"),
         ("two", "answers 4 rows at once and fails on one row alone"),
     ],
 )

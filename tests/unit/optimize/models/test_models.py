@@ -13,6 +13,7 @@ from optimize.errors import ModelError, OptionError
 from optimize.evaluation.cost import macs, parameters
 from optimize.models.architectures import resnet
 from optimize.models.check import check
+from optimize.models.notes import notes_of
 from optimize.models.sources import huggingface, timm
 from optimize.models.sources import torchscript as foreign
 from optimize.models.sources.names import resolve
@@ -163,6 +164,22 @@ def test_a_model_of_another_shape_is_refused(model: nn.Module, word: str) -> Non
         check(model, "mine.py:build", PIXELS, 3)
     assert "forward(pixels)" in str(caught.value)
     check(Pixels((3,)), "mine.py:build", PIXELS, 3)
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    model = nn.Sequential(Pixels((3,)), nn.Linear(3, 3))
+    nn.init.constant_(model[1].bias, float("nan"))
+    with pytest.raises(ModelError, match=r"answers NaN .*: 1\.bias hold NaN"):
+        check(model, "mine.py:build", PIXELS, 3)
+
+
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.LogSoftmax(1), nn.Identity()])
+def test_probabilities_in_place_of_logits_are_noticed(last: nn.Module) -> None:
+    model = nn.Sequential(Pixels((3,)), last)
+    check(model, "mine.py:build", PIXELS, 3)
+    assert any("Leave the softmax out" in said for said in notes_of(model)) == isinstance(
+        last, nn.Softmax
+    )
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from optimize.data.dataset import Dataset
-from optimize.errors import DataError
+from optimize.errors import DataError, ModelError
 from optimize.evaluation import accuracy
 from optimize.models.architectures import convnet
 from optimize.training.checkpoints import Progress
@@ -175,6 +175,21 @@ def test_early_stopping_needs_something_to_decide_by(dataset: Dataset) -> None:
     assert dataset.train is not None
     with pytest.raises(DataError, match="patience: 0"):
         fit(fresh(), dataset.train, TrainOptions(patience=1))
+
+
+def test_other_answers_while_training_are_refused(dataset: Dataset) -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = fresh()
+
+        def forward(self, x: torch.Tensor) -> object:
+            logits = self.body(x)
+            return (logits, logits) if self.training else logits
+
+    assert dataset.train is not None
+    with pytest.raises(ModelError, match=r"training mode the model returns tuple.*auxiliary heads"):
+        fit(Auxiliary(), dataset.train, TrainOptions(1))
 
 
 def test_frozen_statistics_stay(dataset: Dataset) -> None:

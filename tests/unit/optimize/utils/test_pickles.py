@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.utils import parametrizations
 
+from optimize.errors import ModelError, StorageError
 from optimize.utils import pickles
 
 
@@ -25,3 +28,11 @@ print(pickles.load(Path({str(tmp_path / "w")!r})).dequantize().flatten().tolist(
     wanted = (weight / 0.1).round().clamp(-128, 127) * 0.1
     values = torch.tensor([float(value) for value in found.stdout.strip("[]\n").split(",")])
     torch.testing.assert_close(values.view(4, 3), wanted)
+
+
+def test_what_torch_refuses_to_pickle_is_no_full_disk(tmp_path: Path) -> None:
+    computed = parametrizations.orthogonal(nn.Linear(2, 2))
+    with pytest.raises(ModelError, match=r"cannot be pickled.*parametrized modules"):
+        pickles.save(computed, tmp_path / "module")
+    with pytest.raises(StorageError, match="free some space"):
+        pickles.save(1, Path("/dev/full"))
