@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -249,8 +249,15 @@ def _warnings(
             f"warning: {len(twice)} of {len(kept['test'])} test pictures are among the training or "
             f"validation pictures too ({test.name} is {train.name}): accuracy is flattered"
         )
-    for split, part in kept.items():
-        counts = Counter(example.label for example in part)
+    present = {split: [example.label for example in part] for split, part in kept.items()}
+    return notes + class_warnings(present, labels)
+
+
+def class_warnings(present: Mapping[str, Sequence[str]], labels: Sequence[str]) -> list[str]:
+    """Classes that a split lacks, and rare ones, from the label of each picture by split."""
+    notes = []
+    for split, part in present.items():
+        counts = Counter(part)
         absent = [label for label in labels if label not in counts]
         if part and absent and len(counts) < len(labels):
             notes.append(f"warning: the {split} split has no picture of {_some(absent, 3)}")

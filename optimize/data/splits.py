@@ -11,7 +11,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from optimize.data import arrays, torch_dataset
 from optimize.data.dataset import Dataset, Encoded, Split
-from optimize.data.examples import Division, Wanted
+from optimize.data.examples import Division, Wanted, class_warnings
 from optimize.data.image_input import card_input
 from optimize.data.pictures import PictureFile
 from optimize.data.tables import ALIASES, SPLITS
@@ -86,6 +86,8 @@ def dataset(
     labels = labels or names or [str(number) for number in range(classes)]
     if len(labels) < classes:
         raise DataError(f"{name}: {len(labels)} labels for classes up to {classes - 1}")
+    present = {key: [labels[t] for t in split.targets.tolist()] for key, split in splits.items()}
+    notes += class_warnings(present, labels)
     shapes = {key: tuple(split.inputs.shape[1:]) for key, split in splits.items()}
     if len(set(shapes.values())) > 1:
         raise DataError(f"{name}: the splits' images differ in shape: {shapes}")
@@ -110,6 +112,13 @@ def _parts(found: Any, name: str) -> tuple[dict[str, Any], list[str], list[Path]
     """Each split's part, the labels' names and the test files' paths."""
     if isinstance(found, TorchDataset | DataLoader):
         return {"": found}, [], []
+    if isinstance(found, tuple | list) and any(
+        isinstance(part, TorchDataset | DataLoader) for part in found
+    ):
+        raise DataError(
+            f"{name} returned {len(found)} data sets without names: return "
+            '{"train": ..., "test": ...}, and "validation" if you like'
+        )
     if isinstance(found, tuple | list) and len(found) == 2:
         return {"": found}, [], []
     if not isinstance(found, dict):

@@ -210,3 +210,16 @@ def test_npz_layouts_and_names(tmp_path: Path) -> None:
         npz.load(str(path))
     with pytest.raises(DataError, match="there is no"):
         npz.load(str(tmp_path / "none.npz"))
+
+
+def test_data_sets_without_names_are_refused() -> None:
+    with pytest.raises(DataError, match='2 data sets without names: return {"train"'):
+        made((Items(), DataLoader(Items())))
+
+
+def test_classes_without_pictures_are_said() -> None:
+    found = made({"train": (IMAGES, LABELS + 1), "test": (IMAGES[:3], LABELS[:3] + 1)})
+    assert found.notes == [
+        "warning: the train split has no picture of 0",
+        "warning: the test split has no picture of 0, 4",
+    ]
