@@ -34,6 +34,11 @@ def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str =
             answers = model.eval()(inputs)
     except Exception as error:  # the user's code can raise anything
         layer = blame.layer(error)
+        if inputs.dtype == torch.uint8 and _takes_floats(model, inputs, classes):
+            wrap = (
+                "it takes floats: say in the recipe how pixels become those, as in its training, "
+                "`input: {value_range: 0..1}` or with `mean` and `std`"
+            )
         said = (
             f"model {name} fails on {kind} {dtype} {list(inputs.shape)}"
             f"{f' in layer {layer}' if layer else ''}: {blame.first_line(error)}; {wrap}"
@@ -59,6 +64,16 @@ def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str =
             "logits: the served probabilities will be too even and training learns less. Leave "
             "the softmax out of the model",
         )
+
+
+def _takes_floats(model: nn.Module, pixels: Tensor, classes: int) -> bool:
+    """Whether the model, in eval mode, turns pixels as floats into logits."""
+    try:
+        with torch.no_grad():
+            answers = model(pixels / 255.0)
+    except Exception:  # the user's code can raise anything
+        return False
+    return isinstance(answers, Tensor) and answers.shape == (len(pixels), classes)
 
 
 def _not_finite(value: object) -> bool:

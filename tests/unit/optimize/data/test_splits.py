@@ -213,7 +213,7 @@ def test_npz_layouts_and_names(tmp_path: Path) -> None:
 
 
 def test_data_sets_without_names_are_refused() -> None:
-    with pytest.raises(DataError, match='2 data sets without names: return {"train"'):
+    with pytest.raises(DataError, match=r'2 data sets without names: return {"train"'):
         made((Items(), DataLoader(Items())))
 
 

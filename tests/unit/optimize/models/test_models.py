@@ -107,7 +107,7 @@ def test_a_file_of_floats_takes_its_normalisation(tmp_path: Path) -> None:
     built = foreign.build("model.pt", mean=100, std=50, folder=tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(built(PIXELS), model((PIXELS.float() - 100) / 50))
-    with pytest.raises(ModelError, match="takes uint8"):
+    with pytest.raises(ModelError, match="takes floats"):
         check(foreign.build("model.pt", folder=tmp_path), "model.pt", PIXELS, 3)
 
 
@@ -164,6 +164,12 @@ def test_a_model_of_another_shape_is_refused(model: nn.Module, word: str) -> Non
         check(model, "mine.py:build", PIXELS, 3)
     assert "forward(pixels)" in str(caught.value)
     check(Pixels((3,)), "mine.py:build", PIXELS, 3)
+
+
+def test_a_model_that_takes_floats_is_told_of_the_recipes_input() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ModelError, match=r"takes floats: .*`input: {value_range: 0\.\.1}`"):
+        check(model, "mine.py:build", PIXELS, 3)
 
 
 def test_weights_that_are_no_numbers_are_named() -> None:
