@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m deploy") -> i
 
 def _explained(error: OSError) -> str:
     """What the system refused, in one sentence."""
-    where = f" at {error.filename}" if error.filename else ""
+    place = error.filename2 or error.filename  # of a copy, where it goes to
+    where = f" at {place}" if place else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{where}: free some space and run this again"
     return f"the system refused{where}: {error.strerror or error}"

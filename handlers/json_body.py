@@ -36,11 +36,14 @@ def parse(data: bytes, where: str = "body", max_weight: int = MAX_WEIGHT) -> Any
         RequestError: 400 for lists nested deeper than MAX_DEPTH, 413 over `max_weight`.
         ValueError: it is not JSON.
     """
+    encoding = json.detect_encoding(data)
+    if not encoding.startswith("utf-8"):  # in which a letter may have the byte of a quotation mark
+        data = data.decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
     check(data, where, max_weight)
     try:
         with _without_collector():
             return json.loads(data)
-    except RecursionError:  # brackets that nothing closes, or another encoding
+    except RecursionError:  # brackets that nothing closes
         raise ValueError("nested too deeply") from None
 
 

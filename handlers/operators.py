@@ -19,13 +19,15 @@ MAX_CODE = 64 * 2**20
 MAX_LINE = 4 * 2**20
 MAX_NAMES = 50_000
 BLOCK = 2**16
+_END, _LOCATOR, _END64 = 22, 20, 56  # bytes of a zip's last records
+_FLATBUFFER = b"PTMF"  # PyTorch reads a file with this at its fifth byte as no zip
 
 # A token of the source; strings and comments hold no calls.
 _TOKEN = re.compile(
     r'"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*'
     r"|(?P<name>[^\W\d]\w*)|(?P<dot>\.(?!\d))|\d+(?:\.\d*)?(?:[eE][+-]?\d+)?j?|(?P<other>\S)"
 )
-_CLASSES = re.compile(rb"torch\.classes\.(\w+)")
+_CLASSES = re.compile(rb"torch[.\n]classes[.\n](\w+)")  # a pickle ends names with a line
 # C++ classes that hold packed weights; others hold files and sockets.
 _SAFE_CLASSES = frozenset({"quantized", "rnn", "mkldnn", "sparse"})
 # Operators that must not even be named without a call.
@@ -83,32 +85,45 @@ def outside(file: IO[bytes], more: Collection[str] = ()) -> list[str]:
 
 
 def _check_directory(file: IO[bytes]) -> None:
-    """Refuse a list of entries that would take more memory than a model's needs."""
+    """Refuse a list of entries that takes more memory than a model's needs, or that lies elsewhere.
+
+    Python looks for the list just before the record that ends the file, PyTorch where that record
+    says: with a list at either place, each of them would read other code.
+    """
     size = file.seek(0, 2)
-    file.seek(max(0, size - 65_557))
+    file.seek(max(0, size - _END64 - _LOCATOR - _END))
     end = file.read()
-    at = end.rfind(b"PK\x05\x06")
-    if at < 0 or len(end) < at + 22:
+    record, locator = end[-_END:], end[-_END - _LOCATOR : -_END]
+    if not record.startswith(b"PK\x05\x06") or record[_END - 2 :] != b"\0\0" or size == _END:
         raise NoTorchScript("it is no TorchScript file: its end is missing")
-    length = int.from_bytes(end[at + 12 : at + 16], "little")
-    if at >= 20 and end[at - 20 : at - 16] == b"PK\x06\x07":  # a zip64 record, as PyTorch writes it
-        file.seek(int.from_bytes(end[at - 12 : at - 4], "little"))
-        record = file.read(56)
-        if record[:4] == b"PK\x06\x06":
-            length = max(length, int.from_bytes(record[40:48], "little"))
-            # zipfile reads the record that lies before the locator, wherever that points.
-            file.seek(max(0, size - len(end) + at - 76))
-            near = file.read(56)
-            if near[:4] == b"PK\x06\x06":
-                length = max(length, int.from_bytes(near[40:48], "little"))
-    if 0xFFFFFFFF != length > MAX_DIRECTORY:
+    length, start = _numbers(record, 4, 12, 16)
+    at = size - _END
+    if locator.startswith(b"PK\x06\x07"):  # a zip64 record, as PyTorch writes it
+        at -= _LOCATOR + _END64
+        record = end[:_END64]
+        if not record.startswith(b"PK\x06\x06") or _numbers(locator, 8, 8) != [at]:
+            raise UnreadableCode("its list of entries lies elsewhere than PyTorch puts it")
+        length, start = _numbers(record, 8, 40, 48)
+    if start + length != at:
+        raise UnreadableCode("its list of entries lies elsewhere than PyTorch puts it")
+    if length > MAX_DIRECTORY:
         raise UnreadableCode(f"its list of entries takes {length} bytes: {MAX_DIRECTORY} at most")
+    file.seek(0)
+    head = file.read(8)
+    if not head.startswith(b"PK\x03\x04") or head[4:] == _FLATBUFFER:
+        raise UnreadableCode("it begins as another kind of file")
+
+
+def _numbers(record: bytes, size: int, *offsets: int) -> list[int]:
+    return [int.from_bytes(record[at : at + size], "little") for at in offsets]
 
 
 def _code(packed: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """The entries with code and with pickled objects; PyTorch finds them in any case of letters."""
     entries = packed.infolist()
     names = [entry.filename.lower() for entry in entries]
+    if any(entry.filename != entry.orig_filename for entry in entries):
+        raise UnreadableCode("the name of an entry is not plain")
     if len(set(names)) != len(names):
         raise UnreadableCode("it holds an entry twice")
     if any(name.count("/") == 1 and name.endswith("/model.json") for name in names):
@@ -177,6 +192,8 @@ class _Reader:
             elif token["dot"]:
                 self._chain = self._chain or [""]
                 self._after_dot = True
+            elif token[0] in ('"', "'"):
+                raise UnreadableCode("its code holds a string over several lines")
             elif not token[0].startswith("#"):
                 self._finish(token[0])
                 self._chain = []
@@ -221,7 +238,9 @@ class _Reader:
                 self.use(rest[0], name)
         elif root == "__torch__" and rest[:2] == ["torch", "classes"]:
             self.use("torch.classes", rest[2] if len(rest) > 2 else "")
-        elif not rest and following == "(" and root in _REMOTE | {"print"}:
+        elif root == "__torch__" and rest in ([], ["torch"]):
+            raise UnreadableCode("its code uses `__torch__` other than to name a class")
+        elif not rest and root in _REMOTE | {"print"}:
             self.use("prim", root)
         if root not in ("torch", "ops"):
             self._methods.update(set(rest) & _NEVER)

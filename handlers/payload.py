@@ -195,7 +195,7 @@ class _Reader:
         for key, item in value.items():
             if key in self.names:
                 self.parameters[key] = item
-            elif key == "parameters" and isinstance(item, dict):
+            elif key == "parameters":
                 self._parameters(item)
             elif key == "b64":
                 has_input = True
@@ -229,7 +229,9 @@ class _Reader:
         for index, item in enumerate(items):
             self.value(item, f"{where}[{index}]", depth + 1)
 
-    def _parameters(self, value: dict[str, Any]) -> None:
+    def _parameters(self, value: Any) -> None:
+        if not isinstance(value, dict):
+            raise RequestError(400, "bad_json", "parameters must be an object")
         for key, item in value.items():
             if key not in self.names:
                 raise _unknown_name(key, self.names, {})

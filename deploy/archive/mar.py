@@ -249,8 +249,9 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
                 f"{sys.executable} has no torch-model-archiver: "
                 "run `make setup`, or activate the environment that has it"
             )
-        if os.strerror(errno.ENOSPC) in done.stderr:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(scratch))
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in done.stderr:
+                raise OSError(code, os.strerror(code), str(scratch))
         raise DeployError(f"torch-model-archiver failed:\n{done.stderr.strip()}")
     return archive
 

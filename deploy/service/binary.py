@@ -39,7 +39,9 @@ def split(body: bytes, header_length: str | None) -> tuple[bytes, memoryview]:
     """The JSON part and the binary part. Raises Failure 400."""
     if header_length is None:
         return body, memoryview(b"")
-    if not header_length.isdecimal() or int(header_length) > len(body):
+    digits = header_length.lstrip("0") or header_length
+    # Python refuses to read thousands of digits.
+    if not digits.isdecimal() or len(digits) > 20 or int(digits) > len(body):
         raise bad_request("Inference-Header-Content-Length must be a length within the body")
     return body[: int(header_length)], memoryview(body)[int(header_length) :]
 

@@ -94,7 +94,7 @@ def _infer(models: Models, name: str, version: str | None) -> Response:
     body = _object(head)
     instances = _instances(model, _inputs(body), raw)
     parameters = {k: v for k, v in _parameters(body).items() if k not in _PROTOCOL}
-    row = {"body": {"instances": instances, **parameters}}
+    row = {"body": {"instances": instances, "parameters": parameters}}
     answer = models.ask(
         name, version, row, {"content-type": "application/json"}, client_gone(request)
     )

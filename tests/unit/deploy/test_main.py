@@ -104,6 +104,7 @@ def test_a_tgz_is_not_sent_to_the_server(
 )
 def test_what_the_system_refuses_is_one_sentence(code: int, text: str) -> None:
     assert text in _explained(OSError(code, os.strerror(code), "/x"))
+    assert text in _explained(OSError(code, os.strerror(code), "/source", None, "/x"))
 
 
 @pytest.mark.parametrize("words", [[], ["fly"], ["java"], ["scale", "x", "many"]])

@@ -46,6 +46,14 @@ def test_eight_levels_and_no_more(opening):
     assert refusal((opening * 9 + "1" + closing * 9).encode()) == (400, "bad_json")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_letters_that_hold_the_byte_of_a_quotation_mark_hide_nothing(encoding):
+    many = '["\u0122", ' + "[], " * 1000 + '"\u0122"]'
+    assert refusal(many.encode(encoding)) == (413, "too_many_values")
+    deep = '["\u0122", ' + "[" * 20 + "]" * 20 + ', "\u0122"]'
+    assert refusal(deep.encode(encoding)) == (400, "bad_json")
+
+
 def test_brackets_and_commas_within_strings_are_text():
     text = '[[[[[[[[[{{,,,"]\\' * 1000
     assert parse(json.dumps({text: text}).encode(), max_weight=100) == {text: text}

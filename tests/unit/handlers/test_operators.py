@@ -1,6 +1,7 @@
 """TorchScript's operators, read from files of PyTorch and from such as were tampered with."""
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 
@@ -89,16 +90,62 @@ def test_what_reaches_out_is_named_and_may_be_allowed() -> None:
         "s = '#'; y = torch.from_file('x', True, 4)",
         's = "\\""; y = torch.from_file("x", True, 4)  # "',
         "y = __torch__.torch.classes.dist_c10d.FileStore('x', 1)",
+        "p = print; p(x)",
     ],
 )
 def test_every_spelling_is_found(line: str) -> None:
     assert operators.outside(tampered(line))
 
 
-@pytest.mark.parametrize("line", ["o = ops", "o = ops.aten", 's = """x"""'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "o = ops",
+        "o = ops.aten",
+        's = """x"""',
+        's = ("a\\\n", torch.save(x, "f"), "b")',
+        "s = ('a\\\n', torch.save(x, 'f'), 'b')",
+        "c = getattr(getattr(__torch__, 'torch'), 'classes').dist_rpc.WorkerInfo",
+        "c = getattr(__torch__.torch, 'classes').dist_rpc.WorkerInfo",
+        "c = (__torch__.torch).classes.dist_rpc.WorkerInfo",
+    ],
+)
 def test_code_that_pytorch_does_not_write_is_not_read(line: str) -> None:
     with pytest.raises(operators.UnreadableCode):
         operators.outside(tampered(line))
+
+
+def test_a_list_of_entries_that_only_pytorch_finds_is_refused() -> None:
+    hidden = tampered("torch.save(x, 'f')").getvalue()
+    plain = tampered("torch.relu(x)").getvalue()
+    (start,) = struct.unpack("<L", plain[-6:-2])
+    (hidden_start,) = struct.unpack("<L", hidden[-6:-2])
+    # Python adds to all offsets how far the last list lies behind the place that the end names.
+    listed, at = bytearray(plain[start:-22]), 0
+    while at < len(listed):
+        (offset,) = struct.unpack("<L", listed[at + 42 : at + 46])
+        listed[at + 42 : at + 46] = struct.pack("<L", offset + hidden_start - start)
+        at += 46 + sum(struct.unpack("<3H", listed[at + 28 : at + 34]))
+    end = plain[-22:-6] + hidden[-6:]
+    forged = hidden + plain[:start] + bytes(listed) + end
+    with zipfile.ZipFile(io.BytesIO(forged)) as whole:
+        assert b"torch.save(x" not in b"".join(map(whole.read, whole.namelist()))
+    with pytest.raises(operators.UnreadableCode, match="lies elsewhere"):
+        operators.outside(io.BytesIO(forged))
+
+
+def test_a_second_zip64_record_is_refused() -> None:
+    data = scripted(Plain()).getvalue()
+    assert data[-42:-38] == b"PK\x06\x07"
+    forged = data[:-34] + struct.pack("<Q", 0) + data[-26:]
+    with pytest.raises(operators.UnreadableCode, match="lies elsewhere"):
+        operators.outside(io.BytesIO(forged))
+
+
+def test_what_pytorch_takes_for_another_format_is_refused() -> None:
+    data = scripted(Plain()).getvalue()
+    with pytest.raises(operators.UnreadableCode, match="another kind"):
+        operators.outside(io.BytesIO(data[:4] + b"PTMF" + data[8:]))
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 100, b"PK\x05\x06" + bytes(18)])

@@ -232,6 +232,7 @@ def test_an_error_of_one_of_many_says_which():
         ({"colour": b"red"}, 400, "unknown_name"),
         ({"body": {"colour": "red"}}, 400, "unknown_name"),
         ({"body": {"data": "x", "parameters": {"colour": 1}}}, 400, "unknown_name"),
+        ({"body": {"data": "x", "parameters": [1]}}, 400, "bad_json"),
         ({"body": {}}, 400, "empty_input"),
         ({"body": {"instances": []}}, 400, "bad_json"),
         ({"body": {"instances": [{"instances": ["x"]}]}}, 400, "bad_json"),

@@ -1,6 +1,7 @@
 """Archives: the same bytes at any hour, everything inside, and clear refusals."""
 
 import ast
+import errno
 import hashlib
 import io
 import json
@@ -307,11 +308,25 @@ def test_a_file_of_another_run_is_not_sealed(artifact: Path, tmp_path: Path, cha
     report = json.loads((artifact / "report.json").read_text())
     quadrant.write(artifact / "report.json", {**report, "files": files})
     sealed = seal(artifact, tmp_path / "store")
-    other = quadrant.make(tmp_path / "other")
-    content = (other / "model.pt").read_bytes()
-    (artifact / changed).write_bytes(content + b"\n" if changed == "model.pt" else b"three")
+    if changed == "model.pt":
+        same = torch.jit.load(str(artifact / changed))
+        torch.jit.save(same, str(artifact / changed), _extra_files={"note": "another run"})
+    else:
+        (artifact / changed).write_bytes(b"three")
     for force in (False, True):
         with pytest.raises(NotAsReported, match=f"{changed} is not the file") as caught:
             seal(artifact, tmp_path / "store", force=force)
         assert caught.value.exit_code == 6
     assert verify(sealed.path) == sealed
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_space_for_the_archiver_is_the_systems_refusal(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    fails = f"import os; raise OSError({code}, os.strerror({code}))"
+    monkeypatch.setattr(archive, "ARCHIVER", fails)
+    with pytest.raises(OSError) as caught:
+        seal(artifact, tmp_path / "store")
+    assert caught.value.errno == code
+    assert not list((tmp_path / "store").iterdir())

@@ -185,6 +185,8 @@ def test_kserve_health_and_metadata(client):
         ({"inputs": [tensor(parameters={"binary_data_size": "5"})]}, "whole number"),
         ({"inputs": [tensor()], "parameters": 5}, "parameters"),
         ({"inputs": [tensor()], "parameters": {"colour": 5}}, "colour"),
+        ({"inputs": [tensor()], "parameters": {"instances": ["x"]}}, "'instances' is neither"),
+        ({"inputs": [tensor()], "parameters": {"data": "x"}}, "'data' is neither"),
         ({"inputs": [tensor()], "outputs": [{"name": "x"}]}, "unexpected inference output 'x'"),
         ({"inputs": [tensor()], "outputs": 5}, "outputs"),
         ({"inputs": [tensor()], "outputs": [{"name": ["x"]}]}, "unexpected inference output"),
