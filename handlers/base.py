@@ -152,7 +152,11 @@ class BaseHandler:
         if trials is None:
             return Budget(self.unit, limit, timeout)
         light, heavy = ((self.cost(value), value) for value in trials)
-        pace = budget.measured(lambda value: self.inference([self.decode(value)]), light, heavy)
+        try:
+            pace = budget.measured(lambda value: self.inference([self.decode(value)]), light, heavy)
+        except Exception as error:  # the model may refuse what nobody would send
+            logger.warning("limits are not timed, the model fails on a made-up input: %s", error)
+            return Budget(self.unit, limit, timeout)
         made = Budget(self.unit, limit, timeout, pace)
         if self.card.input.keys().isdisjoint({f"max_request_{self.unit}", *self.limits}):
             made = made.fitted(MAX_INPUTS)

@@ -135,7 +135,7 @@ def test_a_recipe_becomes_a_whole_artifact(recipe_file: Path, tmp_path: Path) ->
     assert [stage["name"] for stage in evidence["stages"]] == ["int8", "screen", "context"]
     assert evidence["final"]["macs"] < evidence["original"]["macs"] / 4
     card = json.loads((folder / "model.json").read_text())
-    assert card["files"] == ["tokenizer.json", "vad.jit"]
+    assert card["files"] == ["NOTICE", "tokenizer.json", "vad.jit"]
     assert card["model"]["decoding"]["start"] == reference.SPEC.start
     before = (folder / "model.pt").stat().st_mtime_ns
     run(checked, folder, resume=True, say=lines.append)

@@ -10,7 +10,7 @@ from optimize.utils import distribution
 def test_a_checkout_is_read() -> None:
     text = distribution.PROJECT.read_text(encoding="utf-8")
     assert f'version = "{distribution.version()}"' in text
-    assert distribution.requirements("text") == ["tokenizers", "safetensors"]
+    assert distribution.requirements("text") == ["tokenizers"]
     assert distribution.requirements("nothing") == []
 
 
