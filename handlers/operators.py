@@ -20,6 +20,7 @@ MAX_LINE = 4 * 2**20
 MAX_NAMES = 50_000
 BLOCK = 2**16
 _END, _LOCATOR, _END64 = 22, 20, 56  # bytes of a zip's last records
+_TAIL = 2**17  # where PyTorch looks for them
 _FLATBUFFER = b"PTMF"  # PyTorch reads a file with this at its fifth byte as no zip
 
 # A token of the source; strings and comments hold no calls.
@@ -90,11 +91,17 @@ def _check_directory(file: IO[bytes]) -> None:
     Python looks for the list just before the record that ends the file, PyTorch where that record
     says: with a list at either place, each of them would read other code.
     """
+    file.seek(4)
+    if file.read(4) == _FLATBUFFER:
+        raise UnreadableCode("it begins as another kind of file")
     size = file.seek(0, 2)
     file.seek(max(0, size - _END64 - _LOCATOR - _END))
     end = file.read()
     record, locator = end[-_END:], end[-_END - _LOCATOR : -_END]
-    if not record.startswith(b"PK\x05\x06") or record[_END - 2 :] != b"\0\0" or size == _END:
+    if not record.startswith(b"PK\x05\x06") or record[_END - 2 :] != b"\0\0":
+        file.seek(max(0, size - _TAIL))
+        if b"PK\x05\x06" in file.read():  # PyTorch looks for it further up
+            raise UnreadableCode("something follows the end of its zip")
         raise NoTorchScript("it is no TorchScript file: its end is missing")
     length, start = _numbers(record, 4, 12, 16)
     at = size - _END
@@ -108,9 +115,10 @@ def _check_directory(file: IO[bytes]) -> None:
         raise UnreadableCode("its list of entries lies elsewhere than PyTorch puts it")
     if length > MAX_DIRECTORY:
         raise UnreadableCode(f"its list of entries takes {length} bytes: {MAX_DIRECTORY} at most")
+    if not length:
+        raise NoTorchScript("it is no TorchScript file: it is empty")
     file.seek(0)
-    head = file.read(8)
-    if not head.startswith(b"PK\x03\x04") or head[4:] == _FLATBUFFER:
+    if file.read(4) != b"PK\x03\x04":
         raise UnreadableCode("it begins as another kind of file")
 
 
@@ -129,7 +137,7 @@ def _code(packed: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     if any(name.count("/") == 1 and name.endswith("/model.json") for name in names):
         raise UnreadableCode("it was written by PyTorch 1.3 or earlier: load and save it again")
     found = [e for e, n in zip(entries, names, strict=True) if n.endswith((".py", ".pkl"))]
-    if not any("/code/" in entry.filename.lower() for entry in found):
+    if not any("/code/" in name or name.endswith("/constants.pkl") for name in names):
         raise NoTorchScript("it is no TorchScript file: it holds no code")
     if sum(entry.file_size for entry in found) > MAX_CODE:
         raise UnreadableCode(f"its code takes over {MAX_CODE} bytes")

@@ -11,9 +11,11 @@ _USER = re.compile(
     r"(?P<scheme>\b[A-Za-z][\w+.\-]*://)"
     r"(?:[^\s/@'\"?#]*(?:@[^\s/@'\"?#]*)*@|[^\s/:@'\"]*:(?!\d+/)[^\s'\"]*@)"
 )
+# An ODBC connection string is left out as a whole: its password stands among other things.
 _QUERY = re.compile(
     r"(?P<name>[?&](?:[\w.\-]*(?:password|passwd|secret|token|signature)"
-    r"|(?:[\w.\-]*[_.\-])?(?:key|pass|pwd|sig))=)[^&\s'\"#]+",
+    r"|(?:[\w.\-]*[_.\-])?(?:key|pass|pwd|sig)"
+    r"|odbc_connect)=)[^&\s'\"#]+",
     re.IGNORECASE,
 )
 

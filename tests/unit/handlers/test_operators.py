@@ -134,6 +134,14 @@ def test_a_list_of_entries_that_only_pytorch_finds_is_refused() -> None:
         operators.outside(io.BytesIO(forged))
 
 
+@pytest.mark.parametrize("after", [b"x", bytes(60_000)])
+def test_what_follows_the_zip_does_not_make_it_something_else(after: bytes) -> None:
+    """A file that need not be TorchScript is left alone only where PyTorch would not load it."""
+    with pytest.raises(operators.UnreadableCode, match="follows the end") as caught:
+        operators.outside(io.BytesIO(scripted(Saves()).getvalue() + after))
+    assert not isinstance(caught.value, operators.NoTorchScript)
+
+
 def test_a_second_zip64_record_is_refused() -> None:
     data = scripted(Plain()).getvalue()
     assert data[-42:-38] == b"PK\x06\x07"

@@ -16,6 +16,7 @@ from optimize.utils.urls import cleaned
         ("https://pa55@host/x", "https://host/x"),
         ("redis://:pa55@host:6379/0", "redis://host:6379/0"),
         ("mysql://host/db?user=me&password=pa55&ssl=1", "mysql://host/db?user=me&password=...&ssl=1"),
+        ("mssql+pyodbc:///?odbc_connect=SERVER%3Dx%3BPWD%3Dpa55", "mssql+pyodbc:///?odbc_connect=..."),
         ("https://host/f?X-Amz-Signature=pa55", "https://host/f?X-Amz-Signature=..."),
         ("--set 'search.storage=mysql://me:pa55@host/db' --set a=1",
          "--set 'search.storage=mysql://host/db' --set a=1"),
