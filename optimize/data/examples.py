@@ -104,8 +104,9 @@ def dataset(
             f"{source}: all {len(examples)} pictures are of {', '.join(map(repr, found))}; a "
             "classifier needs two classes"
         )
-    spec = _spec(examples, wanted, source)
+    spec, said = _spec(examples, wanted, source)
     parts, notes = _divide(examples, division)
+    notes += said
     notes.insert(0, f"classes in order: {_some(labels, 10)}")
     prepared = dataclasses.replace(spec, max_pixels=0, max_bytes=0)
     digest = hashlib.sha256(f"{prepared}{labels}".encode())
@@ -147,8 +148,9 @@ def dataset(
     )
 
 
-def _spec(examples: list[Example], wanted: Wanted, source: str) -> ImageSpec:
-    """Size and channels from the recipe or the model, else those that all pictures have."""
+def _spec(examples: list[Example], wanted: Wanted, source: str) -> tuple[ImageSpec, list[str]]:
+    """Size and channels from the recipe or the model, else those that all pictures have; and a
+    remark where nobody said how other shapes come to that size."""
     given = wanted.input
     common, channels = probe([example.picture for example in examples])
     if given.size is None and common is None:
@@ -162,7 +164,14 @@ def _spec(examples: list[Example], wanted: Wanted, source: str) -> ImageSpec:
         channels = 3
     size = common if given.size is None else pair(given.size)
     assert size is not None
-    return wanted.spec(size, channels)
+    said = []
+    if given.resize is None and (common is None or common[0] * size[1] != common[1] * size[0]):
+        said.append(
+            "pictures of another shape keep their aspect and are cropped to the centre: if the "
+            "model was trained on squashed or padded ones, say `input: {resize: squash}` or "
+            "`letterbox`"
+        )
+    return wanted.spec(size, channels), said
 
 
 def _divide(

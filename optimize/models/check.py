@@ -34,6 +34,8 @@ def check(model: nn.Module, name: str, inputs: Tensor, classes: int, kind: str =
             answers = model.eval()(inputs)
     except Exception as error:  # the user's code can raise anything
         layer = blame.layer(error)
+        if inputs.dtype == torch.uint8 and "shape" in str(error):
+            wrap = f"if it takes another size, say it, `input: {{size: 224}}`; or {wrap}"
         if inputs.dtype == torch.uint8 and _takes_floats(model, inputs, classes):
             wrap = (
                 "it takes floats: say in the recipe how pixels become those, as in its training, "

@@ -27,7 +27,10 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         yield
     except OptimizeError:
         raise
-    except Exception as error:  # the model's code is the user's, and can raise anything
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the model's code is the user's, and can raise anything
         lines = blame.user_lines(error)
         if isinstance(error, OSError) and (error.errno in _DISK or not lines):
             raise
@@ -36,7 +39,7 @@ def explained(step: str, advice: str = "") -> Iterator[None]:
         raise ModelError(_sentence(step, advice, error, lines)) from error
 
 
-def _sentence(step: str, advice: str, error: Exception, lines: str) -> str:
+def _sentence(step: str, advice: str, error: BaseException, lines: str) -> str:
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return f"{step}: memory ran out; free some, or take a smaller model or batch"
     layer = blame.layer(error)

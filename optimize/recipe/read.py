@@ -112,6 +112,8 @@ def _document(path: Path) -> yaml.Node:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or "not YAML"
+        if "\\t" in problem:
+            problem += ": YAML is indented with spaces"
         raise RecipeError(problem, str(path), mark.line + 1 if mark else None) from error
     if root is None:
         raise RecipeError("is empty; see recipes/ for examples", str(path))

@@ -44,7 +44,7 @@ def call_users(
         return retrying(lambda: function(**arguments))
     except OptimizeError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise refusal(f"{spec.name} failed: {described(error)}") from error
 
 

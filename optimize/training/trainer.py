@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from optimize.errors import DataError
+from optimize.errors import DataError, ModelError
 from optimize.evaluation.environment import cpu_features
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
@@ -216,6 +216,7 @@ class Trainer:
 
         Raises:
             DataError: `patience` without `validate`.
+            ModelError: the loss is no longer a finite number.
             StorageError: a checkpoint could not be written.
         """
         if self.options.patience and validate is None:
@@ -239,7 +240,14 @@ class Trainer:
             while self.step < steps and self.history.stopped is None:
                 value = self.advance(loss)
                 if self.step % every == 0 or self.step == steps:
-                    self.history.loss.append((self.step, distributed.mean(value)))
+                    mean = distributed.mean(value)
+                    if not math.isfinite(mean):
+                        raise ModelError(
+                            f"training diverged: the loss is {mean} at step {self.step} of "
+                            f"{steps}. Lower learning_rate (now {self.options.learning_rate:g}) or "
+                            "set max_grad_norm: 1"
+                        )
+                    self.history.loss.append((self.step, mean))
                     shown.set_postfix(loss=f"{self.history.loss[-1][1]:.3f}")
                 shown.update()
                 if watch is not None:

@@ -1,7 +1,6 @@
 """Users' own models and loaders, named as `path/to/file.py:function`."""
 
 import importlib.util
-import inspect
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -31,16 +30,18 @@ def load_function(reference: str, folder: Path) -> Callable[..., Any]:
         raise ModelError(f"{reference}: {path} is not a file; write path/to/file.py:function")
     try:
         module = retrying(lambda: user_modules.load(path, folder))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{path} fails to import: {described(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        defined = [k for k, v in vars(module).items() if inspect.isfunction(v)]
-        raise ModelError(f"{path} has no function {name!r}; it has {', '.join(defined) or 'none'}")
+        own = [
+            k for k, v in vars(module).items() if getattr(v, "__module__", "") == module.__name__
+        ]
+        raise ModelError(f"{path} has no function {name!r}; it has {', '.join(own) or 'none'}")
     return function  # type: ignore[no-any-return]
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """What a user's code raised, what to do about it if that is known, and the user's lines."""
     said = user_modules.plain(first_line(error))
     said += _way_out(error)
@@ -48,7 +49,12 @@ def described(error: Exception) -> str:
     return said + "".join(f"\n  {line}" for line in lines.splitlines())
 
 
-def _way_out(error: Exception) -> str:
+def _way_out(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return (
+            "; it ends the program: what makes it a script (reading arguments, training) belongs "
+            'under `if __name__ == "__main__":`'
+        )
     if not isinstance(error, ModuleNotFoundError) or error.name is None:
         return ""
     name = user_modules.plain(error.name)

@@ -73,6 +73,14 @@ def test_what_is_trained_on_is_what_is_served(folder: Path) -> None:
         assert torch.equal(image, load_image(file.read(), spec))
 
 
+@pytest.mark.parametrize(("given", "said"), [({}, True), ({"resize": "crop"}, False)])
+def test_a_crop_that_nobody_asked_for_is_said(
+    folder: Path, given: dict[str, Any], said: bool
+) -> None:
+    data = load(folder, wanted=Wanted(ImageInput(size=[8, 16], **given)))
+    assert any("`input: {resize: squash}`" in note for note in data.notes) == said
+
+
 def test_several_sizes_need_one_to_come_to(folder: Path) -> None:
     draw(folder / "cat" / "odd.png", (40, 20))
     with pytest.raises(DataError, match=r"several sizes.*input: \{size: 224"):

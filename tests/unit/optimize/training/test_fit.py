@@ -177,6 +177,12 @@ def test_early_stopping_needs_something_to_decide_by(dataset: Dataset) -> None:
         fit(fresh(), dataset.train, TrainOptions(patience=1))
 
 
+def test_a_training_that_diverges_says_so(dataset: Dataset) -> None:
+    assert dataset.train is not None
+    with pytest.raises(ModelError, match=r"training diverged: .*learning_rate \(now 1e\+20\)"):
+        fit(fresh(), dataset.train, TrainOptions(1, learning_rate=1e20))
+
+
 def test_other_answers_while_training_are_refused(dataset: Dataset) -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:

@@ -11,6 +11,7 @@ from optimize.errors import DataError, ModelError, OptimizeError, RecipeError
 from optimize.models.sources.user_file import load_function
 from optimize.recipe.schema import Named
 from optimize.tasks import image, image_data
+from optimize.tasks.named import call_users
 
 PIXELS = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
 DATA = Dataset("tiny", "here", ["red", "green"], Split(PIXELS, torch.tensor([0, 1, 0, 1])))
@@ -140,3 +141,24 @@ def test_a_function_that_is_not_there_is_told_what_is(tmp_path: Path) -> None:
         load_function("mine.py:build", tmp_path)
     with pytest.raises(ModelError, match="is not a file"):
         load_function("other.py:build", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--no'])\n", 2),
+        ("import sys\n\ndef build():\n    sys.exit()\n", 4),
+    ],
+)
+def test_a_file_that_ends_the_program_is_an_error(tmp_path: Path, text: str, line: int) -> None:
+    """Its exit code would be taken for ours: 0 for a gate that passed."""
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ModelError, match=rf"(?s)SystemExit.*under `if __name__.*mine\.py:{line}"):
+        function = load_function("mine.py:build", tmp_path)
+        call_users(function, Named("mine.py:build"), ModelError)
+
+
+def test_classes_are_offered_in_place_of_a_missing_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nclass Net: pass\n")
+    with pytest.raises(ModelError, match=r"has no function 'Nett'; it has Net$"):
+        load_function("mine.py:Nett", tmp_path)
