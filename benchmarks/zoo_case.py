@@ -108,7 +108,7 @@ def attempt(model: nn.Module, side: int, stage: Stage) -> Outcome:
         changed = _changed(model, pixels, stage)
         loaded = _reloaded(changed, pixels[:2])
     except OptimizeError as error:
-        return Outcome("refused", message=str(error))
+        return Outcome("refused", message=str(error).splitlines()[0])  # then the model's own lines
     outcome = Outcome(
         "done",
         lowered=list(getattr(changed, "lowered", ())),
