@@ -60,14 +60,15 @@ def judged(outcome: Outcome, bound: float) -> Outcome:
 
 
 def table(found: Found, names: Iterable[str], stages: Iterable[Stage]) -> str:
-    """A row a model: layers in int8 and the answers' error, what stays in float and why."""
+    """A row a model: layers in int8 and the answers' error, what stays in float and why; `-` where
+    a stage was not run."""
     stages = list(stages)
-    names = [name for name in names if all((name, stage) in found for stage in stages)]
+    names = [name for name in names if any((name, stage) in found for stage in stages)]
     titles = [stage if stage == "prune" else f"{stage}: layers, error" for stage in stages]
     head = ["model", *titles, "stays in float in static_int8"]
     lines = [_row(head), _row(["---"] * len(head))]
     for name in names:
-        cells = [_cell(found[name, stage], stage) for stage in stages]
+        cells = [_cell(found.get((name, stage)), stage) for stage in stages]
         static = found.get((name, "static_int8"))
         lines.append(_row([name, *cells, _reasons(static) if static is not None else ""]))
     return "\n".join(lines) + "\n"
@@ -77,7 +78,9 @@ def _row(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
 
 
-def _cell(outcome: Outcome, stage: Stage) -> str:
+def _cell(outcome: Outcome | None, stage: Stage) -> str:
+    if outcome is None:
+        return "-"
     if outcome.ending != "done":
         return outcome.ending
     return "done" if stage == "prune" else f"{len(outcome.lowered)}, {outcome.error:.3f}"

@@ -90,7 +90,7 @@ class Emitter:
         elif node.op != "get_attr" and node not in self.plan.inner:
             self._other(node)
 
-    def call(self, name: str, module: nn.Module, *args: fx.Node) -> fx.Node:
+    def call(self, name: str, module: nn.Module, *args: fx.Node | list[fx.Node]) -> fx.Node:
         """Write a call of `module`, under its name or the next free one."""
         path = name.replace(".", "_")
         while hasattr(self.root, path):
@@ -129,13 +129,13 @@ class Emitter:
             self._attention(group)
         elif group.kind in ("add", "cat"):
             output = self.qparams[group.last]
-            join: nn.Module = (
-                quantized.Add(output)
-                if group.kind == "add"
-                else quantized.Concatenate(arguments(group.node)[1], output)
-            )
             reads = [self.forms.get(n, UINT8, packed) for n in group.inputs]
-            self.forms.put(group.last, UINT8, self.call(name, join, *reads), packed)
+            if group.kind == "add":
+                joined = self.call(name, quantized.Add(output), *reads)
+            else:
+                dim = arguments(group.node)[1]
+                joined = self.call(name, quantized.Concatenate(dim, output), reads)
+            self.forms.put(group.last, UINT8, joined, packed)
         elif group.kind == "head":
             self._head(name, group, packed)
         elif group.kind == "conv" or not self.plan.transformer or self._chained(group):

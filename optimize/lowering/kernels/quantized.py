@@ -158,6 +158,6 @@ class Concatenate(nn.Module):
         super().__init__()
         self.dim, self.scale, self.zero_point = dim, output.scale, output.zero_point
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        result: Tensor = quantized.cat(list(parts), self.dim, self.scale, self.zero_point)
+    def forward(self, parts: list[Tensor]) -> Tensor:
+        result: Tensor = quantized.cat(parts, self.dim, self.scale, self.zero_point)
         return result
