@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.backend import settle_quantized_notice
-from optimize.lowering.kernels.quantized import DynamicLinear
+from optimize.lowering.kernels.quantized import SharedRangeLinear
 from optimize.lowering.kernels.vocabulary import Int8Vocabulary, SvdSoftmaxVocabulary
 from optimize.models.whisper.checkpoint import Checkpoint, Spec
 from optimize.models.whisper.decoder import Decoder
@@ -74,7 +74,7 @@ def _to_int8(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Linear):
             bias = None if child.bias is None else child.bias.detach()
-            setattr(module, name, DynamicLinear(child.weight.detach(), bias))
+            setattr(module, name, SharedRangeLinear(child.weight.detach(), bias))
         else:
             _to_int8(child)
 
