@@ -17,6 +17,7 @@ from optimize.models.sources import user_file
 from optimize.models.sources.names import resolve
 from optimize.recipe.schema import Named
 from optimize.utils import user_modules
+from optimize.utils.files import sha256
 
 # What a source file may read that decides the model: weights, settings, lists of names.
 _READ = {
@@ -181,5 +182,4 @@ def _state(path: Path) -> tuple[int, int]:
 
 @lru_cache(maxsize=1024)
 def _digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
