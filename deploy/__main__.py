@@ -294,9 +294,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")
     _add_engines(sub)
     _add_operators(sub)
-    sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
-    service.add_arguments(sub)
-    _add_operators(sub)
+    for name, also in (("serve-archive", ""), ("flask", ": serve-archive's older name")):
+        sub = verb(name, service.run, f"serve archives without TorchServe{also}")
+        service.add_arguments(sub)
+        _add_operators(sub)
     return parser
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from deploy.errors import BadInput
 from deploy.service import row
 from deploy.service.bundle import unpack
-from deploy.service.metrics import Metrics
-from deploy.service.worker import Answer, Worker
+from deploy.service.context import Answer
+from deploy.service.worker import Records, Worker
 
 
 def ask(
@@ -29,7 +29,7 @@ def ask(
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
     bundle = unpack(path, handlers, allow_ops)
     try:
-        worker = Worker(bundle, Metrics())
+        worker = Worker(bundle, Records())
         try:
             fields, described = row.read(body, headers.items())
             return worker.answer([fields], [described], [None])[0]
