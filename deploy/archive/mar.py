@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy import scratch
 from deploy.archive import alternatives, imports, layout, store
@@ -31,10 +31,15 @@ from deploy.archive.verify import (
     verify,
 )
 from deploy.errors import BadInput, DeployError
+from deploy.signing import beside, envelope, signature
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 logger = logging.getLogger(__name__)
 
 CONFIG = "model-config.yaml"
+STATEMENT = "statement.json"
 CREATED_ON = "01/01/1980 00:00:00"
 ARCHIVER = "from model_archiver.model_packaging import generate_model_archive as run; run()"
 HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
@@ -49,6 +54,7 @@ def seal(
     engines: tuple[str, ...] = (),
     allow_ops: Collection[str] = (),
     in_use: bool = True,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     """Pack the artifact folder into `model_store`/NAME.mar and return the archive.
 
@@ -57,9 +63,9 @@ def seal(
     exports to pack too, for the worker to choose from; `allow_ops` operators that its TorchScript
     may call beyond the allowed ones. An existing archive is replaced in one step and stays beside
     as NAME-VERSION.mar, or is left as it was if anything fails. With `in_use` false it is left in
-    any case: the new archive is NAME-VERSION.mar. Raises BadInput for a missing or wrong card,
-    report, export or file, GateFailed for a missed budget unless `force`, and NotAsReported for
-    a file that is not the one its report was measured on.
+    any case: the new archive is NAME-VERSION.mar. `key` signs it, in files beside it. Raises
+    BadInput for a missing or wrong card, report, export or file, GateFailed for a missed budget
+    unless `force`, and NotAsReported for a file that is not the one its report was measured on.
     """
     card = read_card(artifact)
     report = read_report(artifact)
@@ -83,9 +89,19 @@ def seal(
         with scratch.folder("seal") as folder:
             raw = _run_archiver(card, version, contents, folder)
             _rewrite(raw, aside)
-        return _published(aside, model_store, allow_ops, in_use)
+        return _published(aside, model_store, allow_ops, in_use, key)
     finally:
-        aside.unlink(missing_ok=True)
+        store.remove(aside)
+
+
+def sign(archive: Path, key: "EllipticCurvePrivateKey") -> None:
+    """Sign an archive and the statement inside it, in files beside it. Raises BadInput."""
+    with zipfile.ZipFile(archive) as packed:
+        inside = STATEMENT in packed.namelist()
+        statement = packed.read(STATEMENT) if inside else None
+    if statement is not None:
+        beside.write(beside.statement(archive), envelope.sign(statement, key))
+    signature.sign(archive, beside.signature(archive), key)
 
 
 def reversioned(archive: Archive, version: str) -> Archive:
@@ -105,9 +121,17 @@ def reversioned(archive: Archive, version: str) -> Archive:
 
 
 def _published(
-    aside: Path, folder: Path, allow_ops: Collection[str] | None, in_use: bool
+    aside: Path,
+    folder: Path,
+    allow_ops: Collection[str] | None,
+    in_use: bool,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     sealed = verify(aside, allow_ops)
+    if key is not None:
+        sign(aside, key)
+    else:
+        _keep_signature(sealed, folder)
     if in_use:
         final = store.current(folder, sealed.name)
         store.keep_previous(folder, sealed)
@@ -116,6 +140,17 @@ def _published(
         store.refuse_other(final, sealed.name)
     store.publish(aside, final)
     return replace(sealed, path=final)
+
+
+def _keep_signature(sealed: Archive, folder: Path) -> None:
+    """What was signed already and is made again, to the same bytes, stays signed."""
+    versioned = store.versioned(folder, sealed.name, sealed.version)
+    for there in (store.current(folder, sealed.name), versioned):
+        if beside.signature(there).is_file() and there.is_file():
+            with there.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sealed.sha256:
+                    beside.carry(there, sealed.path)
+                    return
 
 
 def is_stale(
