@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy import claims
 from deploy.archive import mar
 from deploy.archive.verify import identity, refuse_tar, verify
 from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
@@ -337,6 +338,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_engines(sub)
     _add_operators(sub)
     _add_key(sub)
+    sub = verb("evidence", claims.run, "print what an archive claims, and who signed it")
+    claims.add_arguments(sub)
     sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
     service.add_arguments(sub)
     _add_operators(sub)

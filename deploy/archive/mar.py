@@ -31,6 +31,7 @@ from deploy.archive.verify import (
     verify,
 )
 from deploy.errors import BadInput, DeployError
+from deploy.evidence import bom, statement
 from deploy.signing import beside, envelope, signature
 from handlers.seal import MANIFEST, SIGNATURES, is_listed
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONFIG = "model-config.yaml"
-STATEMENT = "statement.json"
 CREATED_ON = "01/01/1980 00:00:00"
 ARCHIVER = "from model_archiver.model_packaging import generate_model_archive as run; run()"
 HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
@@ -98,10 +98,10 @@ def seal(
 def sign(archive: Path, key: "EllipticCurvePrivateKey") -> None:
     """Sign an archive and the statement inside it, in files beside it. Raises BadInput."""
     with zipfile.ZipFile(archive) as packed:
-        inside = STATEMENT in packed.namelist()
-        statement = packed.read(STATEMENT) if inside else None
-    if statement is not None:
-        beside.write(beside.statement(archive), envelope.sign(statement, key))
+        inside = statement.NAME in packed.namelist()
+        claimed = packed.read(statement.NAME) if inside else None
+    if claimed is not None:
+        beside.write(beside.statement(archive), envelope.sign(claimed, key))
     signature.sign(archive, beside.signature(archive), key)
 
 
@@ -207,7 +207,23 @@ def _contents(
         contents[name] = (card.folder / name).read_bytes()
     if engines:
         alternatives.extend(contents, card.folder, engines, force)
+    _add_evidence(contents, card)
     return contents
+
+
+def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
+    """Add what the archive claims, and what it is made of, as others' tools read it."""
+    for name in (statement.NAME, bom.NAME):
+        if name in contents:
+            raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
+    report = json.loads(contents["report.json"])
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    model_file = card.model_file
+    claimed = statement.build(report, digests, model_file)
+    if claimed is not None:
+        contents[statement.NAME] = statement.to_bytes(claimed)
+        digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
+    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
 
 
 def _entry_point(source: Path, handlers: Path) -> bytes:

@@ -52,6 +52,11 @@ def verified(data: bytes, key: keys.PublicKey) -> bytes:
     return payload
 
 
+def keyid(data: bytes) -> str:
+    """The key that an envelope names, not yet checked; "" for none. Raises BadInput as above."""
+    return str(_checked(data)["signatures"][0]["keyid"])
+
+
 def _checked(data: bytes) -> dict[str, Any]:
     try:
         if len(data) > MAX_BYTES:
