@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from handlers import budget, json_body, runtimes, streaming
+from handlers import budget, json_body, runtimes, seal, streaming
 from handlers import metrics as names
 from handlers.backend import Predict, keep_freed_memory, load_model, warm_up
 from handlers.batch import Batch, Reply, explained
@@ -121,6 +121,7 @@ class BaseHandler:
         properties = context.system_properties
         self.folder = Path(properties["model_dir"]).resolve()
         _refuse_foreign_package(self.folder)
+        seal.confirm(self.folder)
         self.card = read_card(self.folder)
         if self.task and self.card.task != self.task:
             raise ModelError(

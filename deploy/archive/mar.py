@@ -5,7 +5,6 @@ and permissions, a fixed manifest date and no compression (deflate streams diffe
 zlib builds), so that one artifact gives one SHA-256 on every machine and at any time.
 """
 
-import ast
 import errno
 import hashlib
 import json
@@ -21,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deploy import scratch
-from deploy.archive import alternatives, imports, layout, store
+from deploy.archive import alternatives, entry, imports, layout, store
 from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
 from deploy.archive.verify import (
     TORCHSCRIPT,
@@ -78,8 +77,8 @@ def seal(
             check_operators(file, str(model), allow_ops)
     contents = _contents(card, handlers, engines, force)
     # The entry takes the place of a handler that lies in the artifact.
-    entry = f"{card.handler}.py"
-    check_digests(report, {**contents, entry: contents[f"handlers/{entry}"]}, artifact)
+    module = f"{card.handler}.py"
+    check_digests(report, {**contents, module: contents[f"handlers/{module}"]}, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
@@ -197,8 +196,8 @@ def _contents(
         # A task of a user's own brings its handler among the artifact's files.
         source = card.folder / module
         files.remove(module)
-    contents = {module: _entry_point(source, handlers), CONFIG: _model_config(card)}
-    for path in imports.closure(handlers, source):
+    contents = {module: entry.make(source, handlers), CONFIG: _model_config(card)}
+    for path in {*imports.closure(handlers, source), *entry.needed(handlers)}:
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
     for name in files:
@@ -226,37 +225,6 @@ def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
     contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
 
 
-def _entry_point(source: Path, handlers: Path) -> bytes:
-    """Write the module that TorchServe loads: it subclasses the handler and adds only a path.
-
-    A worker's PYTHONPATH is the shell's followed by the archive, so a `handlers` folder on the
-    shell's path (a checkout of this repository, say) would win over the archive's own.
-    """
-    handler = source.stem
-    if not source.is_file():
-        known = sorted(p.stem for p in handlers.glob("*.py") if p.stem not in {"__init__", "base"})
-        raise BadInput(f"no handler {source}: the card's handler may be one of {', '.join(known)}")
-    class_name = "".join(part.capitalize() for part in handler.split("_"))
-    classes = [n.name for n in imports.parse(source).body if isinstance(n, ast.ClassDef)]
-    if class_name not in classes:
-        raise BadInput(f"{source} must define class {class_name}; it defines {classes}")
-    return (
-        f'"""TorchServe loads this module: handlers/{handler}.py from this archive."""\n\n'
-        "import sys\n"
-        "from pathlib import Path\n\n"
-        "# The shell's PYTHONPATH precedes the archive's: make the archive's own copy win.\n"
-        "sys.path.insert(0, str(Path(__file__).resolve().parent))\n\n"
-        "try:\n"
-        f"    from handlers import {handler}\n"
-        "except ImportError as error:\n"
-        "    # TorchServe takes an ImportError for 'no such file' and reports another one.\n"
-        f'    raise RuntimeError(f"handlers/{handler}.py does not import: {{error}}") from error\n'
-        "\n\n"
-        f"class {class_name}({handler}.{class_name}):\n"
-        '    """The one class that TorchServe looks for."""\n'
-    ).encode()
-
-
 def _model_config(card: Card) -> bytes:
     serving = card.serving
     return (
@@ -281,13 +249,13 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
     # These three have arguments of their own; the rest of the folder travels as extra files.
     named = scratch / "named"
     named.mkdir()
-    entry = f"{card.handler}.py"
-    for name in (entry, CONFIG, card.model_file):
+    module = f"{card.handler}.py"
+    for name in (module, CONFIG, card.model_file):
         shutil.move(stage / name, named / PurePosixPath(name).name)
     command = [
         *(sys.executable, "-c", ARCHIVER),
         *("--model-name", card.name, "--version", version),
-        *("--handler", str(named / entry)),
+        *("--handler", str(named / module)),
         *("--serialized-file", str(named / PurePosixPath(card.model_file).name)),
         *("--config-file", str(named / CONFIG)),
         *("--extra-files", str(stage), "--export-path", str(out)),
