@@ -40,9 +40,9 @@ def serve(
 
     The new version is asked all of the artifact's samples before it becomes the default and the
     old one goes: if anything fails, the old version serves on, and NAME.mar stays what it was.
-    `engines` are exports to pack too; the worker serves from the fastest. `allow_ops` are
-    operators that its TorchScript may call beyond the allowed ones. Two calls for one name wait
-    for each other.
+    `engines` are exports to pack instead of what the card lists; the worker serves from the
+    fastest. `allow_ops` are operators that its TorchScript may call beyond the allowed ones. Two
+    calls for one name wait for each other.
     """
     artifact = place.artifacts / name
     card = read_card(artifact)
@@ -51,7 +51,7 @@ def serve(
         there = set(place.model_store.glob(f"{card.name}-*.mar"))
         sealed = ensure_archive(artifact, place.model_store, force, engines, allow_ops, say)
         try:
-            sample = _serve(sealed, artifact, place, bool(engines), say)
+            sample = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
         except BaseException:
             if sealed.path not in there:
                 sealed.path.unlink(missing_ok=True)
