@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import BadInput, Refused
+from deploy.torchserve import config as configuration
 from deploy.torchserve import environment, ports
 from deploy.torchserve import server as torchserve
 from deploy.torchserve.inference import content_type, parameter_headers, parse_parameters
@@ -85,7 +86,9 @@ def _once(args: argparse.Namespace, handlers: Path | None) -> None:
         raise BadInput("--once takes one archive")
     headers = {"Content-Type": args.content_type or content_type(Path(args.once))}
     headers |= parameter_headers(parse_parameters(args.param))
-    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, handlers, args.allow_ops)
+    trust = configuration.trust(Path(args.config), optional=True)
+    archive, file = Path(args.archives[0]), Path(args.once)
+    answer = once.ask(archive, file, headers, handlers, args.allow_ops, trust)
     text = answer.body.decode("utf-8", "replace")
     print(f"{answer.status} {answer.content_type}\n{text}")
     if answer.status >= 400:
@@ -123,7 +126,8 @@ async def _served(args: argparse.Namespace, handlers: Path | None, key: str | No
 
     workdir = Path(args.workdir)
     limit = None if args.memory_limit is None else args.memory_limit << 20
-    models = Models(handlers=handlers, allow_ops=args.allow_ops, memory_limit=limit)
+    trust = configuration.trust(Path(args.config), optional=True)
+    models = Models(handlers=handlers, allow_ops=args.allow_ops, memory_limit=limit, trust=trust)
     finished = False
     try:
         for path in args.archives:

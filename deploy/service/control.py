@@ -6,7 +6,7 @@ store; nothing is ever downloaded.
 
 from pathlib import Path
 
-from deploy.errors import BadInput
+from deploy.errors import BadInput, Untrusted
 from deploy.service import access, describe
 from deploy.service.app import App
 from deploy.service.failure import Failure, bad_request, no_resource
@@ -68,7 +68,7 @@ async def _register(models: Models, store: Path, values: dict[str, str]) -> str:
     path = archive_path(store, values.get("url"))
     try:
         model = await models.register(path, _workers(values, "initial_workers"))
-    except BadInput as error:
+    except (BadInput, Untrusted) as error:
         raise Failure(400, "InvalidModelException", str(error)) from error
     except OSError as error:
         message = f"the archive cannot be unpacked: {error.strerror or error}"

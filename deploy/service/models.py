@@ -16,6 +16,7 @@ from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, HandlerMetrics, M
 from deploy.service.pool import Pool
 from deploy.service.process import Process
 from deploy.service.row import Row
+from deploy.signing.policy import Policy
 
 CLOSE_TIMEOUT = 30.0
 
@@ -60,8 +61,8 @@ class Models:
     """Loads, unloads and finds models, in one event loop.
 
     `handlers` is a folder to use in place of the archives' own handlers/; `allow_ops` are
-    operators that their TorchScript may call beyond the allowed ones; `memory_limit` is in bytes,
-    of each worker.
+    operators that their TorchScript may call beyond the allowed ones; `trust` says whose archives
+    are loaded; `memory_limit` is in bytes, of each worker.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class Models:
         metrics: Metrics | None = None,
         handlers: Path | None = None,
         allow_ops: Collection[str] = (),
+        trust: Policy | None = None,
         memory_limit: int | None = None,
     ) -> None:
+        self._trust = trust or Policy()
         self.metrics = metrics or Metrics()
         self._memory_limit = memory_limit
         self._handlers = handlers
@@ -83,11 +86,12 @@ class Models:
         """Load an archive; its workers are ready when this returns.
 
         The first version of a name becomes its default. Raises BadInput for an archive that is
-        not whole, Failure 409 for a version that is loaded already, 500 for one that does not
-        start.
+        not whole, Untrusted for one that `trust` does not admit, Failure 409 for a version that is
+        loaded already, 500 for one that does not start.
         """
         bundle = await asyncio.to_thread(unpack, path, self._handlers, self._allow_ops)
         try:
+            await asyncio.to_thread(self._trust.admit, path, bundle.sha256)
             self._refuse_known(bundle)
             model = await self._started(bundle, workers, at_startup)
         except BaseException:
