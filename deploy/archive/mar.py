@@ -31,6 +31,7 @@ from deploy.archive.verify import (
     verify,
 )
 from deploy.errors import BadInput, DeployError
+from handlers.seal import MANIFEST, SIGNATURES, is_listed
 
 logger = logging.getLogger(__name__)
 
@@ -94,9 +95,11 @@ def reversioned(archive: Archive, version: str) -> Archive:
     aside = store.aside(folder, archive.name)
     with zipfile.ZipFile(archive.path) as packed:
         entries = {name: packed.read(name) for name in packed.namelist()}
-    manifest = json.loads(entries[layout.MANIFEST])
+    manifest = json.loads(entries[MANIFEST])
     manifest["model"]["modelVersion"] = version
-    entries[layout.MANIFEST] = _json(manifest)
+    entries[MANIFEST] = _json(manifest)
+    for name in SIGNATURES:  # of the list, which changes with the manifest
+        entries.pop(name, None)
     try:
         aside.write_bytes(layout.pack(entries))
         return _published(aside, folder, None, in_use=False)
@@ -130,7 +133,8 @@ def is_stale(
     except DeployError:
         return True
     with zipfile.ZipFile(archive) as packed:
-        packed_contents = {n: packed.read(n) for n in packed.namelist() if n != layout.MANIFEST}
+        names = [n for n in packed.namelist() if n != MANIFEST and is_listed(n)]
+        packed_contents = {name: packed.read(name) for name in names}
     contents = _contents(read_card(artifact), handlers, engines, force=True)
     return _digest(packed_contents) != _digest(contents)
 
@@ -163,7 +167,7 @@ def _contents(
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
     for name in files:
-        if name in contents or name == layout.MANIFEST:
+        if name in contents or name.startswith("MAR-INF/"):
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
     if engines:
@@ -259,8 +263,8 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
 def _rewrite(raw: Path, target: Path) -> None:
     with zipfile.ZipFile(raw) as source:
         entries = {name: source.read(name) for name in source.namelist()}
-    manifest = {**json.loads(entries[layout.MANIFEST]), "createdOn": CREATED_ON}
-    entries[layout.MANIFEST] = _json(manifest)
+    manifest = {**json.loads(entries[MANIFEST]), "createdOn": CREATED_ON}
+    entries[MANIFEST] = _json(manifest)
     target.write_bytes(layout.pack(entries))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import yaml
 
 from deploy import scratch
-from deploy.archive.layout import MANIFEST
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
+from handlers.seal import MANIFEST
 
 
 @dataclass(frozen=True)
