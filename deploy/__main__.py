@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.archive import mar
+from deploy.adopt import command as adopt
+from deploy.archive import adopted, mar
 from deploy.archive.verify import refuse_tar, verify
 from deploy.errors import ENVIRONMENT, BadInput, DeployError
 from deploy.serve import Place, serve
@@ -90,6 +91,8 @@ def _archive(args: argparse.Namespace) -> None:
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
+    if sealed.adopted:
+        print(f"evidence {adopted.STATUS}")
 
 
 def _java(args: argparse.Namespace) -> None:
@@ -249,6 +252,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="archive although the gate failed")
     sub.add_argument("--verify", action="store_true", help="check an existing archive")
     _add_engines(sub)
+    _add_operators(sub)
+    sub = verb("adopt", adopt.run, "take an archive that others made into the model store")
+    adopt.add_arguments(sub)
     _add_operators(sub)
     sub = verb("java", _java, "print the Java home in use, or link it into the environment")
     sub.add_argument("action", choices=["home", "link"])

@@ -32,6 +32,18 @@ class NotAsReported(DeployError):
     exit_code = UNPROVEN
 
 
+class Unsafe(DeployError):
+    """An archive holds what could do more than compute; nothing of it was run or kept."""
+
+    exit_code = UNPROVEN
+
+
+class Missing(DeployError):
+    """A package is not installed that an archive's handler imports."""
+
+    exit_code = ENVIRONMENT
+
+
 class NoServer(DeployError):
     """No TorchServe answers, or one could not be started."""
 
