@@ -5,6 +5,8 @@ A handler that explains nothing never uses them; an explanation says what to ins
 
 from typing import Any
 
+from deploy.compat.util import PredictionException
+
 
 class _Missing:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -13,8 +15,8 @@ class _Missing:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise ModuleNotFoundError(
-            "explanations need captum, which is not installed: pip install captum"
+        raise PredictionException(
+            "explanations need captum, which is not installed: pip install captum", 501
         )
 
 

@@ -61,6 +61,8 @@ class Handler:
                 logger.warning("the handler gave %d answers for %d requests", len(answers), count)
                 return _failed(replies, count, 503, "number of batch response mismatched")
             bodies = [results.encoded(answer) for answer in answers]
+            for index, answer in enumerate(answers):
+                replies.set_response_content_type(index, results.content_type(answer))
         except results.Unserializable:
             logger.exception("the handler's answer cannot be sent")
             return _failed(replies, count, 503, "Unsupported model output data type.")
@@ -193,17 +195,16 @@ def _decoded(row: Row, headers: Any) -> Row:
 
 
 def _part(value: Any, kind: str) -> Any:
-    if os.environ.get("TS_DECODE_INPUT_REQUEST", "true") != "true" or not isinstance(
-        value, bytes | bytearray
-    ):
+    if not isinstance(value, bytes | bytearray):
         return value
-    try:
-        if kind == "application/json":
-            return json.loads(value.decode())
-        if kind.startswith("text"):
-            return value.decode()
-    except (ValueError, RecursionError):
-        logger.warning("a part of a request is not the %s it is said to be", kind)
+    if os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true":
+        try:
+            if kind == "application/json":
+                return json.loads(value.decode())
+            if kind.startswith("text"):
+                return value.decode()
+        except (ValueError, RecursionError):
+            logger.warning("a part of a request is not the %s it is said to be", kind)
     return bytearray(value)
 
 

@@ -28,3 +28,12 @@ def encoded(value: Any) -> bytes:
         return json.dumps(value, indent=2).encode()
     except (TypeError, ValueError) as error:
         raise Unserializable(str(error)) from error
+
+
+def content_type(value: Any) -> str:
+    """The type to send such a value with where the handler set none; TorchServe then sends none."""
+    if isinstance(value, str):
+        return "text/plain; charset=utf-8"
+    if isinstance(value, bytes | bytearray | torch.Tensor):
+        return "application/octet-stream"
+    return "application/json"
