@@ -109,9 +109,9 @@ def _tar(path: Path, target: Path) -> None:
             if not member.isfile():
                 raise Unsafe(f"{path} holds {_shown(member.name)}, which is no plain file")
             claimed += member.size
-            if len(members) >= layout.MAX_ENTRIES or claimed > max(LARGE, MAX_RATIO * size):
-                break  # said below
             members.append(member)
+            if len(members) > layout.MAX_ENTRIES or claimed > max(LARGE, MAX_RATIO * size):
+                break  # refused below; the rest need not be unpacked to be counted
         _check([(m.name, m.size, 0) for m in members], path, target, packed_bytes=size)
         tops = {PurePosixPath(member.name).parts[0] for member in members}
         for member in members:
