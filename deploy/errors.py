@@ -38,6 +38,12 @@ class Unsafe(DeployError):
     exit_code = UNPROVEN
 
 
+class Untrusted(DeployError):
+    """An archive is not signed by a key that is trusted, or not as it was signed."""
+
+    exit_code = UNPROVEN
+
+
 class Missing(DeployError):
     """A package is not installed that an archive's handler imports."""
 

@@ -22,9 +22,8 @@ SIGNATURES = ("MAR-INF/model.sig", "MAR-INF/evidence.intoto.jsonl")
 """Entries that sign the list: they may be in an archive or not."""
 FORMAT = 1
 MAX_LIST = 2**20  # bytes of the list
-WRITTEN = r"__pycache__/{entry}\.[^/]+|\.?engine\.json(\.lock|\.\d+)?"
-"""What a worker's Python and `handlers.runtimes` write there."""
 _SHA256 = re.compile("[0-9a-f]{64}")
+_checked: set[Path] = set()
 
 
 class Tampered(RuntimeError):
@@ -74,7 +73,7 @@ def read(data: bytes) -> dict[str, File]:
             return files
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
-    raise Tampered(f"{LIST} is not the list that build_mar.sh writes: build the archive again")
+    raise Tampered(f"{LIST} is not the list that build_mar.sh writes")
 
 
 def is_listed(name: str) -> bool:
@@ -96,48 +95,74 @@ def compare(listed: Mapping[str, File], found: Mapping[str, File]) -> None:
             )
 
 
-def check(folder: Path, entry: str = "") -> None:
+def check(folder: Path) -> None:
     """Compare an unpacked archive with its list, without following a link.
-
-    Args:
-        folder: where it was unpacked.
-        entry: the module that TorchServe imports, of which Python keeps a compiled copy.
 
     Raises:
         Tampered: a file differs, is missing or is extra, or is no regular file.
     """
+    folder = folder.resolve()
     try:
-        with (folder / LIST).open("rb") as file:
-            listed = read(file.read(MAX_LIST + 1))
-    except OSError as error:
-        raise Tampered(f"{folder / LIST} cannot be read: {error.strerror}") from error
-    written = re.compile(WRITTEN.format(entry=re.escape(entry)))
-    try:
+        listed = read(_start(folder / LIST))
+        written = _written(folder)
         found = {
-            name: _file(path, listed.get(name))
-            for name, path in _files(folder)
+            name: _file(folder, name, listed.get(name))
+            for name in _names(folder)
             if not written.fullmatch(name)
         }
+        compare(listed, found)
     except OSError as error:
-        raise Tampered(f"{error.filename} cannot be read: {error.strerror}") from error
-    compare(listed, found)
+        raise Tampered(_refusal(folder, f"{error.filename}: {error.strerror}")) from error
+    except Tampered as error:
+        raise Tampered(_refusal(folder, str(error))) from None
+    _checked.add(folder)
 
 
-def _files(folder: Path, prefix: str = "") -> Iterator[tuple[str, Path]]:
-    """Names below the folder and their paths; folders are followed, links are not."""
+def _refusal(folder: Path, why: str) -> str:
+    return f"nothing is served from {folder}: {why}. Register the archive again"
+
+
+def confirm(folder: Path) -> None:
+    """`check`, if the folder is an unpacked archive whose entry has not done so."""
+    if folder.resolve() not in _checked and (folder / MANIFEST).parent.exists():
+        check(folder)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_LIST + 1)
+
+
+def _written(folder: Path) -> re.Pattern[str]:
+    """Names of files that a worker writes into its folder.
+
+    Its Python keeps a compiled copy of the entry, `handlers.runtimes` its verdict, and the system
+    a crashed worker's memory.
+    """
+    try:
+        entry = str(json.loads(_start(folder / MANIFEST))["model"]["handler"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise Tampered(f"{MANIFEST} names no handler") from None
+    compiled = rf"__pycache__/{re.escape(entry.removesuffix('.py'))}\.[^/]+"
+    return re.compile(rf"{compiled}|\.?engine\.json(\.lock|\.\d+)?|core(\.\d+)?")
+
+
+def _names(folder: Path, prefix: str = "") -> Iterator[str]:
+    """Names below the folder; folders are followed, links are not."""
     with os.scandir(folder) as found:
         for item in found:
             if item.is_dir(follow_symlinks=False):
-                yield from _files(Path(item.path), f"{prefix}{item.name}/")
+                yield from _names(folder / item.name, f"{prefix}{item.name}/")
             else:
-                yield f"{prefix}{item.name}", Path(item.path)
+                yield f"{prefix}{item.name}"
 
 
-def _file(path: Path, listed: File | None) -> File:
+def _file(folder: Path, name: str, listed: File | None) -> File:
     """What the folder holds; read only if it may be what is listed."""
+    path = folder / name
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
-        raise Tampered(f"{path.name} is no regular file")
+        raise Tampered(f"{name} is no regular file")
     if listed is None or listed.size != status.st_size:
         return File("", status.st_size)
     with path.open("rb") as file:

@@ -94,7 +94,7 @@ def _compare_list(
         with layout.content(file, info) as part:
             seal.compare(seal.read(part.read(seal.MAX_LIST + 1)), found)
     except seal.Tampered as error:
-        raise BadInput(f"{archive}: {error}") from None
+        raise BadInput(f"{archive}: {error}. Do not serve it") from None
 
 
 def identity(archive: Path) -> tuple[str, str] | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from deploy.archive import adopted
 from deploy.compat import names, results
 from deploy.compat.context import Context, Replies
 from deploy.compat.metrics import MetricsStore, Sink, discard
@@ -38,6 +39,18 @@ class Handler:
         self._entry_point = entry_point
         self._context = context
 
+    def _description(self, data: list[Row]) -> bytes:
+        """What the service tells of the model: where it came from, and its handler's own words.
+
+        Many handlers have none, and take the question for a request that they cannot read.
+        """
+        try:
+            words = results.encoded(self._entry_point(data, self._context)[0])
+            said = json.loads(words)
+        except Exception:
+            said = None
+        return json.dumps({"evidence": adopted.STATUS, "description": said}).encode()
+
     def close(self) -> None:
         """Let go of the model; the handler's modules stay with the process."""
         del self._entry_point, self._context
@@ -53,6 +66,8 @@ class Handler:
         self._context.begin(replies, ids)
         data = [_decoded(row, headers) for row, headers in zip(rows, replies.headers, strict=True)]
         try:
+            if count and replies.headers[0].get("describe") == "True":
+                return [self._description(data)]
             answers = self._entry_point(data, self._context)
             if not isinstance(answers, list):
                 logger.warning("the handler returned %s, no list", type(answers).__name__)

@@ -12,6 +12,7 @@ import yaml
 
 from deploy import scratch
 from deploy.adopt import requirements
+from deploy.archive import entry
 from deploy.archive.adopted import MARK
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
@@ -75,9 +76,11 @@ def unpack(path: Path, handlers: Path | None = None, allow_ops: Collection[str] 
         with zipfile.ZipFile(copy) as packed:
             packed.extractall(content)
         copy.unlink()
-        if handlers is not None:
-            _replace_handlers(content, handlers)
         manifest = json.loads((content / MANIFEST).read_text("utf-8"))
+        if handlers is not None:
+            if sealed.adopted:
+                raise BadInput(f"{path} is adopted and holds none of our handlers: no --handlers")
+            _replace_handlers(content, handlers, str(manifest["model"]["handler"]))
         config = manifest["model"].get("configFile")
         return Bundle(
             folder=folder,
@@ -101,11 +104,14 @@ def content(bundle: Bundle) -> Path:
     return bundle.folder / "archive"
 
 
-def _replace_handlers(folder: Path, handlers: Path) -> None:
+def _replace_handlers(folder: Path, handlers: Path, module: str) -> None:
+    """Make a plain folder of an unpacked archive: nothing in it is compared with its list."""
     if not (handlers / "base.py").is_file():
         raise BadInput(f"{handlers} is no handlers folder: it holds no base.py")
     shutil.rmtree(folder / "handlers")
+    shutil.rmtree((folder / MANIFEST).parent)
     (folder / "handlers").symlink_to(handlers.resolve(), target_is_directory=True)
+    (folder / module).write_bytes(entry.plain(Path(module).stem))
 
 
 def _card(folder: Path) -> dict[str, Any]:
