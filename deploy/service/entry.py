@@ -1,7 +1,7 @@
 """An archive's handler: imported, initialised, and called as TorchServe calls it."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ class Metrics(Protocol):
 
     def error(self, status: int, type: str) -> None: ...
 
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None: ...
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,6 +37,8 @@ class Entry:
 
 def load(bundle: Bundle, metrics: Metrics) -> Entry:
     """Import the handler and load its model. Raises BadInput with the handler's reason."""
+    if bundle.adopted:
+        return _load_adopted(bundle, metrics)
     folder = content(bundle)
     try:
         module, space = namespace.load(folder, bundle.entry)
@@ -62,6 +66,19 @@ def load(bundle: Bundle, metrics: Metrics) -> Entry:
         handle=lambda rows, context: handler.handle(list(rows), context),
         close=lambda: namespace.forget(space),
     )
+
+
+def _load_adopted(bundle: Bundle, metrics: Metrics) -> Entry:
+    """Anyone's handler, by TorchServe's rules; it keeps this process to itself."""
+    from deploy.compat import loader
+
+    try:
+        handler = loader.load(
+            content(bundle), bundle.settings.batch_size, metrics.record, bundle.packages
+        )
+    except loader.Unloadable as error:
+        raise BadInput(f"{bundle.url} does not load: {error}") from error
+    return Entry(handle=handler.answer, close=handler.close)
 
 
 def _handler_class(module: ModuleType, bundle: Bundle) -> Any:

@@ -1,6 +1,9 @@
 """Prometheus metrics, under the names that TorchServe's have."""
 
+import logging
+import re
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -24,6 +27,9 @@ _HELP = {
     _ERRORS: "Requests that a handler refused or failed on.",
 }
 
+logger = logging.getLogger(__name__)
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_]")
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # TorchServe has no such series
 
 
@@ -45,6 +51,16 @@ class Metrics:
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Record one value of a histogram."""
         self._of(Histogram, name, labels).observe(value)
+
+    def record(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
+        """One value of a counter, gauge or histogram. Raises ValueError for other labels than the
+        name's values had before."""
+        if kind == "histogram":
+            self.observe(name, value, **labels)
+        elif kind == "gauge":
+            self._of(Gauge, name, labels).set(value)
+        else:
+            self.add(name, value, **labels)
 
     def text(self) -> str:
         """Everything in Prometheus's text format 0.0.4."""
@@ -70,11 +86,31 @@ class HandlerMetrics:
         self._metrics = metrics
         self._labels = {"ModelName": name, "ModelVersion": version, "Level": "Model"}
 
-    def record(self, records: list[list[Any]]) -> None:
-        """Add what a worker's `Records` took. Raises ValueError, TypeError for what is none."""
-        for kind, first, second in records:
-            if kind == "observe":
-                self._metrics.observe(str(first), float(second), **self._labels)
-            elif kind == "error":
-                labels = {**self._labels, "Status": str(first), "Type": str(second)}
-                self._metrics.add(_ERRORS, 1, **labels)
+    def take(self, records: list[list[Any]]) -> None:
+        """Add what a worker's `Records` took; what is none of it raises TypeError, ValueError."""
+        known: dict[str, Callable[..., None]] = {
+            "observe": self.observe,
+            "error": self.error,
+            "record": self.record,
+        }
+        for kind, *values in records:
+            known[kind](*values)
+
+    def observe(self, name: str, value: float) -> None:
+        """Record one value of a histogram."""
+        self._metrics.observe(str(name), float(value), **self._labels)
+
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """One value of an adopted handler's own counter, gauge or histogram.
+
+        A value that does not fit the name's other values is left out: a metric fails no request.
+        """
+        named = {_NO_NAME.sub("_", key): text for key, text in labels.items()}
+        try:
+            self._metrics.record(kind, _NO_NAME.sub("_", name), value, {**self._labels, **named})
+        except ValueError as error:
+            logger.warning("the metric %s is left out: %s", name, error)
+
+    def error(self, status: int, type: str) -> None:
+        """Count one failed request."""
+        self._metrics.add(_ERRORS, 1, **self._labels, Status=str(status), Type=type)
