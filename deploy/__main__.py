@@ -241,7 +241,8 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(filter(None, text.split(","))),
         default=(),
         metavar="EXPORT,...",
-        help="exports to pack too; a worker serves from the fastest it can run",
+        help="exports to pack instead of the one that the recipe's race chose, or torchscript for "
+        "none; a worker serves from the fastest it can run",
     )
 
 

@@ -46,9 +46,10 @@ def serve(
 
     The new version is asked all of the artifact's samples before it becomes the default and the
     old one goes: if anything fails, the old version serves on, and NAME.mar stays what it was.
-    `engines` are exports to pack too; the worker serves from the fastest. `allow_ops` are
-    operators that its TorchScript may call beyond the allowed ones. `key` signs the archive; one
-    that config.properties does not trust is refused. Two calls for one name wait for each other.
+    `engines` are exports to pack instead of what the card lists; the worker serves from the
+    fastest. `allow_ops` are operators that its TorchScript may call beyond the allowed ones. `key`
+    signs the archive; one that config.properties does not trust is refused. Two calls for one name
+    wait for each other.
     """
     artifact = place.artifacts / name
     card = read_card(artifact)
@@ -61,7 +62,7 @@ def serve(
             own = () if key is None else (keys.of(key.public_key(), "the key given"),)
             shown = replace(trust, trusted=trust.trusted or own)
             say(f"signed    {shown.admit(sealed.path, sealed.sha256)}")
-            sample = _serve(sealed, artifact, place, bool(engines), say)
+            sample = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
         except BaseException:
             if sealed.path not in there:
                 store.remove(sealed.path)
