@@ -31,7 +31,7 @@ def test_it_is_readable(place: Path, capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert all(len(line) <= 80 for line in shown.splitlines())
     for text in (
-        "signed     by release (key ",
+        "signature  by release (key ",
         "statement  in-toto, by release (key ",
         "0.9257, 95% interval 0.9157 to 0.9357; the original's 0.9316",
         "claim      holds: accuracy_drop <= 0.01, measured 0.0059 on 1234",
@@ -67,7 +67,7 @@ def test_an_unsigned_archive_is_shown_as_such(
     mar.seal(stated.make(tmp_path / "artifacts"), tmp_path / "model_store")
     assert run(tmp_path, "quadrant") == 0
     shown = capsys.readouterr().out
-    assert "signed     unsigned\n" in shown and "statement  in-toto, unsigned\n" in shown
+    assert "signature  unsigned\n" in shown and "statement  in-toto, unsigned\n" in shown
 
 
 def test_a_wrong_signature_is_an_error(
