@@ -95,7 +95,7 @@ def _archive(args: argparse.Namespace) -> None:
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
-    print(f"signed   {look(sealed.path, _trusted(args), sealed.sha256)}")
+    print(look(sealed.path, _trusted(args), sealed.sha256).line(9))
 
 
 def _java(args: argparse.Namespace) -> None:
@@ -153,7 +153,7 @@ def _register(args: argparse.Namespace) -> None:
         except Untrusted:
             management.unregister(*known)
             raise
-    print("unsigned" if signed.state == "unsigned" else f"signed {signed}")
+    print(signed.line())
 
 
 def _describe(args: argparse.Namespace) -> None:
@@ -227,8 +227,7 @@ def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
 def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
     """What is known of the signature beside the archive that a model was registered from."""
     trusted = configuration.trust(Path(args.config)).trusted
-    found = look(Path(args.model_store) / str(entry.get("modelUrl")), trusted)
-    return str(found) if found.state == "unsigned" else f"signed {found}"
+    return look(Path(args.model_store) / str(entry.get("modelUrl")), trusted).line()
 
 
 def _print(value: Any) -> None:
