@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy import scratch
-from deploy.archive import alternatives, entry, imports, layout, store
-from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
+from deploy.archive import alternatives, bound, entry, imports, layout, store
+from deploy.archive.card import Card, check_gate, read_card, read_report
 from deploy.archive.verify import (
     TORCHSCRIPT,
     Archive,
@@ -65,14 +65,12 @@ def seal(
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
+    contents = _contents(card, handlers, engines, force)
+    bound.check_artifact(artifact, report, json.loads(contents["model.json"]), _own(card, contents))
     model = artifact / card.model_file
     if model.suffix in TORCHSCRIPT:
         with model.open("rb") as file:
             check_operators(file, str(model), allow_ops)
-    contents = _contents(card, handlers, engines, force)
-    # The entry takes the place of a handler that lies in the artifact.
-    module = f"{card.handler}.py"
-    check_digests(report, {**contents, module: contents[f"handlers/{module}"]}, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
@@ -136,6 +134,19 @@ def is_stale(
         packed_contents = {name: packed.read(name) for name in names}
     contents = _contents(read_card(artifact), handlers, engines, force=True)
     return _digest(packed_contents) != _digest(contents)
+
+
+def _own(card: Card, contents: dict[str, bytes]) -> dict[str, bytes]:
+    """The contents that come from the artifact itself."""
+    module = f"{card.handler}.py"
+    own = {
+        name: data
+        for name, data in contents.items()
+        if not name.startswith("handlers/") and name not in (module, *bound.UNBOUND)
+    }
+    if module in card.files:  # the entry takes its place, and it moves into handlers/
+        own[module] = contents[f"handlers/{module}"]
+    return own
 
 
 def content_version(contents: dict[str, bytes]) -> str:
