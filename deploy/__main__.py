@@ -347,9 +347,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_key(sub)
     sub = verb("evidence", claims.run, "print what an archive claims, and who signed it")
     claims.add_arguments(sub)
-    sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
-    service.add_arguments(sub)
-    _add_operators(sub)
+    for name, also in (("serve-archive", ""), ("flask", ": serve-archive's older name")):
+        sub = verb(name, service.run, f"serve archives without TorchServe{also}")
+        service.add_arguments(sub)
+        _add_operators(sub)
     return parser
 
 
