@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from deploy.adopt.adopt import adopt
-from tests.integration.service import Service, flask
+from tests.integration.service import Service, serving
 from tests.integration.torchserve import Running
 from tests.unit.deploy.adopt import foreign
 
@@ -36,7 +36,7 @@ def service(
 ) -> Iterator[Service]:
     # As config.properties says it to TorchServe, whose default is true.
     decode = {"TS_DECODE_INPUT_REQUEST": "false"}
-    with flask(tmp_path_factory.mktemp("service"), adopted, **decode) as running:
+    with serving(tmp_path_factory.mktemp("service"), adopted, **decode) as running:
         yield running
 
 
