@@ -20,7 +20,9 @@ from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
+from deploy.torchserve.rollout import registration
 from deploy.torchserve.tokens import KEY_FILE, Tokens
+from deploy.tune import command as tune
 
 EPILOG = """\
 exit codes:
@@ -135,8 +137,9 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _register(args: argparse.Namespace) -> None:
-    refuse_tar(Path(args.model_store) / args.url)
-    print(_clients(args)[0].register(args.url, args.workers))
+    archive = Path(args.model_store) / args.url
+    refuse_tar(archive)
+    print(_clients(args)[0].register(args.url, args.workers, settings=registration(archive)))
 
 
 def _describe(args: argparse.Namespace) -> None:
@@ -296,6 +299,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_operators(sub)
     sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
     service.add_arguments(sub)
+    _add_operators(sub)
+    sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
+    tune.add_arguments(sub)
+    _add_engines(sub)
     _add_operators(sub)
     return parser
 
