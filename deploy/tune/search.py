@@ -3,7 +3,6 @@
 import math
 import random
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,18 +61,7 @@ def search(
 
     `storage` keeps every trial: a later call with the same goal goes on where this one stopped.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            study_name=goal.key(),
-            storage=f"sqlite:///{storage}",
-            direction="maximize",
-            load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(seed=_SEED, n_startup_trials=_STARTUP),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP),
-        )
-    space = sorted({*candidates(), first})
+    study, space = _study(goal, first, storage)
     seen = {_settings(trial) for trial in study.trials if trial.state.is_finished()}
     if first not in seen:
         study.enqueue_trial(first.as_json())
@@ -94,6 +82,27 @@ def search(
         and "points" in trial.user_attrs
         and (known := _settings(trial)) is not None
     ]
+
+
+def _study(goal: Goal, first: Settings, storage: Path) -> tuple[optuna.Study, list[Settings]]:
+    """The study of this goal, and the settings that it is about, which stay what they were."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    for name in (goal.key(), f"{goal.key()}, from {first.describe()}"):
+        study = optuna.create_study(
+            study_name=name,
+            storage=f"sqlite:///{storage}",
+            direction="maximize",
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(seed=_SEED, n_startup_trials=_STARTUP),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=_STARTUP),
+        )
+        if "space" not in study.user_attrs:
+            space = sorted({*candidates(), first})
+            study.set_user_attr("space", [one.as_json() for one in space])
+        space = [Settings(**one) for one in study.user_attrs["space"]]
+        if first in space:
+            break
+    return study, space
 
 
 def _suggested(trial: optuna.Trial, space: Sequence[Settings]) -> Settings:

@@ -62,6 +62,13 @@ def test_the_best_is_found_and_nothing_is_tried_twice(tmp_path: Path) -> None:
     same = search(again, GOAL, FIRST, tmp_path / "tune.db", 1.0, said.append)
     assert not again.served
     assert [one.settings for one in same] == [one.settings for one in tried]
+    # So does one after the card has changed, and one with settings that no search would try.
+    search(again, GOAL, Settings(2, 1, 4, 0), tmp_path / "tune.db", 1.0, said.append)
+    assert not again.served
+    odd = Settings(2, 1, 4, 20)
+    search(again, GOAL, odd, tmp_path / "tune.db", 1.0, said.append)
+    assert sorted(again.served) == sorted([*SPACE, odd])
+    again.served.clear()
     # Another goal is another question.
     search(again, Goal(0.01, (1, 16), 0.0), FIRST, tmp_path / "tune.db", 1.0, said.append)
     assert sorted(again.served) == sorted(SPACE)
