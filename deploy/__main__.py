@@ -24,8 +24,9 @@ from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
-from deploy.torchserve.rollout import check_unchanged, digest
+from deploy.torchserve.rollout import check_unchanged, digest, registration
 from deploy.torchserve.tokens import KEY_FILE, Tokens
+from deploy.tune import command as tune
 
 EPILOG = """\
 exit codes:
@@ -149,7 +150,7 @@ def _register(args: argparse.Namespace) -> None:
     sha256 = digest(archive) if known else None
     signed = configuration.trust(Path(args.config)).admit(archive, sha256)
     management = _clients(args)[0]
-    print(management.register(args.url, args.workers))
+    print(management.register(args.url, args.workers, settings=registration(archive)))
     if known and sha256:
         try:
             check_unchanged(archive, sha256)
@@ -350,6 +351,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub = verb(name, service.run, f"serve archives without TorchServe{also}")
         service.add_arguments(sub)
         _add_operators(sub)
+    sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
+    tune.add_arguments(sub)
+    _add_engines(sub)
+    _add_operators(sub)
     return parser
 
 
