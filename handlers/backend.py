@@ -57,9 +57,11 @@ def load_torchscript(path: Path, card: Card) -> Predict:
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{path} is not a whole TorchScript file: {error}") from error
 
+    forward = module.forward  # without nn.Module's hooks, 3 us less
+
     def predict(*tensors: torch.Tensor) -> Any:
         with torch.inference_mode():
-            return module(*tensors)
+            return forward(*tensors)
 
     return predict
 

@@ -10,6 +10,7 @@ import pytest
 
 from deploy.archive import mar
 from optimize.errors import ExportRefused, RecipeError
+from optimize.evaluation import environment
 from optimize.report import engines as shown
 from optimize.report import page
 from optimize.run import run
@@ -43,7 +44,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def artifact(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv(engines.VARIABLE, raising=False)
+        patch.delenv(environment.VARIABLE, raising=False)
         # Whoever is fastest serves, TorchScript only where it is that by itself.
         patch.setattr(race, "GAIN", 1.0)
         patch.setattr(race, "ROUNDS", 2)
@@ -94,7 +95,7 @@ def test_one_artifact_gives_one_archive(artifact: Path, tmp_path: Path) -> None:
 def test_a_finished_artifact_is_not_raced_again(
     artifact: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(engines.VARIABLE)
+    monkeypatch.delenv(environment.VARIABLE)
     before = (artifact / "report.json").read_bytes()
     run(read_recipe(recipe, []), artifact, resume=True, say=lambda _: None)
     assert (artifact / "report.json").read_bytes() == before
@@ -103,7 +104,7 @@ def test_a_finished_artifact_is_not_raced_again(
 def test_what_cannot_be_raced_is_said(
     artifact: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(engines.VARIABLE)
+    monkeypatch.delenv(environment.VARIABLE)
     monkeypatch.setattr(engines.candidates, "missing", lambda name: f"not installed: {name}")
     report = read(artifact, "report.json")
     del report["engines"]
