@@ -91,10 +91,11 @@ def load_onnx(path: Path, card: Card) -> Predict:
     except Exception as error:  # its errors share no base of their own
         raise ModelError(f"{path} does not load in ONNX Runtime: {error}") from error
     names = [entry.name for entry in session.get_inputs()]
+    outputs = [entry.name for entry in session.get_outputs()]
 
     def predict(*tensors: torch.Tensor) -> Any:
         feeds = {name: t.numpy() for name, t in zip(names, tensors, strict=True)}
-        return _tensors(session.run(None, feeds))
+        return _tensors(session.run(outputs, feeds))
 
     return predict
 

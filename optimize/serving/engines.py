@@ -89,6 +89,7 @@ def _raced(
         limits=candidates.limits,
         calls={f"batch{n}": job.task.calls(job.data, n)[0] for n in {1: 0, serving.batch_size: 0}},
         gate=race.Gate(gate["drop"], gate["max_drop"], gate["min_agreement"]),
+        gain=serving.engine_gain,
         threads=serving.threads,
         deadline=began + LIMIT,
     )
@@ -99,7 +100,7 @@ def _raced(
         "served": chosen,
         "file": _place(made[chosen], scratch) if chosen in made else "model.pt",
         "gain": round(own / best, 3),
-        "least_gain": race.GAIN,
+        "least_gain": serving.engine_gain,
         "batch": serving.batch_size,
         "threads": serving.threads,
         "candidates": {name: entry.to_json() for name, entry in entries.items()},
