@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deploy import scratch
-from deploy.archive import alternatives, entry, imports, layout, store
-from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
+from deploy.archive import alternatives, bound, entry, imports, layout, store
+from deploy.archive.card import Card, check_gate, read_card, read_report
 from deploy.archive.verify import (
     TORCHSCRIPT,
     Archive,
@@ -71,14 +71,12 @@ def seal(
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
+    contents = _contents(card, handlers, engines, force)
+    bound.check_artifact(artifact, report, json.loads(contents["model.json"]), _own(card, contents))
     model = artifact / card.model_file
     if model.suffix in TORCHSCRIPT:
         with model.open("rb") as file:
             check_operators(file, str(model), allow_ops)
-    contents = _contents(card, handlers, engines, force)
-    # The entry takes the place of a handler that lies in the artifact.
-    module = f"{card.handler}.py"
-    check_digests(report, {**contents, module: contents[f"handlers/{module}"]}, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
@@ -173,6 +171,19 @@ def is_stale(
     return _digest(packed_contents) != _digest(contents)
 
 
+def _own(card: Card, contents: dict[str, bytes]) -> dict[str, bytes]:
+    """The contents that come from the artifact itself."""
+    module = f"{card.handler}.py"
+    own = {
+        name: data
+        for name, data in contents.items()
+        if not name.startswith("handlers/") and name not in (module, *bound.UNBOUND)
+    }
+    if module in card.files:  # the entry takes its place, and it moves into handlers/
+        own[module] = contents[f"handlers/{module}"]
+    return own
+
+
 def content_version(contents: dict[str, bytes]) -> str:
     """An archive's default version: the first 12 hex digits of its content's digest."""
     return _digest(contents)[:12]
@@ -222,7 +233,13 @@ def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
     if claimed is not None:
         contents[statement.NAME] = statement.to_bytes(claimed)
         digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
-    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    try:
+        contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise BadInput(
+            f"{card.folder / 'report.json'} makes no bill of materials: {error}: run the recipe "
+            "again"
+        ) from error
 
 
 def _model_config(card: Card) -> bytes:

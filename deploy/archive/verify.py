@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deploy.archive import layout
+from deploy.archive import bound, layout
 from deploy.archive.card import NAME
-from deploy.errors import BadInput
+from deploy.errors import BadInput, NotAsReported
+from deploy.evidence import statement
 from handlers import operators, seal
 from handlers.seal import MANIFEST
 
@@ -37,7 +38,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
     so that a forged file could show each of them something else. Its TorchScript files may call
     the operators that `handlers.operators` allows, and `allow_ops`; with None they are not looked
-    at. Takes a few MB of memory, whatever the file holds. Raises BadInput.
+    at. Takes a few MB of memory, whatever the file holds. Raises BadInput; NotAsReported
+    names the entry that is not the one that was sealed or measured, is missing or is extra.
     """
     try:
         with archive.open("rb") as file:
@@ -46,14 +48,19 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
             for name in names:
                 _check_entry(archive, name)
             model = _manifest(archive, file, infos)
-            for name in ("model.json", "report.json"):
-                _json_entry(archive, file, infos, name)
+            card, report = (
+                _json_entry(archive, file, infos, name) for name in ("model.json", "report.json")
+            )
             for key in ("handler", "serializedFile", "configFile"):
                 if model.get(key) not in names:
                     named = f"{key} {str(model.get(key))[:80]!r}"
                     raise BadInput(f"{archive}: {MANIFEST} names {named}, not inside")
             sha256, found = layout.compare(file, infos, archive)
             _compare_list(archive, file, infos, found)
+            bound.check_archive(archive, report, card, found, str(model["handler"]))
+            told = statement.NAME in names
+            stated = _json_entry(archive, file, infos, statement.NAME) if told else None
+            bound.check_statement(archive, report, found, str(model["serializedFile"]), stated)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
                     needed = info.filename == model["serializedFile"]
@@ -79,7 +86,7 @@ def _compare_list(
         with layout.content(file, info) as part:
             seal.compare(seal.read(part.read(seal.MAX_LIST + 1)), found)
     except seal.Tampered as error:
-        raise BadInput(f"{archive}: {error}. Do not serve it") from None
+        raise NotAsReported(f"{archive}: {error}. Do not serve it") from None
 
 
 def identity(archive: Path) -> tuple[str, str] | None:
