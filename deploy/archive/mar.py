@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy import scratch
 from deploy.archive import alternatives, bound, entry, imports, layout, store
@@ -30,7 +30,12 @@ from deploy.archive.verify import (
     verify,
 )
 from deploy.errors import BadInput, DeployError
+from deploy.evidence import bom, statement
+from deploy.signing import beside, envelope, signature
 from handlers.seal import MANIFEST, SIGNATURES, is_listed
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +53,7 @@ def seal(
     engines: tuple[str, ...] = (),
     allow_ops: Collection[str] = (),
     in_use: bool = True,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     """Pack the artifact folder into `model_store`/NAME.mar and return the archive.
 
@@ -56,9 +62,9 @@ def seal(
     exports to pack too, for the worker to choose from; `allow_ops` operators that its TorchScript
     may call beyond the allowed ones. An existing archive is replaced in one step and stays beside
     as NAME-VERSION.mar, or is left as it was if anything fails. With `in_use` false it is left in
-    any case: the new archive is NAME-VERSION.mar. Raises BadInput for a missing or wrong card,
-    report, export or file, GateFailed for a missed budget unless `force`, and NotAsReported for
-    a file that is not the one its report was measured on.
+    any case: the new archive is NAME-VERSION.mar. `key` signs it, in files beside it. Raises
+    BadInput for a missing or wrong card, report, export or file, GateFailed for a missed budget
+    unless `force`, and NotAsReported for a file that is not the one its report was measured on.
     """
     card = read_card(artifact)
     report = read_report(artifact)
@@ -80,9 +86,19 @@ def seal(
         with scratch.folder("seal") as folder:
             raw = _run_archiver(card, version, contents, folder)
             _rewrite(raw, aside)
-        return _published(aside, model_store, allow_ops, in_use)
+        return _published(aside, model_store, allow_ops, in_use, key)
     finally:
-        aside.unlink(missing_ok=True)
+        store.remove(aside)
+
+
+def sign(archive: Path, key: "EllipticCurvePrivateKey") -> None:
+    """Sign an archive and the statement inside it, in files beside it. Raises BadInput."""
+    with zipfile.ZipFile(archive) as packed:
+        inside = statement.NAME in packed.namelist()
+        claimed = packed.read(statement.NAME) if inside else None
+    if claimed is not None:
+        beside.write(beside.statement(archive), envelope.sign(claimed, key))
+    signature.sign(archive, beside.signature(archive), key)
 
 
 def reversioned(archive: Archive, version: str) -> Archive:
@@ -104,9 +120,17 @@ def reversioned(archive: Archive, version: str) -> Archive:
 
 
 def _published(
-    aside: Path, folder: Path, allow_ops: Collection[str] | None, in_use: bool
+    aside: Path,
+    folder: Path,
+    allow_ops: Collection[str] | None,
+    in_use: bool,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     sealed = verify(aside, allow_ops)
+    if key is not None:
+        sign(aside, key)
+    else:
+        _keep_signature(sealed, folder)
     if in_use:
         final = store.current(folder, sealed.name)
         store.keep_previous(folder, sealed)
@@ -115,6 +139,17 @@ def _published(
         store.refuse_other(final, sealed.name)
     store.publish(aside, final)
     return replace(sealed, path=final)
+
+
+def _keep_signature(sealed: Archive, folder: Path) -> None:
+    """What was signed already and is made again, to the same bytes, stays signed."""
+    versioned = store.versioned(folder, sealed.name, sealed.version)
+    for there in (store.current(folder, sealed.name), versioned):
+        if beside.signature(there).is_file() and there.is_file():
+            with there.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sealed.sha256:
+                    beside.carry(there, sealed.path)
+                    return
 
 
 def is_stale(
@@ -183,7 +218,23 @@ def _contents(
         contents[name] = (card.folder / name).read_bytes()
     if engines:
         alternatives.extend(contents, card.folder, engines, force)
+    _add_evidence(contents, card)
     return contents
+
+
+def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
+    """Add what the archive claims, and what it is made of, as others' tools read it."""
+    for name in (statement.NAME, bom.NAME):
+        if name in contents:
+            raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
+    report = json.loads(contents["report.json"])
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    model_file = card.model_file
+    claimed = statement.build(report, digests, model_file)
+    if claimed is not None:
+        contents[statement.NAME] = statement.to_bytes(claimed)
+        digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
+    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
 
 
 def _model_config(card: Card) -> bytes:
