@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 CONFIG = "model-config.yaml"
 CREATED_ON = "01/01/1980 00:00:00"
 ARCHIVER = "from model_archiver.model_packaging import generate_model_archive as run; run()"
-HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
 
 
 def seal(
@@ -50,7 +49,7 @@ def seal(
     model_store: Path,
     version: str | None = None,
     force: bool = False,
-    handlers: Path = HANDLERS,
+    handlers: Path = entry.OWN,
     engines: tuple[str, ...] = (),
     allow_ops: Collection[str] = (),
     in_use: bool = True,
@@ -156,7 +155,7 @@ def _keep_signature(sealed: Archive, folder: Path) -> None:
 def is_stale(
     artifact: Path,
     archive: Path,
-    handlers: Path = HANDLERS,
+    handlers: Path = entry.OWN,
     engines: tuple[str, ...] = (),
 ) -> bool:
     """Whether `archive` is missing, broken or differs from what `seal` would write now."""
@@ -208,7 +207,9 @@ def _contents(
         source = card.folder / module
         files.remove(module)
     contents = {module: entry.make(source, handlers), CONFIG: _model_config(card)}
-    for path in {*imports.closure(handlers, source), *entry.needed(handlers)}:
+    for name, path in entry.needed(handlers).items():
+        contents[f"handlers/{name}"] = path.read_bytes()
+    for path in imports.closure(handlers, source):
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
     for name in files:
