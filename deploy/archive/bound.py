@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from deploy.errors import NotAsReported
+from deploy.evidence import bom, statement
 from handlers import binding, seal
 
-UNBOUND = ("model.json", "report.json", "model-config.yaml")
-"""Entries of an archive that a report cannot name; the first two are compared by other digests."""
+UNBOUND = ("model.json", "report.json", "model-config.yaml", statement.NAME, bom.NAME)
+"""Entries of an archive that a report cannot name. The first two are compared by other digests, the
+statement with what the report makes it say."""
 
 
 def check_artifact(
@@ -60,6 +62,24 @@ def check_archive(
     problem = _difference(report, card, own)
     if problem:
         raise NotAsReported(f"{archive}: {problem}. Do not serve it")
+
+
+def check_statement(
+    archive: Path,
+    report: dict[str, Any],
+    entries: Mapping[str, seal.File],
+    model_file: str,
+    stated: dict[str, Any] | None,
+) -> None:
+    """Compare an archive's statement, None if it has none, with the report in it.
+
+    Raises NotAsReported; BadInput for a report whose parts are of another shape.
+    """
+    digests = {name: file.sha256 for name, file in entries.items()}
+    if stated != statement.build(report, digests, model_file):
+        raise NotAsReported(
+            f"{archive}: {statement.NAME} does not say what its report.json says. Do not serve it"
+        )
 
 
 def _difference(

@@ -234,7 +234,13 @@ def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
     if claimed is not None:
         contents[statement.NAME] = statement.to_bytes(claimed)
         digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
-    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    try:
+        contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise BadInput(
+            f"{card.folder / 'report.json'} makes no bill of materials: {error}: run the recipe "
+            "again"
+        ) from error
 
 
 def _model_config(card: Card) -> bytes:

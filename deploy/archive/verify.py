@@ -10,6 +10,7 @@ from typing import IO, Any
 from deploy.archive import adopted, bound, layout
 from deploy.archive.card import NAME
 from deploy.errors import BadInput, NotAsReported
+from deploy.evidence import statement
 from handlers import operators, seal
 from handlers.seal import MANIFEST
 
@@ -65,6 +66,9 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
             if not others:
                 card, report = parts
                 bound.check_archive(archive, report, card, found, str(model["handler"]))
+                told = statement.NAME in names
+                stated = _json_entry(archive, file, infos, statement.NAME) if told else None
+                bound.check_statement(archive, report, found, str(model["serializedFile"]), stated)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
                     needed = not others and info.filename == model["serializedFile"]
