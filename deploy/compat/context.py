@@ -28,8 +28,8 @@ class RequestProcessor:
         self._phrase: str | None = None
 
     def get_request_property(self, key: str) -> Any:
-        """A header of the request, or a part's `{"content-type": ...}` under its name."""
-        return self._request.get(key)
+        """A header of the request, in any case, or a part's `{"content-type": ...}` by its name."""
+        return self._request.get(key, self._request.get(key.lower()))
 
     def get_request_properties(self) -> dict[str, Any]:
         """All of them."""
@@ -122,7 +122,7 @@ class Context:
         return None if self.request_ids is None else self.request_ids.get(idx)
 
     def get_request_header(self, idx: int, key: str) -> Any:
-        """A header of a request, by its name in lower case."""
+        """A header of a request, by its name in any case."""
         return self._processors()[idx].get_request_property(key)
 
     def get_all_request_header(self, idx: int) -> dict[str, Any]:

@@ -56,10 +56,11 @@ class Handler:
         del self._entry_point, self._context
 
     def answer(self, rows: Sequence[Row], replies: Replies) -> list[bytes]:
-        """A batch's answers, by TorchServe's rules; never raises an Exception.
+        """A batch's answers, by TorchServe's rules.
 
         The rows hold bytes; JSON and text reach the handler decoded, as from TorchServe. What is
-        no list, has another length or cannot be sent fails the whole batch.
+        no list, has another length or cannot be sent fails the whole batch. Raises what the handler
+        raises on several requests, so that each can be tried alone.
         """
         count = len(rows)
         ids = {index: str(uuid.uuid4()) for index in range(count)}
@@ -81,15 +82,19 @@ class Handler:
         except results.Unserializable:
             logger.exception("the handler's answer cannot be sent")
             return _failed(replies, count, 503, "Unsupported model output data type.")
-        except MemoryError:
+        except MemoryError as error:
             logger.exception("the handler ran out of memory")
+            if count > 1:
+                raise RuntimeError("out of memory on a batch") from error
             return _failed(replies, count, 507, "Out of resources")
         except Exception as error:
             # PredictionException, of the installed package or ours.
             if hasattr(error, "error_code") and hasattr(error, "message"):
                 logger.warning("the handler refused a batch: %s", error)
                 return _failed(replies, count, int(error.error_code), str(error.message))
-            logger.exception("the handler failed on a batch of %d", count)
+            if count > 1:
+                raise
+            logger.exception("the handler failed on a request")
             return _failed(replies, count, 503, "Prediction failed")
         self._context.end()
         return bodies

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import requests
 
+from deploy.__main__ import main
 from deploy.adopt.adopt import adopt
 from tests.integration.service import Service, serving
 from tests.integration.torchserve import Running
@@ -64,3 +65,30 @@ def _seen(response: requests.Response) -> tuple[int, bytes, Any]:
     if body.startswith(b"{"):
         body = json.dumps(json.loads(body)).encode()
     return response.status_code, body, response.headers.get("Content-Type")
+
+
+def test_compared_with_the_old_server(
+    served: Running,
+    service: Service,
+    adopted: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command compares a real TorchServe with the service, and then with another model."""
+    for kind in ("list", "dict", "fails"):
+        (tmp_path / f"{kind}.json").write_text("{}")
+        (tmp_path / f"{kind}.json.headers.json").write_text(json.dumps({"kind": kind}))
+    token = f"Authorization: {served.header()['Authorization']}"
+    command = ["adopt", str(adopted), "--compare", served.settings.inference, "--header", token]
+    command += ["--with", service.address, "--requests", str(tmp_path)]
+    assert main([*command, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["compared"]
+    statuses = [(one["name"], one["old"], one["ours"], one["verdict"]) for one in found]
+    assert statuses == [
+        ("dict.json", 200, 200, "same"),
+        ("fails.json", 503, 503, "same"),
+        ("list.json", 200, 200, "same"),
+    ]
+    command[command.index("--with") + 1] = f"{service.address}/predictions/none"
+    assert main(command) == 6
+    assert "status 200, here 404" in capsys.readouterr().out
