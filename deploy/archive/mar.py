@@ -245,11 +245,13 @@ def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
 
 def _model_config(card: Card) -> bytes:
     serving = card.serving
+    # TorchServe reads 0 in this file as 100 ms: who registers the archive tells it (rollout).
+    delay = max(1, serving.max_batch_delay_ms)
     return (
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
         f"batchSize: {serving.batch_size}\n"
-        f"maxBatchDelay: {serving.max_batch_delay_ms}\n"
+        f"maxBatchDelay: {delay}\n"
         f"responseTimeout: {serving.response_timeout_s}\n"
         f"startupTimeout: {serving.startup_timeout_s}\n"
     ).encode()
