@@ -40,7 +40,7 @@ help:
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-silence                  what speech recognition says about music and noise"
 	@echo "make bench-serve-text               texts served, against the teacher and two servers"
-	@echo "make bench-compress                 compressed models against six other engines"
+	@echo "make bench-compress [QUICK=1]       compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
@@ -171,7 +171,7 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 	@touch $@
 
 bench-compress: $(PEERS)/.installed
-	$(PEERS)/bin/python -m benchmarks.compress
+	$(PEERS)/bin/python -m benchmarks.compress $(if $(QUICK),--quick)
 
 bench-accuracy-control: $(PEERS)/.installed data
 	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume

@@ -25,8 +25,9 @@ from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
-from deploy.torchserve.rollout import check_unchanged, digest
+from deploy.torchserve.rollout import check_unchanged, digest, registration
 from deploy.torchserve.tokens import KEY_FILE, Tokens
+from deploy.tune import command as tune
 
 EPILOG = """\
 exit codes:
@@ -97,7 +98,7 @@ def _archive(args: argparse.Namespace) -> None:
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
-    print(f"signed   {look(sealed.path, _trusted(args), sealed.sha256)}")
+    print(look(sealed.path, _trusted(args), sealed.sha256).line(9))
     if sealed.adopted:
         print(f"evidence {adopted.STATUS}")
 
@@ -150,14 +151,14 @@ def _register(args: argparse.Namespace) -> None:
     sha256 = digest(archive) if known else None
     signed = configuration.trust(Path(args.config)).admit(archive, sha256)
     management = _clients(args)[0]
-    print(management.register(args.url, args.workers))
+    print(management.register(args.url, args.workers, settings=registration(archive)))
     if known and sha256:
         try:
             check_unchanged(archive, sha256)
         except Untrusted:
             management.unregister(*known)
             raise
-    print("unsigned" if signed.state == "unsigned" else f"signed {signed}")
+    print(signed.line())
 
 
 def _describe(args: argparse.Namespace) -> None:
@@ -231,8 +232,7 @@ def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
 def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
     """What is known of the signature beside the archive that a model was registered from."""
     trusted = configuration.trust(Path(args.config)).trusted
-    found = look(Path(args.model_store) / str(entry.get("modelUrl")), trusted)
-    return str(found) if found.state == "unsigned" else f"signed {found}"
+    return look(Path(args.model_store) / str(entry.get("modelUrl")), trusted).line()
 
 
 def _print(value: Any) -> None:
@@ -355,6 +355,10 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub = verb(name, service.run, f"serve archives without TorchServe{also}")
         service.add_arguments(sub)
         _add_operators(sub)
+    sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
+    tune.add_arguments(sub)
+    _add_engines(sub)
+    _add_operators(sub)
     return parser
 
 

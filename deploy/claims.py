@@ -95,7 +95,7 @@ def lines(sealed: Archive, inside: dict[str, bytes], signed: Signed, stated: Sig
     found = [
         *_row("model", f"{sealed.name} version {sealed.version}"),
         *_row("archive", f"SHA-256 {sealed.sha256}"),
-        *_row("signed", str(signed)),
+        *_row("signature", str(signed)),
     ]
     if statement.NAME in inside:
         found += _claims(json.loads(inside[statement.NAME]), stated)

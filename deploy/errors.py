@@ -26,8 +26,8 @@ class GateFailed(DeployError):
     exit_code = GATE_FAILED
 
 
-class NotAsReported(DeployError):
-    """A file is not the one that the artifact's report was measured on."""
+class NotAsReported(BadInput):
+    """A file is not the one that the artifact's report was measured on, or that was sealed."""
 
     exit_code = UNPROVEN
 

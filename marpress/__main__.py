@@ -12,7 +12,7 @@ from marpress import workplace
 OPTIMIZE = ("run", "export", "report", "compare")
 DEPLOY = (
     *("archive", "java", "start", "stop", "status", "register", "describe", "list", "scale"),
-    *("default", "unregister", "predict", "token", "serve", "serve-archive", "flask"),
+    *("default", "unregister", "predict", "token", "serve", "serve-archive", "flask", "evidence"),
 )
 
 DESCRIPTION = f"""\

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deploy.archive import adopted, layout
+from deploy.archive import adopted, bound, layout
 from deploy.archive.card import NAME
-from deploy.errors import BadInput
+from deploy.errors import BadInput, NotAsReported
+from deploy.evidence import statement
 from handlers import operators, seal
 from handlers.seal import MANIFEST
 
@@ -41,7 +42,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
     so that a forged file could show each of them something else. Its TorchScript files may call
     the operators that `handlers.operators` allows, and `allow_ops`; with None they are not looked
-    at. Takes a few MB of memory, whatever the file holds. Raises BadInput.
+    at. Takes a few MB of memory, whatever the file holds. Raises BadInput; NotAsReported
+    names the entry that is not the one that was sealed or measured, is missing or is extra.
     """
     try:
         with archive.open("rb") as file:
@@ -51,8 +53,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
                 _check_entry(archive, name)
             model = _manifest(archive, file, infos)
             others = adopted.MARK in names
-            for name in ("model.json", "report.json") if not others else (adopted.MARK,):
-                _json_entry(archive, file, infos, name)
+            wanted = (adopted.MARK,) if others else ("model.json", "report.json")
+            parts = [_json_entry(archive, file, infos, name) for name in wanted]
             for key in ("handler", "serializedFile", "configFile"):
                 if others and (key not in model or key == "handler"):
                     continue  # it may name a function, or none of these files
@@ -61,6 +63,12 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
                     raise BadInput(f"{archive}: {MANIFEST} names {named}, not inside")
             sha256, found = layout.compare(file, infos, archive)
             _compare_list(archive, file, infos, found)
+            if not others:
+                card, report = parts
+                bound.check_archive(archive, report, card, found, str(model["handler"]))
+                told = statement.NAME in names
+                stated = _json_entry(archive, file, infos, statement.NAME) if told else None
+                bound.check_statement(archive, report, found, str(model["serializedFile"]), stated)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
                     needed = not others and info.filename == model["serializedFile"]
@@ -94,7 +102,7 @@ def _compare_list(
         with layout.content(file, info) as part:
             seal.compare(seal.read(part.read(seal.MAX_LIST + 1)), found)
     except seal.Tampered as error:
-        raise BadInput(f"{archive}: {error}. Do not serve it") from None
+        raise NotAsReported(f"{archive}: {error}. Do not serve it") from None
 
 
 def identity(archive: Path) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ class Metrics(Protocol):
 
     def error(self, status: int, type: str) -> None: ...
 
-    def custom(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None: ...
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _load_adopted(bundle: Bundle, metrics: Metrics) -> Entry:
 
     try:
         handler = loader.load(
-            content(bundle), bundle.settings.batch_size, metrics.custom, bundle.packages
+            content(bundle), bundle.settings.batch_size, metrics.record, bundle.packages
         )
     except loader.Unloadable as error:
         raise BadInput(f"{bundle.url} does not load: {error}") from error

@@ -3,7 +3,7 @@
 import logging
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -52,7 +52,7 @@ class Metrics:
         """Record one value of a histogram."""
         self._of(Histogram, name, labels).observe(value)
 
-    def custom(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
+    def record(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
         """One value of a counter, gauge or histogram. Raises ValueError for other labels than the
         name's values had before."""
         if kind == "histogram":
@@ -86,24 +86,31 @@ class HandlerMetrics:
         self._metrics = metrics
         self._labels = {"ModelName": name, "ModelVersion": version, "Level": "Model"}
 
-    def record(self, records: list[list[Any]]) -> None:
-        """Add what a worker's `Records` took. Raises ValueError, TypeError for what is none."""
-        for kind, first, second, *more in records:
-            if kind == "observe":
-                self._metrics.observe(str(first), float(second), **self._labels)
-            elif kind == "error":
-                labels = {**self._labels, "Status": str(first), "Type": str(second)}
-                self._metrics.add(_ERRORS, 1, **labels)
-            elif kind == "custom":
-                self._custom(str(first), str(second), *more)
+    def take(self, records: list[list[Any]]) -> None:
+        """Add what a worker's `Records` took; what is none of it raises TypeError, ValueError."""
+        known: dict[str, Callable[..., None]] = {
+            "observe": self.observe,
+            "error": self.error,
+            "record": self.record,
+        }
+        for kind, *values in records:
+            known[kind](*values)
 
-    def _custom(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+    def observe(self, name: str, value: float) -> None:
+        """Record one value of a histogram."""
+        self._metrics.observe(str(name), float(value), **self._labels)
+
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
         """One value of an adopted handler's own counter, gauge or histogram.
 
         A value that does not fit the name's other values is left out: a metric fails no request.
         """
-        named = {_NO_NAME.sub("_", key): str(text) for key, text in labels.items()}
+        named = {_NO_NAME.sub("_", key): text for key, text in labels.items()}
         try:
-            self._metrics.custom(kind, _NO_NAME.sub("_", name), value, {**self._labels, **named})
+            self._metrics.record(kind, _NO_NAME.sub("_", name), value, {**self._labels, **named})
         except ValueError as error:
             logger.warning("the metric %s is left out: %s", name, error)
+
+    def error(self, status: int, type: str) -> None:
+        """Count one failed request."""
+        self._metrics.add(_ERRORS, 1, **self._labels, Status=str(status), Type=type)

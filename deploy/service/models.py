@@ -248,7 +248,7 @@ class Models:
             f"{bundle.name} {bundle.version}",
             settings.batch_size,
             settings.response_timeout_s,
-            HandlerMetrics(self.metrics, bundle.name, bundle.version).record,
+            HandlerMetrics(self.metrics, bundle.name, bundle.version).take,
         )
         model = Model(bundle, pool, at_startup)
         try:

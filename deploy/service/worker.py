@@ -95,9 +95,9 @@ class Records:
         """Count one failed request."""
         self._taken.append(["error", int(status), str(type)])
 
-    def custom(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
-        """Record one value of an adopted handler's own counter, gauge or histogram."""
-        self._taken.append(["custom", kind, name, float(value), dict(labels)])
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """One value of an adopted handler's own counter, gauge or histogram."""
+        self._taken.append(["record", str(kind), str(name), float(value), dict(labels)])
 
     def take(self) -> list[list[Any]]:
         """What was recorded; it is forgotten here."""

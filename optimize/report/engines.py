@@ -19,7 +19,7 @@ def sentence(report: dict[str, Any]) -> str:
         return f"TorchScript serves: {race['reason']}"
     where = f"batches of {race['batch']} on {race['threads']} thread{'s' * (race['threads'] > 1)}"
     if race["served"] == TORCHSCRIPT:
-        return f"TorchScript serves: nothing else was {race['least_gain']}x as fast at {where}"
+        return f"TorchScript serves: nothing else was {race['least_gain']:g}x as fast at {where}"
     return f"{race['served']} serves: {race['gain']:.2f}x as fast as TorchScript at {where}"
 
 

@@ -1,5 +1,6 @@
 """Real archives in this process: load, answer, versions, unload."""
 
+import json
 import os
 import shutil
 import tempfile
@@ -138,10 +139,9 @@ def test_what_is_no_archive_is_refused_and_leaves_nothing(models, sealed, tmp_pa
 
 def test_a_model_that_does_not_load_says_why(models, tmp_path):
     artifact = quadrant.make(tmp_path / "artifacts")
-    card = (artifact / "model.json").read_text()
-    (artifact / "model.json").write_text(
-        card.replace('"quantized_engine": null', '"quantized_engine": "abacus"')
-    )
+    card = json.loads((artifact / "model.json").read_text())
+    card["model"]["quantized_engine"] = "abacus"
+    quadrant.write(artifact / "model.json", card)
     path = mar.seal(artifact, tmp_path / "store").path
     with pytest.raises(Failure, match="no quantized engine 'abacus'") as caught:
         models.register(path)
