@@ -42,7 +42,7 @@ help:
 	@echo "make bench-serve                    our servers against seven others"
 	@echo "make bench-overload                 our servers at three times what they can take"
 	@echo "make soak                           half an hour at 80 % load: memory, errors"
-	@echo "make bench-compress                 compressed models against six other engines"
+	@echo "make bench-compress [QUICK=1]       compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
@@ -173,7 +173,7 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 	@touch $@
 
 bench-compress: $(PEERS)/.installed
-	$(PEERS)/bin/python -m benchmarks.compress
+	$(PEERS)/bin/python -m benchmarks.compress $(if $(QUICK),--quick)
 
 bench-accuracy-control: $(PEERS)/.installed data
 	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume

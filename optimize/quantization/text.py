@@ -1,4 +1,4 @@
-"""Static int8 for text classifiers, on top of `optimize.lowering`."""
+"""Static int8 for text encoders, on top of `optimize.lowering`."""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.lowering import Lowered, lower_int8
-from optimize.models.architectures.bert import BertClassifier
+from optimize.models.architectures.bert import BertClassifier, BertEncoder
 
 
 def quantize(
@@ -22,8 +22,8 @@ def quantize(
     computed at all, so an answer does not depend on what else is in its batch.
 
     Args:
-        model: float, in eval mode; left as it is. One that is no `BertClassifier` keeps its
-            positions and its temperature.
+        model: float, in eval mode; left as it is. One that is no `BertEncoder` keeps its
+            positions, one that is no `BertClassifier` has no temperature.
         batches: real windows `[N, L]`, to set the activation ranges.
         max_length: positions kept.
         temperature: what the logits are divided by, inside the last layer.
@@ -32,11 +32,12 @@ def quantize(
         See `lower_int8`; sets this process' quantized engine.
     """
     shorter = copy.deepcopy(model).eval()
-    if not isinstance(shorter, BertClassifier):
+    if not isinstance(shorter, BertEncoder):
         return lower_int8(shorter, batches)
     positions = shorter.embeddings.position.weight.detach()[:max_length]
     shorter.embeddings.position = nn.Embedding.from_pretrained(positions.clone())
-    with torch.no_grad():
-        shorter.head.weight.div_(temperature)
-        shorter.head.bias.div_(temperature)
+    if isinstance(shorter, BertClassifier):
+        with torch.no_grad():
+            shorter.head.weight.div_(temperature)
+            shorter.head.bias.div_(temperature)
     return lower_int8(shorter, batches)

@@ -1,10 +1,17 @@
-"""Progress bars in one style: a single line, removed when done, shown by the first process only."""
+"""Progress in one style, shown by the first process only.
 
+On a terminal a bar in a single line, removed when done. In a log a line of its own, every ten
+seconds at most.
+"""
+
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 import torch.distributed as dist
 from tqdm import tqdm
+
+LOG_SECONDS = 10.0
 
 
 def bar(
@@ -25,6 +32,7 @@ def bar(
         initial: number of items already done.
     """
     first = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+    terminal = sys.stderr.isatty()
     return tqdm(
         iterable,
         desc=title,
@@ -32,7 +40,25 @@ def bar(
         total=total,
         initial=initial,
         leave=False,
+        file=sys.stderr if terminal else _Lines(sys.stderr),
+        bar_format=None if terminal else "{desc}: {unit} {n_fmt} of {total_fmt} after {elapsed}",
         ncols=78,
-        mininterval=0.5,
+        mininterval=0.5 if terminal else LOG_SECONDS,
+        delay=0 if terminal else LOG_SECONDS,
         disable=not first,
     )
+
+
+class _Lines:
+    """Takes what tqdm writes to redraw one line, and writes lines."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        text = text.replace("\r", "").strip()
+        if text:
+            self._stream.write(f"{text}\n")
+
+    def flush(self) -> None:
+        self._stream.flush()

@@ -107,7 +107,12 @@ def test_only_a_passed_gate_passes(artifact: Path, gate: Any, message: str) -> N
     report["gate"] = gate
     with pytest.raises(GateFailed, match=message):
         card.check_gate(report, artifact)
-    card.check_gate(quadrant.report(), artifact)
+    card.check_gate(quadrant.bound(artifact, quadrant.report()), artifact)
+
+
+def test_a_report_that_names_no_files_passes_nothing(artifact: Path) -> None:
+    with pytest.raises(GateFailed, match=r"written by hand and names no files.*--force"):
+        card.check_gate(quadrant.report(), artifact)
 
 
 def test_more_workers_than_the_cores_have_a_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
