@@ -104,10 +104,10 @@ def _others(guess: Kernels, lowered: Lowered, batch: int, other_engine: bool) ->
     attends = any(isinstance(m, TokenAttention | UniformAttention) for m in lowered.modules())
     if onednn and batch > 1:
         yield Kernels("onednn", batch)
-    if onednn and attends:
-        yield Kernels("onednn", attention="fp32")
     if other_engine:
         yield Kernels("onednn" if guess.engine == "fbgemm" else "fbgemm")
+    if onednn and attends:
+        yield Kernels("onednn", attention="fp32")
 
 
 def has_groups(model: nn.Module) -> bool:
