@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from deploy.archive import store
+from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
 from deploy.errors import BadInput, Untrusted
 from deploy.evidence import bom, statement
@@ -95,12 +95,13 @@ def lines(sealed: Archive, inside: dict[str, bytes], signed: Signed, stated: Sig
     found = [
         *_row("model", f"{sealed.name} version {sealed.version}"),
         *_row("archive", f"SHA-256 {sealed.sha256}"),
-        *_row("signed", str(signed)),
+        *_row("signature", str(signed)),
     ]
     if statement.NAME in inside:
         found += _claims(json.loads(inside[statement.NAME]), stated)
     else:
-        found += _row("claims", f"no statement: {_OLD}")
+        none = adopted.STATUS if sealed.adopted else f"no statement: {_OLD}"
+        found += _row("claims", none)
     if bom.NAME in inside:
         found += _made_of(json.loads(inside[bom.NAME]))
     return found

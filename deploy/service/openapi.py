@@ -1,13 +1,15 @@
 """The OpenAPI 3.1 document of everything that the service's inference address answers."""
 
-from typing import Any
-
-from flask import Flask, Response
+from typing import TYPE_CHECKING, Any
 
 from deploy.service import binary
 from deploy.service.kserve import INPUT_NAMES, LENGTH_HEADER
 from deploy.service.models import Models
-from deploy.service.responses import JSON, OCTETS, json_response
+from deploy.service.request import Request
+from deploy.service.responses import JSON, OCTETS, Reply, json_response
+
+if TYPE_CHECKING:
+    from deploy.service.app import App
 
 _ERROR = {
     "type": "object",
@@ -30,13 +32,14 @@ _PREDICTION = {
 _PREDICT = {"400", "404", "405", "413", "415", "422", "500", "501", "503", "504", "507"}
 
 
-def add_route(app: Flask, models: Models) -> None:
+def add_route(app: "App", models: Models) -> None:
     """GET /openapi.json, and OPTIONS / where TorchServe has its own."""
 
-    @app.get("/openapi.json")
-    @app.route("/", methods=["OPTIONS"])
-    def openapi() -> Response:
+    def openapi(request: Request) -> Reply:
         return json_response(document(models))
+
+    app.route("/openapi.json")(openapi)
+    app.route("/", methods=["OPTIONS"])(openapi)
 
 
 def document(models: Models) -> dict[str, Any]:

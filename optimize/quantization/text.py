@@ -1,4 +1,4 @@
-"""Static int8 for text classifiers, on top of `optimize.lowering`."""
+"""Static int8 for text encoders, on top of `optimize.lowering`."""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.lowering import Lowered, lower_int8
-from optimize.models.architectures.bert import BertClassifier
+from optimize.models.architectures.bert import BertClassifier, BertEncoder
 from optimize.quantization.kernels import Kernels
 
 
@@ -24,8 +24,8 @@ def quantize(
     computed at all, so an answer does not depend on what else is in its batch.
 
     Args:
-        model: float, in eval mode; left as it is. One that is no `BertClassifier` keeps its
-            positions and its temperature.
+        model: float, in eval mode; left as it is. One that is no `BertEncoder` keeps its
+            positions, one that is no `BertClassifier` has no temperature.
         batches: real windows `[N, L]`, to set the activation ranges.
         max_length: positions kept.
         temperature: what the logits are divided by, inside the last layer.
@@ -36,13 +36,14 @@ def quantize(
     """
     kernels = kernels or Kernels()
     shorter = copy.deepcopy(model).eval()
-    if not isinstance(shorter, BertClassifier):
+    if not isinstance(shorter, BertEncoder):
         return _lowered(shorter, batches, kernels)
     positions = shorter.embeddings.position.weight.detach()[:max_length]
     shorter.embeddings.position = nn.Embedding.from_pretrained(positions.clone())
-    with torch.no_grad():
-        shorter.head.weight.div_(temperature)
-        shorter.head.bias.div_(temperature)
+    if isinstance(shorter, BertClassifier):
+        with torch.no_grad():
+            shorter.head.weight.div_(temperature)
+            shorter.head.bias.div_(temperature)
     return _lowered(shorter, batches, kernels)
 
 

@@ -126,9 +126,7 @@ def run_vocabulary(
         raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
     rows = model.embeddings.word.num_embeddings
     counts = vocabulary.frequencies(split_of(data, "train"), rows)
-    tokenizer = load_tokenizer(data.encoder)
-    ids = [tokenizer.token_to_id(name) for name in vocabulary.SPECIAL]
-    special = [0, *(i for i in ids if i is not None)]
+    special = vocabulary.special_ids(load_tokenizer(data.encoder))
     smaller, covered = vocabulary.shrink(model, counts, special, options)
     return state.then(smaller, rows=options.rows, tokens_with_a_row_of_their_own=round(covered, 5))
 

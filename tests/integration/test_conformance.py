@@ -13,7 +13,7 @@ import requests
 from deploy.torchserve.management import Management
 from deploy.torchserve.tokens import Tokens
 from tests.integration import quadrant
-from tests.integration.service import Service, flask
+from tests.integration.service import Service, serving
 from tests.integration.test_isolation import MULTIPART
 from tests.integration.torchserve import Running
 from tests.unit.corpus import malformed
@@ -135,7 +135,7 @@ def service(running: Service) -> str:
 def running(served: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """`python -m deploy flask` on the very archive that TorchServe serves."""
     archive = served.workdir / "model_store" / "quadrant.mar"
-    with flask(tmp_path_factory.mktemp("service"), archive) as running:
+    with serving(tmp_path_factory.mktemp("service"), archive) as running:
         yield running
 
 

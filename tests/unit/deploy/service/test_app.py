@@ -9,10 +9,9 @@ import torch
 
 from deploy.archive import mar
 from deploy.service import control
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import quadrant
 from tests.unit.corpus import malformed
+from tests.unit.deploy.service.client import Client, Running
 
 PICTURE = base64.b64encode(quadrant.picture(2)).decode()
 
@@ -29,9 +28,9 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(store):
+def models(store, loop):
     threads = torch.get_num_threads()
-    made = Models()
+    made = Running(loop)
     made.register(store / "quadrant.mar")
     yield made
     made.close()
@@ -40,17 +39,16 @@ def models(store):
 
 @pytest.fixture(scope="module")
 def client(models):
-    return build(models).test_client()
+    return models.client()
 
 
 @pytest.fixture
-def manager(store):
+def manager(store, loop):
     """A management client with models of its own, and the inference client beside it."""
     threads = torch.get_num_threads()
-    made = Models()
-    manage = control.build(made, store, "secret").test_client()
-    manage.environ_base["HTTP_AUTHORIZATION"] = "Bearer secret"
-    yield manage, build(made).test_client()
+    made = Running(loop)
+    app = control.build(made.models, store, "secret")
+    yield Client(loop, app, {"Authorization": "Bearer secret"}), made.client()
     made.close()
     torch.set_num_threads(threads)
 
