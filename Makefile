@@ -9,6 +9,7 @@ BENCH := .venv-bench
 PEERS := .venv-compress
 SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testdata
 PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
+WORDNET := /usr/share/wordnet/data.noun
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 # pip takes torch beside other packages in any build: what exports add names it again.
@@ -22,10 +23,10 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
-	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
+	@echo "make serve [RECIPE=fashion|photos|speech|sentiment|embeddings]"
 	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "     [ENGINES=onnx-int8,...]        the worker may serve these exports, if faster"
 	@echo "make stop                           stop the server that make serve started"
@@ -101,7 +102,20 @@ data-speech:
 	  echo "or name recordings of your own in recipes/speech.yaml (data: speech: {path: ...})"; \
 	fi
 
-artifact: setup data $(if $(filter speech,$(RECIPE)),data-speech)
+# WordNet comes as a Debian package (3 MB).
+data-embeddings:
+	@if [ -f $(WORDNET) ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing the Debian package wordnet-base with apt-get"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq install -y --no-install-recommends wordnet-base; } >/dev/null 2>&1 \
+	  || echo "apt-get failed: going on without it"; \
+	else \
+	  echo "no WordNet here. As root: apt-get install wordnet-base"; \
+	  echo "or name pairs of your own in recipes/embeddings.yaml (data: text_pairs: {path: ...})"; \
+	fi
+
+artifact: setup data $(if $(filter speech embeddings,$(RECIPE)),data-$(RECIPE))
 	@$(BIN)/python -m optimize run recipes/$(RECIPE).yaml --resume
 
 serve: artifact
