@@ -30,13 +30,20 @@ def build_ours(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> N
     from optimize.quantization import kernels
     from optimize.utils import torchscript
 
-    def build(engine: kernels.Engine | None, hot_batch: int | None) -> Lowered:
-        return lower_int8(model, data[:1], engine=engine, hot_batch=hot_batch, ranges="minmax")
+    def build(tried: kernels.Kernels) -> Lowered:
+        return lower_int8(
+            model,
+            data[:1],
+            engine=tried.engine,
+            hot_batch=tried.hot_batch,
+            attention=tried.attention,
+            ranges="minmax",
+        )
 
     loads = {"batch1": data[0][:1], "batch8": data[0]}
-    found = kernels.fastest(build, loads, not kernels.has_groups(model))
-    engine = found.engine if found is not None else None
-    lowered = lower_int8(model, data, engine=engine, hot_batch=HOT)
+    found = kernels.fastest(build, loads, other_engine=not kernels.has_groups(model))
+    best = found.kernels if found is not None else kernels.Kernels()
+    lowered = lower_int8(model, data, engine=best.engine, hot_batch=HOT, attention=best.attention)
     torchscript.save(torchscript.script(lowered, data[0][:2]), path)
     _engine_file(path).write_text(lowered.engine)
 

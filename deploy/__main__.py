@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy import claims
+from deploy import claims, verdict
 from deploy.adopt import command as adopt
 from deploy.archive import adopted, mar
-from deploy.archive.verify import identity, refuse_tar, verify
+from deploy.archive.verify import identity, refuse_tar
 from deploy.emit import command as emit
 from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
 from deploy.serve import Place, serve
@@ -83,18 +83,15 @@ def _log_to_stderr() -> None:
 
 
 def _archive(args: argparse.Namespace) -> None:
-    if args.verify:
-        sealed = verify(Path(args.name), args.allow_ops)
-    else:
-        sealed = mar.seal(
-            Path(args.artifacts) / args.name,
-            Path(args.model_store),
-            args.version,
-            args.force,
-            engines=args.engines,
-            allow_ops=args.allow_ops,
-            key=keys.private(args.sign) if args.sign is not None else None,
-        )
+    sealed = mar.seal(
+        Path(args.artifacts) / args.name,
+        Path(args.model_store),
+        args.version,
+        args.force,
+        engines=args.engines,
+        allow_ops=args.allow_ops,
+        key=keys.private(args.sign) if args.sign is not None else None,
+    )
     print(f"path     {sealed.path}")
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
@@ -292,13 +289,15 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         return sub
 
     sub = verb("archive", _archive, "seal artifacts/NAME into model_store/NAME.mar")
-    sub.add_argument("name", help="the artifact's name; with --verify, an archive file")
+    sub.add_argument("name", help="the artifact's name")
     sub.add_argument("--version", help="the model's version (default: from its content)")
     sub.add_argument("--force", action="store_true", help="archive although the gate failed")
-    sub.add_argument("--verify", action="store_true", help="check an existing archive")
     _add_engines(sub)
     _add_operators(sub)
     _add_key(sub)
+    sub = verb("verify", verdict.run, "check an archive, and print what it claims")
+    verdict.add_arguments(sub)
+    _add_operators(sub)
     sub = verb("adopt", adopt.run, "take an archive that others made into the model store")
     adopt.add_arguments(sub)
     _add_operators(sub)

@@ -183,6 +183,8 @@ def _json_entry(
         if sum(map(data.count, (b"[", b"{", b","))) > MAX_VALUES:
             raise BadInput(f"{archive}: {name} holds over {MAX_VALUES} values")
         value = json.loads(data)
+    except zipfile.BadZipFile:
+        raise NotAsReported(f"{archive} is damaged at {name}: build it again") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{archive}: {name} is no JSON: {error}") from error
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""OpenAI's transcriptions, so that its clients change an address and nothing else.
+"""OpenAI's transcriptions and embeddings, so that its clients change an address and nothing else.
 
 `POST /v1/audio/transcriptions` takes a multipart form with `file`, `model` and, if wanted,
 `language`, `response_format` (json, text, verbose_json, srt, vtt) and `stream`; `prompt` and
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy.service import subtitles
 from deploy.service.context import Answer
+from deploy.service.embeddings import embed
 from deploy.service.failure import Failure, bad_request, unprocessable
 from deploy.service.form import boundary, multipart
 from deploy.service.models import Models
@@ -33,7 +34,7 @@ _LANGUAGE = "en"  # where the request names none: a model without languages know
 
 
 def add_routes(app: "App", models: Models) -> None:
-    """/v1/audio/transcriptions and /v1/models; what is not there yet says so."""
+    """/v1/audio/transcriptions, /v1/embeddings and /v1/models."""
 
     @app.route("/v1/models", form=failed)
     def listing(request: Request) -> Reply:
@@ -49,8 +50,8 @@ def add_routes(app: "App", models: Models) -> None:
         return await _transcribe(models, request)
 
     @app.route("/v1/embeddings", methods=["POST"], form=failed)
-    def embeddings(request: Request) -> Reply:
-        raise Failure(501, "not_implemented", "this service has no models of embeddings")
+    async def embeddings(request: Request) -> Reply:
+        return await embed(models, request)
 
 
 def failed(failure: Failure) -> Reply:

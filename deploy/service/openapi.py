@@ -144,9 +144,20 @@ def _openai() -> dict[str, Any]:
         "/v1/models": {"get": _operation("list the models for OpenAI's clients", listing, set())},
         "/v1/audio/transcriptions": {"post": spoken},
     }
-    for response in spoken["responses"].values():
-        if response is not said:
-            response["content"] = _json(wrong)["content"]
+    texts = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    wanted = {
+        "type": "object",
+        "required": ["input", "model"],
+        "properties": {"input": texts, "model": {"type": "string"}},
+    }
+    body = {"required": True, "content": {JSON: {"schema": wanted}}}
+    vectors = _answer({"type": "object", "required": ["object", "data", "model", "usage"]})
+    embedded = _operation("embed texts", vectors, _PREDICT, body=body)
+    paths["/v1/embeddings"] = {"post": embedded}
+    for operation in (spoken, embedded):
+        for status, response in operation["responses"].items():
+            if status != "200":
+                response["content"] = _json(wrong)["content"]
     return paths
 
 

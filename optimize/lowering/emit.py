@@ -184,7 +184,7 @@ class Emitter:
         output, to = None, onednn.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
             output, to = self.qparams[group.last], onednn.UINT8
-        elif feeds_attention(group.last):
+        elif self.plan.half_attention and feeds_attention(group.last):
             to = onednn.BFLOAT16
         post, algorithm = group.post, "none"
         if post == "gelu_tanh":

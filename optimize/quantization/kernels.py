@@ -1,15 +1,15 @@
 """The kernels of a lowered network, measured on this machine instead of guessed.
 
-Which engine is faster, and whether kernels kept ready for the serving batch are worth their
-copies, depends on the processor and on every layer's shape. Speed does not depend on scales, so
-the variants are lowered on a few inputs and take turns.
+Which engine is faster, whether kernels kept ready for the serving batch are worth their copies and
+whether attention is faster in bfloat16 depends on the processor and on every layer's shape. Speed
+does not depend on scales, so the variants are lowered on a few inputs and take turns.
 """
 
 import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from optimize.evaluation import environment, timer
 from optimize.lowering import Lowered
-from optimize.lowering.int8 import Engine
+from optimize.lowering.int8 import Attention, Engine
+from optimize.lowering.kernels.attention import TokenAttention, UniformAttention
 from optimize.utils import torchscript
 
 GAIN = 1.05  # over the guess, by the geometric mean over the loads
@@ -26,35 +27,52 @@ ROUNDS, SECONDS = 5, 0.06
 FEW = 4  # inputs that set the variants' ranges
 LIMIT = 20.0  # seconds after which no further variant is lowered
 
-Build = Callable[[Engine | None, int | None], Lowered]
-"""A lowered module, from the engine (None: by the layers' sizes) and the hot batch."""
-
 
 @dataclass(frozen=True)
 class Kernels:
-    """An engine and a hot batch as `lower_int8` takes them, and what they were chosen by.
+    """A way to lower a network, as `lower_int8` takes it.
 
     Attributes:
-        milliseconds: medians of every variant, by `batchN`.
+        engine: None for the one that the layers' sizes suggest.
+        hot_batch: batch size that kernels are kept ready for, None for none.
+        attention: what attention computes in, with oneDNN.
     """
 
-    engine: Engine
-    hot_batch: int | None
+    engine: Engine | None = None
+    hot_batch: int | None = None
+    attention: Attention = "bf16"
+
+    def __str__(self) -> str:
+        hot = f", hot batch {self.hot_batch}" if self.hot_batch else ""
+        return f"{self.engine}{hot}{', fp32 attention' if self.attention == 'fp32' else ''}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kernels chosen, and the medians of every variant in milliseconds, by `batchN`."""
+
+    kernels: Kernels
     milliseconds: dict[str, dict[str, float]]
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""
-        chosen = _name(self.engine, self.hot_batch)
-        return {"chosen": chosen, "milliseconds": self.milliseconds}
+        return {"chosen": str(self.kernels), "milliseconds": self.milliseconds}
 
 
-def fastest(build: Build, loads: Mapping[str, Tensor], other_engine: bool) -> Kernels | None:
+def fastest(
+    build: Callable[[Kernels], Lowered],
+    loads: Mapping[str, Tensor],
+    *,
+    other_engine: bool,
+    hot: bool = True,
+) -> Choice | None:
     """Lower a network in every way that could pay, time them, and return the fastest.
 
     Args:
         build: makes a variant.
         loads: an input by `batchN`; the last is the serving batch.
         other_engine: whether the engine that was not guessed is right for this network, too.
+        hot: whether to try kernels kept ready for the serving batch.
 
     Returns:
         The guess unless another variant is GAIN times as fast; None where nothing is measured
@@ -63,26 +81,33 @@ def fastest(build: Build, loads: Mapping[str, Tensor], other_engine: bool) -> Ke
     if not environment.may_race():
         return None
     end = time.monotonic() + LIMIT
-    guess = build(None, None)
-    variants: dict[tuple[Engine, int | None], Lowered] = {(guess.engine, None): guess}
-    batch = len(list(loads.values())[-1])
-    other: Engine = "onednn" if guess.engine == "fbgemm" else "fbgemm"
-    more: list[tuple[Engine, int | None]] = [(other, None)] if other_engine else []
-    if batch > 1 and "onednn" in (guess.engine, *(engine for engine, _ in more)):
-        more.insert(0, ("onednn", batch))
-    for engine, hot_batch in more:
+    lowered = build(Kernels())
+    guess = Kernels(lowered.engine)
+    variants = {guess: lowered}
+    batch = len(list(loads.values())[-1]) if hot else 1
+    for kernels in _others(guess, lowered, batch, other_engine):
         if time.monotonic() < end:
-            variants[engine, hot_batch] = build(engine, hot_batch)
+            variants[kernels] = build(kernels)
     times = _timed(variants, loads)
-    own = times[guess.engine, None]
-    costs = {key: _mean_ratio(found, own) for key, found in times.items()}
+    costs = {key: _mean_ratio(found, times[guess]) for key, found in times.items()}
     best = min(costs, key=lambda key: costs[key])
-    chosen = best if costs[best] * GAIN <= 1 else (guess.engine, None)
     named = {
-        _name(*key): {label: round(1e3 * seconds, 4) for label, seconds in found.items()}
+        str(key): {label: round(1e3 * seconds, 4) for label, seconds in found.items()}
         for key, found in times.items()
     }
-    return Kernels(*chosen, named)
+    return Choice(best if costs[best] * GAIN <= 1 else guess, named)
+
+
+def _others(guess: Kernels, lowered: Lowered, batch: int, other_engine: bool) -> Iterator[Kernels]:
+    """What to try beside the guess, the most promising first."""
+    onednn = other_engine or guess.engine == "onednn"
+    attends = any(isinstance(m, TokenAttention | UniformAttention) for m in lowered.modules())
+    if onednn and batch > 1:
+        yield Kernels("onednn", batch)
+    if other_engine:
+        yield Kernels("onednn" if guess.engine == "fbgemm" else "fbgemm")
+    if onednn and attends:
+        yield Kernels("onednn", attention="fp32")
 
 
 def has_groups(model: nn.Module) -> bool:
@@ -90,30 +115,26 @@ def has_groups(model: nn.Module) -> bool:
     return any(getattr(module, "groups", 1) != 1 for module in model.modules())
 
 
-def _name(engine: Engine, hot_batch: int | None) -> str:
-    return engine if hot_batch is None else f"{engine}, hot batch {hot_batch}"
-
-
 def _mean_ratio(found: Mapping[str, float], own: Mapping[str, float]) -> float:
     return math.exp(statistics.fmean(math.log(found[label] / own[label]) for label in own))
 
 
 def _timed(
-    variants: Mapping[tuple[Engine, int | None], Lowered], loads: Mapping[str, Tensor]
-) -> dict[tuple[Engine, int | None], dict[str, float]]:
+    variants: Mapping[Kernels, Lowered], loads: Mapping[str, Tensor]
+) -> dict[Kernels, dict[str, float]]:
     """Median seconds of each variant by load, on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         first = next(iter(loads.values()))
-        files: dict[tuple[Engine, int | None], torch.jit.ScriptModule] = {}
+        files = {}
         for key, variant in variants.items():
-            torch.backends.quantized.engine = key[0]
+            torch.backends.quantized.engine = variant.engine
             files[key] = torchscript.script(variant, first)
-        found: dict[tuple[Engine, int | None], dict[str, float]] = {key: {} for key in variants}
+        found: dict[Kernels, dict[str, float]] = {key: {} for key in variants}
         for label, inputs in loads.items():
             turns = {
-                str(key): functools.partial(_burst, file, key[0], inputs)
+                str(key): functools.partial(_burst, file, variants[key].engine, inputs)
                 for key, file in files.items()
             }
             values = timer.by_turns(turns, ROUNDS, SECONDS)

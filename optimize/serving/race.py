@@ -21,7 +21,7 @@ from optimize.export.formats.interface import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs
 
-ROUNDS = 6
+ROUNDS = 4
 TORCHSCRIPT = "torchscript"
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from optimize.data.dataset import Dataset
 from optimize.errors import DataError, ModelError
 from optimize.lowering import Lowered
-from optimize.lowering.int8 import Engine
 from optimize.models.answers import check_answers
 from optimize.models.notes import notes_of
 from optimize.pruning.options import PruneOptions
@@ -25,6 +24,7 @@ from optimize.pruning.sensitivity import accuracy_on, pruning_table
 from optimize.pruning.weights import NO_SPEED, zeros, zeros_held
 from optimize.quantization import kernels
 from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
+from optimize.quantization.kernels import Kernels
 from optimize.quantization.quantize import QuantizeOptions, quantize
 from optimize.quantization.static import to_static_int8
 from optimize.recipe.schema import Named
@@ -259,22 +259,28 @@ def _with_fastest_kernels(
     batch = context.recipe.serving.batch_size
     loads = {f"batch{n}": context.data.test.inputs[:n] for n in sorted({1, batch})}
 
-    def build(engine: Engine | None, hot_batch: int | None) -> Lowered:
+    def build(tried: Kernels) -> Lowered:
         return to_static_int8(
             model,
             images[: kernels.FEW],
             keep_float=options.keep,
             ranges="minmax",
-            engine=engine,
-            hot_batch=hot_batch,
+            engine=tried.engine,
+            hot_batch=tried.hot_batch,
+            attention=tried.attention,
         )
 
-    found = kernels.fastest(build, loads, not kernels.has_groups(model))
+    found = kernels.fastest(build, loads, other_engine=not kernels.has_groups(model))
     if found is None:
         return options
     details["kernels"] = found.to_json()
-    context.say(f"    kernels: {details['kernels']['chosen']}, the fastest here")
-    return dataclasses.replace(options, engine=found.engine, hot_batch=found.hot_batch or 0)
+    context.say(f"    kernels: {found.kernels}, the fastest here")
+    return dataclasses.replace(
+        options,
+        engine=found.kernels.engine or "auto",
+        hot_batch=found.kernels.hot_batch or 0,
+        attention=found.kernels.attention,
+    )
 
 
 def _train_for_int8(

@@ -11,6 +11,7 @@ from torch import nn
 from optimize.evaluation import environment
 from optimize.lowering import Lowered, lower_int8
 from optimize.quantization import kernels
+from optimize.quantization.kernels import Kernels
 
 IMAGES = torch.rand(4, 3, 8, 8)
 
@@ -26,8 +27,15 @@ def network(groups: int = 1) -> nn.Module:
     ).eval()
 
 
-def build(model: nn.Module, engine: kernels.Engine | None, hot_batch: int | None) -> Lowered:
-    return lower_int8(model, [IMAGES], engine=engine, hot_batch=hot_batch, ranges="minmax")
+def build(model: nn.Module, tried: Kernels) -> Lowered:
+    return lower_int8(
+        model,
+        [IMAGES],
+        engine=tried.engine,
+        hot_batch=tried.hot_batch,
+        attention=tried.attention,
+        ranges="minmax",
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 8])
@@ -39,14 +47,15 @@ def test_the_choice_is_the_fastest_of_what_was_measured(
     monkeypatch.setattr(kernels, "GAIN", 1.0)
     model = network(groups)
     loads = {"batch1": IMAGES[:1], "batch4": IMAGES}
-    found = kernels.fastest(functools.partial(build, model), loads, not kernels.has_groups(model))
+    found = kernels.fastest(functools.partial(build, model), loads, other_engine=groups == 1)
+    assert kernels.has_groups(model) == (groups > 1)
     assert found is not None
     hot, others = {"onednn, hot batch 4"}, {"onednn"} if groups > 1 else {"onednn", "fbgemm"}
     times = found.milliseconds
     assert set(times) == hot | others
     costs = {n: statistics.fmean(map(math.log, by_load.values())) for n, by_load in times.items()}
     assert costs[found.to_json()["chosen"]] == pytest.approx(min(costs.values()), abs=0.02)
-    assert (found.hot_batch, found.engine) in {(4, "onednn"), (None, "onednn"), (None, "fbgemm")}
+    assert str(found.kernels) == found.to_json()["chosen"]
 
 
 def test_the_guess_stays_unless_another_is_clearly_faster(
@@ -55,12 +64,17 @@ def test_the_guess_stays_unless_another_is_clearly_faster(
     monkeypatch.delenv(environment.VARIABLE)
     monkeypatch.setattr(kernels, "ROUNDS", 1)
     monkeypatch.setattr(kernels, "GAIN", math.inf)
-    found = kernels.fastest(functools.partial(build, network()), {"batch1": IMAGES[:1]}, True)
+    found = kernels.fastest(
+        functools.partial(build, network()), {"batch1": IMAGES[:1]}, other_engine=True
+    )
     assert found is not None
-    assert (found.engine, found.hot_batch) == ("fbgemm", None)
+    assert found.kernels == Kernels("fbgemm")
     assert set(found.milliseconds) == {"onednn", "fbgemm"}
 
 
 def test_nothing_is_measured_where_builds_must_be_quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(environment.VARIABLE, "none")
-    assert kernels.fastest(functools.partial(build, network()), {"batch1": IMAGES}, True) is None
+    assert (
+        kernels.fastest(functools.partial(build, network()), {"batch1": IMAGES}, other_engine=True)
+        is None
+    )
