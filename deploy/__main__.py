@@ -14,6 +14,7 @@ from deploy import claims, verdict
 from deploy.adopt import command as adopt
 from deploy.archive import adopted, mar
 from deploy.archive.verify import identity, refuse_tar
+from deploy.emit import command as emit
 from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
 from deploy.serve import Place, serve
 from deploy.service import command as service
@@ -298,6 +299,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_operators(sub)
     sub = verb("adopt", adopt.run, "take an archive that others made into the model store")
     adopt.add_arguments(sub)
+    _add_operators(sub)
+    sub = verb("emit", emit.run, "write what another server needs to serve an archive")
+    emit.add_arguments(sub)
     _add_operators(sub)
     sub = verb("java", _java, "print the Java home in use, or link it into the environment")
     sub.add_argument("action", choices=["home", "link"])

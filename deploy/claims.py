@@ -166,10 +166,19 @@ def _licence(entry: dict[str, Any]) -> str:
 
 
 def _row(title: str, text: str) -> list[str]:
-    first, rest = f"{title:<10} ", " " * 11
+    """A row of printable characters alone: an archive's words could command a terminal."""
+    first, rest = f"{_printable(title):<10} ", " " * 11
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        _printable(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
     )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _as_json(

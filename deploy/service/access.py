@@ -24,14 +24,14 @@ SHORTEST_KEY = 16
 
 
 def guard(app: "App", hosts: Collection[str] = (), key: str | None = None) -> None:
-    """Refuse requests under other names than addresses, this machine's and `hosts`; and, with a
-    key, those without it."""
+    """Refuse requests under other names than addresses, this machine's and `hosts` ("*": any); and,
+    with a key, those without it."""
     names = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
 
     @app.guard
     def check(request: Request) -> None:
         host = _name(request.header("host"))
-        if host and host not in names and not _is_address(host):
+        if host and "*" not in names and host not in names and not _is_address(host):
             raise Failure(
                 403,
                 "ForbiddenException",

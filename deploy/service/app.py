@@ -12,7 +12,7 @@ from typing import Any
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from deploy.service import access, kserve, openapi, tensorflow, torchserve
+from deploy.service import access, kserve, openai, openapi, sagemaker, tensorflow, torchserve
 from deploy.service.failure import Failure, internal, no_method, no_resource
 from deploy.service.models import Models
 from deploy.service.request import Request
@@ -106,6 +106,8 @@ def build(models: Models, hosts: Collection[str] = (), key: str | None = None) -
     torchserve.add_routes(app, models)
     tensorflow.add_routes(app, models)
     kserve.add_routes(app, models)
+    openai.add_routes(app, models)
+    sagemaker.add_routes(app, models)
     openapi.add_route(app, models)
     return app
 

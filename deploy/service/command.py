@@ -25,7 +25,13 @@ HOST = "127.0.0.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --workdir and --model-store are shared with the other verbs."""
-    parser.add_argument("archives", nargs="+", metavar="ARCHIVE", help="model_store/NAME.mar")
+    parser.add_argument("archives", nargs="*", metavar="ARCHIVE", help="model_store/NAME.mar")
+    parser.add_argument(
+        "--sagemaker",
+        action="store_true",
+        help="as SageMaker starts a container: the archives of SM_MODEL_DIR or /opt/ml/model, the "
+        "port of SAGEMAKER_BIND_TO_PORT, all addresses, no key, any name",
+    )
     parser.add_argument("--host", default=HOST, help="address to listen at (default: loopback)")
     parser.add_argument(
         "--key-file", metavar="FILE", help="a key that every client must send as Bearer"
@@ -72,11 +78,23 @@ def run(args: argparse.Namespace) -> None:
         raise BadInput("--workers must be a whole number from 1 to 64")
     if args.memory_limit is not None and args.memory_limit < 1:
         raise BadInput("--memory-limit must be a whole number of MiB")
+    if args.sagemaker:
+        _obey_sagemaker(args)
+    if not args.archives:
+        raise BadInput("name an archive: model_store/NAME.mar")
     handlers = Path(args.handlers) if args.handlers else None
     if args.once is not None:
         _once(args, handlers)
     else:
         _serve(args, handlers)
+
+
+def _obey_sagemaker(args: argparse.Namespace) -> None:
+    from deploy.service import sagemaker
+
+    args.archives = args.archives or [str(path) for path in sagemaker.archives(os.environ)]
+    args.port = sagemaker.port(os.environ)
+    args.host, args.no_key, args.allow_host = "0.0.0.0", True, ["*"]
 
 
 def _once(args: argparse.Namespace, handlers: Path | None) -> None:

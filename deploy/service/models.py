@@ -1,8 +1,9 @@
 """The models that one service has: several archives, several versions of each."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Model:
 
     Attributes:
         min_workers: how many workers were asked for; `running` of them are ready.
+        loaded: when, in seconds since 1970.
         described: the handler's description, once `metadata.description` has asked for it.
     """
 
@@ -35,6 +37,7 @@ class Model:
     at_startup: bool = False
     min_workers: int = 1
     described: Any = None
+    loaded: float = field(default_factory=time.time)
 
     @property
     def running(self) -> int:

@@ -30,12 +30,12 @@ def json_response(value: Any, status: int = 200) -> Reply:
 
 def failure_response(failure: Failure) -> Reply:
     """TorchServe's error form: `{"code", "type", "message"}`."""
-    return _retried(Reply(failure.body(), failure.status), failure)
+    return retried(Reply(failure.body(), failure.status), failure)
 
 
 def error_response(status: int, message: str, failure: Failure | None = None) -> Reply:
     """The error form of TensorFlow Serving and KServe: `{"error"}`; of `failure`, if given."""
-    return _retried(json_response({"error": message}, status), failure)
+    return retried(json_response({"error": message}, status), failure)
 
 
 async def answer_response(answers: AsyncIterator[Answer]) -> Reply:
@@ -48,7 +48,8 @@ async def answer_response(answers: AsyncIterator[Answer]) -> Reply:
     return Reply(first.body, first.status, first.content_type, more=more)
 
 
-def _retried(reply: Reply, failure: Failure | None) -> Reply:
+def retried(reply: Reply, failure: Failure | None) -> Reply:
+    """The reply, with a Retry-After header if the failure has one."""
     if failure is not None and failure.retry_after is not None:
         reply.headers["Retry-After"] = str(failure.retry_after)
     return reply

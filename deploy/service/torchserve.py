@@ -41,16 +41,23 @@ def add_routes(app: "App", models: Models) -> None:
 
 
 async def predict(
-    models: Models, request: Request, parts: list[str], explain: bool = False
+    models: Models,
+    request: Request,
+    parts: list[str],
+    explain: bool = False,
+    queried: bool = False,
 ) -> Reply:
     """The handler's answer to this request, streamed if the client asked for that.
 
-    `parts` are name and version. Raises Failure.
+    `parts` are name and version; `queried`: the query string's parameters reach the handler as a
+    form's fields do. Raises Failure.
     """
     if not parts or not parts[0]:
         raise no_resource()
     name, version = parts[0], parts[1] if len(parts) > 1 else None
     fields, headers = row.read(request.body, request.headers)
+    if queried:
+        fields = {**{key: value.encode() for key, value in request.args.items()}, **fields}
     if explain:
         headers["explain"] = "True"  # as TorchServe tells its workers
     return await answer_response(models.stream(name, version, fields, headers, request.gone))

@@ -51,7 +51,7 @@ def closed_loop(
         connections = []
         try:
             for number in range(clients):
-                connections.append(_Client(address, requests, number, clients))
+                connections.append(Client(address, requests, number, clients))
                 selector.register(connections[-1].socket, selectors.EVENT_READ, connections[-1])
             start = time.perf_counter()
             end = start + seconds
@@ -63,7 +63,7 @@ def closed_loop(
                 if not ready:
                     raise NoServer(f"no answer from {address[0]}:{address[1]} for two minutes")
                 for key, _ in ready:
-                    client: _Client = key.data
+                    client: Client = key.data
                     status = client.receive()
                     if status is None:
                         continue
@@ -72,11 +72,15 @@ def closed_loop(
                         answers.latencies.append(now - client.sent)
                     else:
                         answers.others += 1
-                    if now < end:
+                    if now < end and not client.closing:
                         client.send()
-                    else:
-                        selector.unregister(client.socket)
-                        open_requests -= 1
+                        continue
+                    selector.unregister(client.socket)
+                    open_requests -= now >= end
+                    if now < end:
+                        client.reconnect()
+                        selector.register(client.socket, selectors.EVENT_READ, client)
+                        client.send()
             answers.seconds = time.perf_counter() - start
         except OSError as error:
             raise NoServer(f"{address[0]}:{address[1]}: {error}") from error
@@ -86,17 +90,26 @@ def closed_loop(
     return answers
 
 
-class _Client:
+class Client:
     """One connection, which has one request under way."""
 
     def __init__(
         self, address: tuple[str, int], requests: Sequence[bytes], first: int, step: int
     ) -> None:
         self._address, self._requests, self._next, self._step = address, requests, first, step
-        self.socket = socket.create_connection(address, _TIMEOUT)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = bytearray()
         self.sent = 0.0
+        self.closing = False
+        """Whether the server said that it closes the connection after this answer."""
+        self.socket = socket.create_connection(address, _TIMEOUT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def reconnect(self) -> None:
+        """A new connection in place of the one that the server closes."""
+        self.socket.close()
+        self.socket = socket.create_connection(self._address, _TIMEOUT)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.closing = False
 
     def send(self) -> None:
         """The next request, which the server reads at once: it waits for nothing else."""
@@ -116,8 +129,10 @@ class _Client:
         if not separator:
             return None
         length = 0
-        for line in head.split(b"\r\n")[1:]:
+        for line in head.lower().split(b"\r\n")[1:]:
             name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
+            if name == b"content-length":
                 length = int(value)
+            elif name == b"connection":
+                self.closing = value.strip() == b"close"
         return int(head.split(b" ", 2)[1]) if len(body) >= length else None

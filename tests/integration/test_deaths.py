@@ -89,7 +89,7 @@ def test_a_service_whose_workers_cannot_answer_is_not_ready(service: Service) ->
 
 
 def test_a_killed_service_leaves_no_process(service: Service) -> None:
-    """kill -9 of the front while a worker hangs and one is idle; its service's last test."""
+    """kill -9 of the front, while one worker hangs: the last test of its service."""
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(ask, service, "hang")
         until(lambda: any(busy(pid) for pid in workers(service)) or asked.done())

@@ -73,22 +73,12 @@ def test_lists_are_answered_in_order(worker: Worker) -> None:
 
 
 def test_a_long_text_is_the_mean_of_its_windows(worker: Worker) -> None:
-    words = [
-        "the",
-        "quick",
-        "brown",
-        "fox",
-        "jumps",
-        "over",
-        "one",
-        "lazy",
-        "old",
-        "dog",
-    ] * 5  # 50 tokens
-    (long,) = worker.predict(plain(" ".join(words)))
-    halves = [vector(worker.predict(plain(" ".join(part)))[0]) for part in (words[:25], words[25:])]
-    mean = (halves[0] + halves[1]) / 2
-    assert long.json()["windows"] == 2
+    half = " ".join(["the quick brown fox jumps"] * 5)  # 25 of the 30 tokens of a window
+    other = " ".join(["over one lazy old dog"] * 5)
+    long = worker.predict(plain(f"{half} {other}"))[0].json()
+    parts = [vector(worker.predict(plain(part))[0]) for part in (half, other)]
+    mean = (parts[0] + parts[1]) / 2
+    assert long["windows"] == 2
     assert vector(long) == pytest.approx(mean / np.linalg.norm(mean), abs=1e-5)
 
 

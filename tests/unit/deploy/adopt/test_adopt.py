@@ -50,6 +50,18 @@ def test_every_example_is_adopted(tmp_path: Path, name: str) -> None:
     assert "report.json" not in entries
 
 
+def test_verify_shows_that_nothing_was_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adopt(made(tmp_path), tmp_path / "store").check()
+    archive = str(tmp_path / "store" / "old.mar")
+    assert main(["verify", archive]) == 0
+    shown = capsys.readouterr().out
+    assert "adopted, not measured" in shown and "accuracy" not in shown
+    assert main(["verify", archive, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["adopted"] is True
+
+
 @pytest.mark.parametrize("form", ["default", "zip-store", "tgz", "no-archive"])
 def test_every_format_of_the_archiver(tmp_path: Path, form: str) -> None:
     (tmp_path / "answers.py").write_text(foreign.ANSWERS)

@@ -20,6 +20,9 @@ def server():
             seen.append((self.headers["X-Name"], body.decode()))
             self.send_response(503 if len(seen) % 3 == 0 else 200)
             self.send_header("Content-Length", str(len(body)))
+            if len(seen) % 3 == 0:  # as a server that is overloaded may
+                self.send_header("Connection", "close")
+                self.close_connection = True
             self.end_headers()
             self.wfile.write(body[:2])
             self.wfile.flush()
