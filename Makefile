@@ -41,6 +41,7 @@ help:
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-silence                  what speech recognition says about music and noise"
 	@echo "make bench-serve-text               texts served, against the teacher and two servers"
+	@echo "make bench-embeddings               texts to vectors, against ONNX Runtime and another"
 	@echo "make bench-compress                 compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-expensive                time and memory of the dearest requests"
@@ -205,6 +206,10 @@ zoo: setup
 bench-serve-text: $(BENCH)/.installed
 	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume
 	LITSERVE_PYTHON=$(BENCH)/bin/python $(BIN)/python -m benchmarks.serve_text
+
+bench-embeddings: $(BENCH)/.installed data-embeddings
+	@$(BIN)/python -m optimize run recipes/embeddings.yaml --resume
+	$(BENCH)/bin/python -m benchmarks.embeddings
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures
