@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve-text bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment|embeddings]"
@@ -40,9 +40,11 @@ help:
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-silence                  what speech recognition says about music and noise"
-	@echo "make bench-serve-text               texts served, against the teacher and two servers"
 	@echo "make bench-embeddings               texts to vectors, against ONNX Runtime and another"
-	@echo "make bench-compress                 compressed models against six other engines"
+	@echo "make bench-serve                    our servers against seven others"
+	@echo "make bench-overload                 our servers at three times what they can take"
+	@echo "make soak                           half an hour at 80 % load: memory, errors"
+	@echo "make bench-compress [QUICK=1]       compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
@@ -166,7 +168,7 @@ $(BENCH)/.installed: $(VENV)/.installed requirements-bench.txt
 	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	  > "$$($(BENCH)/bin/python -c 'import site; print(site.getsitepackages()[0])')/product.pth"
-	@echo "installing the speech benchmark's peers into $(BENCH) (0.5 GB on disk)"
+	@echo "installing the benchmarks' peers into $(BENCH) (0.6 GB on disk)"
 	@$(BENCH)/bin/pip install --quiet -r requirements-bench.txt
 	@touch $@
 
@@ -186,7 +188,7 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 	@touch $@
 
 bench-compress: $(PEERS)/.installed
-	$(PEERS)/bin/python -m benchmarks.compress
+	$(PEERS)/bin/python -m benchmarks.compress $(if $(QUICK),--quick)
 
 bench-accuracy-control: $(PEERS)/.installed data
 	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume
@@ -203,9 +205,16 @@ bench-widths: setup
 zoo: setup
 	$(BIN)/python -m benchmarks.zoo
 
-bench-serve-text: $(BENCH)/.installed
-	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume
-	LITSERVE_PYTHON=$(BENCH)/bin/python $(BIN)/python -m benchmarks.serve_text
+# Kinds whose artifact is there; e.g. make bench-serve BENCH_ARGS="--kinds images --quick".
+bench-serve: $(BENCH)/.installed
+	$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
+
+# Three times the load that a server can take, and half an hour at 80 % of it.
+bench-overload: setup
+	$(BIN)/python -m benchmarks.serve.overload $(BENCH_ARGS)
+
+soak: setup
+	$(BIN)/python -m benchmarks.serve.soak $(BENCH_ARGS)
 
 bench-embeddings: $(BENCH)/.installed data-embeddings
 	@$(BIN)/python -m optimize run recipes/embeddings.yaml --resume

@@ -10,17 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.archive import mar
-from deploy.archive.verify import refuse_tar, verify
-from deploy.errors import ENVIRONMENT, BadInput, DeployError
+from deploy import claims, verdict
+from deploy.adopt import command as adopt
+from deploy.archive import adopted, mar
+from deploy.archive.verify import identity, refuse_tar
+from deploy.emit import command as emit
+from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
 from deploy.serve import Place, serve
 from deploy.service import command as service
+from deploy.signing import keys
+from deploy.signing.signature import look
 from deploy.summary import size
 from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
+from deploy.torchserve.rollout import check_unchanged, digest, registration
 from deploy.torchserve.tokens import KEY_FILE, Tokens
+from deploy.tune import command as tune
 
 EPILOG = """\
 exit codes:
@@ -29,8 +36,8 @@ exit codes:
   2  a file or an argument is missing or wrong
   3  the artifact's report did not pass its gate (archive, serve; --force overrides)
   4  no TorchServe answers, or it could not be started
-  6  a file is not the one that the report is of, or the new version did not answer as
-     it must; what was served before still is
+  6  a file is not the one that the report is of, or not signed by whom it must be, or
+     the new version did not answer as it must; what was served before still is
   7  the disk is full, a folder cannot be written to, ...
 """
 
@@ -75,21 +82,22 @@ def _log_to_stderr() -> None:
 
 
 def _archive(args: argparse.Namespace) -> None:
-    if args.verify:
-        sealed = verify(Path(args.name), args.allow_ops)
-    else:
-        sealed = mar.seal(
-            Path(args.artifacts) / args.name,
-            Path(args.model_store),
-            args.version,
-            args.force,
-            engines=args.engines,
-            allow_ops=args.allow_ops,
-        )
+    sealed = mar.seal(
+        Path(args.artifacts) / args.name,
+        Path(args.model_store),
+        args.version,
+        args.force,
+        engines=args.engines,
+        allow_ops=args.allow_ops,
+        key=keys.private(args.sign) if args.sign is not None else None,
+    )
     print(f"path     {sealed.path}")
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
+    print(look(sealed.path, _trusted(args), sealed.sha256).line(9))
+    if sealed.adopted:
+        print(f"evidence {adopted.STATUS}")
 
 
 def _java(args: argparse.Namespace) -> None:
@@ -129,18 +137,30 @@ def _status(args: argparse.Namespace) -> None:
     for name in management.models():
         for entry in management.describe(name, "all"):
             ready = sum(w["status"] == "READY" for w in entry["workers"])
-            print(
-                f"  {name} version {entry['modelVersion']}: {ready} of {entry['minWorkers']} ready"
-            )
+            shown = f"{ready} of {entry['minWorkers']} ready, {_signed(args, entry)}"
+            print(f"  {name} version {entry['modelVersion']}: {shown}")
 
 
 def _register(args: argparse.Namespace) -> None:
-    refuse_tar(Path(args.model_store) / args.url)
-    print(_clients(args)[0].register(args.url, args.workers))
+    archive = Path(args.model_store) / args.url
+    refuse_tar(archive)
+    known = identity(archive)
+    sha256 = digest(archive) if known else None
+    signed = configuration.trust(Path(args.config)).admit(archive, sha256)
+    management = _clients(args)[0]
+    print(management.register(args.url, args.workers, settings=registration(archive)))
+    if known and sha256:
+        try:
+            check_unchanged(archive, sha256)
+        except Untrusted:
+            management.unregister(*known)
+            raise
+    print(signed.line())
 
 
 def _describe(args: argparse.Namespace) -> None:
-    _print(_clients(args)[0].describe(args.name, args.version, args.customized))
+    found = _clients(args)[0].describe(args.name, args.version, args.customized)
+    _print([{**entry, "signature": _signed(args, entry)} for entry in found])
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -187,7 +207,8 @@ def _token(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     workdir, path, store = _place(args)
     place = Place(workdir, path, store, Path(args.artifacts))
-    serve(args.name, place, args.force, args.engines, args.allow_ops)
+    key = keys.private(args.sign) if args.sign is not None else None
+    serve(args.name, place, args.force, args.engines, args.allow_ops, key=key)
 
 
 def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
@@ -197,6 +218,18 @@ def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 def _clients(args: argparse.Namespace) -> tuple[Management, Inference]:
     workdir, path, _ = _place(args)
     return server.clients(workdir, configuration.read(path))
+
+
+def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
+    """The keys that the settings trust, and the one that --sign names."""
+    own = () if args.sign is None else (keys.of(keys.private(args.sign).public_key(), "your key"),)
+    return (*configuration.trust(Path(args.config), optional=True).trusted, *own)
+
+
+def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
+    """What is known of the signature beside the archive that a model was registered from."""
+    trusted = configuration.trust(Path(args.config)).trusted
+    return look(Path(args.model_store) / str(entry.get("modelUrl")), trusted).line()
 
 
 def _print(value: Any) -> None:
@@ -209,7 +242,18 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(filter(None, text.split(","))),
         default=(),
         metavar="EXPORT,...",
-        help="exports to pack too; a worker serves from the fastest it can run",
+        help="exports to pack instead of the one that the recipe's race chose, or torchscript for "
+        "none; a worker serves from the fastest it can run",
+    )
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sign",
+        nargs="?",
+        const="",
+        metavar="KEY.pem",
+        help=f"sign it with this private key; without a file, with the one in {keys.KEY}",
     )
 
 
@@ -244,11 +288,20 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         return sub
 
     sub = verb("archive", _archive, "seal artifacts/NAME into model_store/NAME.mar")
-    sub.add_argument("name", help="the artifact's name; with --verify, an archive file")
+    sub.add_argument("name", help="the artifact's name")
     sub.add_argument("--version", help="the model's version (default: from its content)")
     sub.add_argument("--force", action="store_true", help="archive although the gate failed")
-    sub.add_argument("--verify", action="store_true", help="check an existing archive")
     _add_engines(sub)
+    _add_operators(sub)
+    _add_key(sub)
+    sub = verb("verify", verdict.run, "check an archive, and print what it claims")
+    verdict.add_arguments(sub)
+    _add_operators(sub)
+    sub = verb("adopt", adopt.run, "take an archive that others made into the model store")
+    adopt.add_arguments(sub)
+    _add_operators(sub)
+    sub = verb("emit", emit.run, "write what another server needs to serve an archive")
+    emit.add_arguments(sub)
     _add_operators(sub)
     sub = verb("java", _java, "print the Java home in use, or link it into the environment")
     sub.add_argument("action", choices=["home", "link"])
@@ -294,8 +347,16 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")
     _add_engines(sub)
     _add_operators(sub)
-    sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
-    service.add_arguments(sub)
+    _add_key(sub)
+    sub = verb("evidence", claims.run, "print what an archive claims, and who signed it")
+    claims.add_arguments(sub)
+    for name, also in (("serve-archive", ""), ("flask", ": serve-archive's older name")):
+        sub = verb(name, service.run, f"serve archives without TorchServe{also}")
+        service.add_arguments(sub)
+        _add_operators(sub)
+    sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
+    tune.add_arguments(sub)
+    _add_engines(sub)
     _add_operators(sub)
     return parser
 

@@ -57,9 +57,11 @@ def load_torchscript(path: Path, card: Card) -> Predict:
         except (RuntimeError, ValueError) as error:
             raise ModelError(f"{path} is not a whole TorchScript file: {error}") from error
 
+    forward = module.forward  # without nn.Module's hooks, 3 us less
+
     def predict(*tensors: torch.Tensor) -> Any:
         with torch.inference_mode():
-            return module(*tensors)
+            return forward(*tensors)
 
     return predict
 
@@ -89,10 +91,11 @@ def load_onnx(path: Path, card: Card) -> Predict:
     except Exception as error:  # its errors share no base of their own
         raise ModelError(f"{path} does not load in ONNX Runtime: {error}") from error
     names = [entry.name for entry in session.get_inputs()]
+    outputs = [entry.name for entry in session.get_outputs()]
 
     def predict(*tensors: torch.Tensor) -> Any:
         feeds = {name: t.numpy() for name, t in zip(names, tensors, strict=True)}
-        return _tensors(session.run(None, feeds))
+        return _tensors(session.run(outputs, feeds))
 
     return predict
 
@@ -134,12 +137,21 @@ def load_openvino(path: Path, card: Card) -> Predict:
     }
     try:
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        request = compiled.create_infer_request()
     except Exception as error:
         raise ModelError(f"{path} does not load in OpenVINO: {error}") from error
 
+    outputs = range(len(compiled.outputs))
+
     def predict(*tensors: torch.Tensor) -> Any:
-        results = compiled([t.numpy() for t in tensors])
-        return _tensors([results[output] for output in compiled.outputs])
+        # `compiled(inputs)` is as much and takes 90 us longer, to look at its arguments.
+        for index, tensor in enumerate(tensors):
+            array = tensor.contiguous().numpy()
+            request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+        request.start_async()
+        request.wait()
+        # Copies: the next call overwrites them.
+        return _tensors([request.get_output_tensor(index).data.copy() for index in outputs])
 
     return predict
 

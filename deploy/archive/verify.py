@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deploy.archive import layout
+from deploy.archive import adopted, bound, layout
 from deploy.archive.card import NAME
-from deploy.errors import BadInput
-from handlers import operators
+from deploy.errors import BadInput, NotAsReported
+from deploy.evidence import statement
+from handlers import operators, seal
+from handlers.seal import MANIFEST
 
 MAX_JSON = 4 * 2**20
 MAX_VALUES = 200_000  # in one JSON file: each takes up to a hundred bytes of memory
@@ -19,13 +21,17 @@ TORCHSCRIPT = (".pt", ".pth", ".jit", ".ts")
 
 @dataclass(frozen=True)
 class Archive:
-    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256."""
+    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256.
+
+    `adopted`: it was made by others; no report says what it is worth.
+    """
 
     path: Path
     name: str
     version: str
     bytes: int
     sha256: str
+    adopted: bool = False
 
 
 def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
@@ -36,7 +42,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
     so that a forged file could show each of them something else. Its TorchScript files may call
     the operators that `handlers.operators` allows, and `allow_ops`; with None they are not looked
-    at. Takes a few MB of memory, whatever the file holds. Raises BadInput.
+    at. Takes a few MB of memory, whatever the file holds. Raises BadInput; NotAsReported
+    names the entry that is not the one that was sealed or measured, is missing or is extra.
     """
     try:
         with archive.open("rb") as file:
@@ -45,16 +52,26 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
             for name in names:
                 _check_entry(archive, name)
             model = _manifest(archive, file, infos)
-            for name in ("model.json", "report.json"):
-                _json_entry(archive, file, infos, name)
+            others = adopted.MARK in names
+            wanted = (adopted.MARK,) if others else ("model.json", "report.json")
+            parts = [_json_entry(archive, file, infos, name) for name in wanted]
             for key in ("handler", "serializedFile", "configFile"):
+                if others and (key not in model or key == "handler"):
+                    continue  # it may name a function, or none of these files
                 if model.get(key) not in names:
                     named = f"{key} {str(model.get(key))[:80]!r}"
-                    raise BadInput(f"{archive}: {layout.MANIFEST} names {named}, not inside")
-            sha256 = layout.compare(file, infos, archive)
+                    raise BadInput(f"{archive}: {MANIFEST} names {named}, not inside")
+            sha256, found = layout.compare(file, infos, archive)
+            _compare_list(archive, file, infos, found)
+            if not others:
+                card, report = parts
+                bound.check_archive(archive, report, card, found, str(model["handler"]))
+                told = statement.NAME in names
+                stated = _json_entry(archive, file, infos, statement.NAME) if told else None
+                bound.check_statement(archive, report, found, str(model["serializedFile"]), stated)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
-                    needed = info.filename == model["serializedFile"]
+                    needed = not others and info.filename == model["serializedFile"]
                     with layout.content(file, info) as part:
                         check_operators(part, f"{archive}: {info.filename}", allow_ops, needed)
             size = file.seek(0, 2)
@@ -63,7 +80,29 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         why = f"{str(error)[:200]}{_tar(archive)}"
         raise BadInput(f"{archive} is not a readable archive: {why}") from error
-    return Archive(archive, str(model["modelName"]), str(model["modelVersion"]), size, sha256)
+    except BadInput as error:
+        if adopted.is_foreign(archive):
+            raise BadInput(
+                f"{archive} was made by others and is not sealed: run deploy adopt first "
+                f"(python -m deploy adopt {archive})"
+            ) from error
+        raise
+    identified = str(model["modelName"]), str(model["modelVersion"])
+    return Archive(archive, *identified, size, sha256, others)
+
+
+def _compare_list(
+    archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo], found: dict[str, seal.File]
+) -> None:
+    """Raise BadInput, naming the entry, unless the entries are those that the list names."""
+    info = next((info for info in infos if info.filename == seal.LIST), None)
+    if info is None:
+        raise BadInput(f"{archive} holds no {seal.LIST}: build it with build_mar.sh")
+    try:
+        with layout.content(file, info) as part:
+            seal.compare(seal.read(part.read(seal.MAX_LIST + 1)), found)
+    except seal.Tampered as error:
+        raise NotAsReported(f"{archive}: {error}. Do not serve it") from None
 
 
 def identity(archive: Path) -> tuple[str, str] | None:
@@ -113,9 +152,9 @@ def _check_entry(archive: Path, name: str) -> None:
 
 
 def _manifest(archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo]) -> dict[str, Any]:
-    model = _json_entry(archive, file, infos, layout.MANIFEST).get("model")
+    model = _json_entry(archive, file, infos, MANIFEST).get("model")
     if not isinstance(model, dict) or not model.get("modelName") or not model.get("modelVersion"):
-        raise BadInput(f"{archive}: {layout.MANIFEST} names no model and version")
+        raise BadInput(f"{archive}: {MANIFEST} names no model and version")
     if not NAME.fullmatch(str(model["modelName"])):
         raise BadInput(f"{archive}: the name {str(model['modelName'])[:80]!r} is no model's name")
     check_version(str(model["modelVersion"]))
@@ -144,6 +183,8 @@ def _json_entry(
         if sum(map(data.count, (b"[", b"{", b","))) > MAX_VALUES:
             raise BadInput(f"{archive}: {name} holds over {MAX_VALUES} values")
         value = json.loads(data)
+    except zipfile.BadZipFile:
+        raise NotAsReported(f"{archive} is damaged at {name}: build it again") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{archive}: {name} is no JSON: {error}") from error
     if not isinstance(value, dict):
@@ -167,6 +208,6 @@ def _tar(archive: Path) -> str:
     except OSError:
         return ""
     return (
-        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: make a "
-        "zip of it with build_mar.sh, or with --archive-format zip-store"
+        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: "
+        f"`python -m deploy adopt {archive}` makes a zip of it"
     )

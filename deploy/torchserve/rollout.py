@@ -4,17 +4,19 @@ The order is register, ask, default, retire. Whatever fails before the new versi
 leaves the old one as it was.
 """
 
+import hashlib
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 
-from deploy.archive import mar
+from deploy.archive import mar, store
 from deploy.archive.verify import Archive
-from deploy.errors import Conflict, DeployError, ModelNotFound, Refused
+from deploy.errors import Conflict, DeployError, ModelNotFound, Refused, Untrusted
 from deploy.progress import Say
 from deploy.torchserve import server
 from deploy.torchserve.management import Management
@@ -49,19 +51,47 @@ def roll_out(sealed: Archive, management: Management, workdir: Path, ask: Ask, s
 def _register(sealed: Archive, management: Management, ask: Ask) -> None:
     """Register a version and ask it; one that fails is removed again."""
     try:
-        message = management.register(sealed.path.name)
+        message = management.register(sealed.path.name, settings=registration(sealed.path))
         if sealed.version not in _versions(management, sealed.name):
             raise Refused(
                 f"TorchServe registered something else than {sealed.name} version "
                 f"{sealed.version}: {message}. Something replaced {sealed.path}",
                 200,
             )
+        check_unchanged(sealed.path, sealed.sha256)
         ask(sealed.version)
     except Conflict:
         raise  # another has registered it meanwhile
     except BaseException:
         _remove(management, sealed.name, sealed.version)
         raise
+
+
+def check_unchanged(archive: Path, sha256: str) -> None:
+    """After TorchServe has read an archive: it must still be the one that was verified before.
+
+    Raises Untrusted.
+    """
+    if digest(archive) != sha256:
+        raise Untrusted(f"{archive} was changed while it was loaded: build or fetch it again")
+
+
+def digest(archive: Path) -> str:
+    """A file's SHA-256."""
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def registration(archive: Path) -> dict[str, int]:
+    """What the management API must be told beside the archive: a delay of 0, which its
+    model-config.yaml cannot say."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            serving = json.loads(packed.read("model.json")).get("serving", {})
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+        return {}  # TorchServe says what is wrong with it
+    waits = not isinstance(serving, dict) or serving.get("max_batch_delay_ms") != 0
+    return {} if waits else {"max_batch_delay": 0}
 
 
 def _with_workers(sealed: Archive, management: Management, label: str, say: Say) -> None:
@@ -89,7 +119,7 @@ def _replace(sealed: Archive, management: Management, ask: Ask, say: Say) -> Non
         _register(sealed, management, ask)
         management.set_default(sealed.name, sealed.version)
     finally:
-        between.path.unlink(missing_ok=True)
+        store.remove(between.path)
 
 
 def _take_over(management: Management, name: str, version: str, say: Say) -> None:

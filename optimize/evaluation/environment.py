@@ -6,7 +6,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
+VARIABLE = "MARPRESS_ENGINES"
+"""Set to `none`, a build measures neither runtimes nor kernels to choose between them."""
+
 _PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "torch-pruning")
+
+
+def may_race() -> bool:
+    """Whether runtimes and kernels are chosen by measuring them; see VARIABLE."""
+    return os.environ.get(VARIABLE) != "none"
 
 
 def processor() -> str:
@@ -45,6 +53,28 @@ def describe() -> dict[str, Any]:
         "memory_gib": round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def licences() -> dict[str, str]:
+    """The licences that those packages state in their metadata; SPDX expressions, where they do."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            stated = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        named = [*(stated.get_all("License-Expression") or []), *(stated.get_all("License") or [])]
+        short = next(iter(named), "")
+        classified = [
+            line.rpartition(" :: ")[2]
+            for line in stated.get_all("Classifier") or []
+            if line.startswith("License :: ")
+        ]
+        # Some packages have their licence's whole text in the field.
+        text = short if short and "\n" not in short.strip() else "; ".join(classified)
+        if text:
+            found[name] = text.strip()
+    return found
 
 
 def versions() -> dict[str, str]:

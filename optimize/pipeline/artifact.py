@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from handlers import binding
 from optimize.data.dataset import Sample
 from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import notice, page, report, served
+from optimize.report import notice, page, preregistration, report, served
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -64,6 +65,12 @@ def prepare(
     parity = torchscript.check_parity(final.model, model_file, calls, engine=final.engine)
     job.say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
 
+    metric, budget = task.metric(data), job.recipe.budget
+    asked = preregistration.protocol(
+        job.recipe.task, metric, job.fingerprint, data.count("test"), budget
+    )
+    fixed = preregistration.fix(job.folder, asked)
+    job.say(f"  budget fixed before the test split is measured: {fixed['digest'][:16]}")
     states_by_name = _named_states(job.recipe, states)
     rows, answers = _measure_all(job, states_by_name, timed)
     _check_answers(job, answers, model_file)
@@ -75,24 +82,25 @@ def prepare(
     _time(job, states_by_name, rows, scratch, model_file)
     shutil.rmtree(timed)
     _write_samples(ready / "samples", task.samples(data, answers))
-    _write_card(job, final, ready)
+    card = _write_card(job, final, ready)
     evidence = report.build(
         job.recipe,
         data,
-        task.metric(data),
+        metric,
         rows,
         control_rows,
         parity,
         digest or job.digest(),
         chance=task.chance(data),
+        fixed=fixed,
     )
     if search is not None:
         evidence["search"] = search
     (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
-    served.add(evidence, task.from_files(ready, data, answers), job.recipe.budget)
-    evidence["files"] = files.digests(ready)
+    served.add(evidence, task.from_files(ready, data, answers), budget)
+    evidence |= {binding.CARD: binding.card_digest(card), binding.FILES: files.digests(ready)}
     page.write(ready, evidence)
-    files.write_json(ready / "report.json", evidence)
+    report.write(ready, evidence)
     return evidence
 
 
@@ -214,8 +222,8 @@ def _time(
     rows[list(states_by_name)[-1]].setdefault("latency_ms", rows["final"]["latency_ms"])
 
 
-def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
-    """Write the model card, see docs/architecture.md, and the files that it names."""
+def _write_card(job: Job[D, A], final: State, folder: Path) -> dict[str, Any]:
+    """Write the model card, see docs/architecture.md, and the files that it names; the card."""
     recipe, serving = job.recipe, job.recipe.serving
     own = job.task.card(recipe, job.data)
     extra = job.task.files(recipe, job.data)
@@ -241,6 +249,7 @@ def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
         "files": sorted([*extra, "NOTICE"]),
     }
     files.write_json(folder / "model.json", card)
+    return card
 
 
 def _write_samples(folder: Path, samples: list[Sample]) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from optimize.lowering import Lowered, lower_int8
 from optimize.models.architectures.bert import BertClassifier, BertEncoder
+from optimize.quantization.kernels import Kernels
 
 
 def quantize(
@@ -15,6 +16,7 @@ def quantize(
     batches: Sequence[Tensor],
     max_length: int,
     temperature: float = 1.0,
+    kernels: Kernels | None = None,
 ) -> Lowered:
     """A copy in int8; it answers for windows of at most `max_length` tokens.
 
@@ -27,17 +29,23 @@ def quantize(
         batches: real windows `[N, L]`, to set the activation ranges.
         max_length: positions kept.
         temperature: what the logits are divided by, inside the last layer.
+        kernels: the engine and what attention computes in; by the layers' sizes if left out.
 
     Returns:
         See `lower_int8`; sets this process' quantized engine.
     """
+    kernels = kernels or Kernels()
     shorter = copy.deepcopy(model).eval()
     if not isinstance(shorter, BertEncoder):
-        return lower_int8(shorter, batches)
+        return _lowered(shorter, batches, kernels)
     positions = shorter.embeddings.position.weight.detach()[:max_length]
     shorter.embeddings.position = nn.Embedding.from_pretrained(positions.clone())
     if isinstance(shorter, BertClassifier):
         with torch.no_grad():
             shorter.head.weight.div_(temperature)
             shorter.head.bias.div_(temperature)
-    return lower_int8(shorter, batches)
+    return _lowered(shorter, batches, kernels)
+
+
+def _lowered(model: nn.Module, batches: Sequence[Tensor], kernels: Kernels) -> Lowered:
+    return lower_int8(model, batches, engine=kernels.engine, attention=kernels.attention)

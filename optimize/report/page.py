@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from optimize.evaluation.metrics import Metric
-from optimize.report import figures, served
+from optimize.report import engines, figures, served
 from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
@@ -53,6 +53,8 @@ def render(report: dict[str, Any]) -> str:
         classes=figures.per_class(report),
         controls=_controls(report, metric),
         exports=_exports(report, metric),
+        engine=engines.sentence(report),
+        race=engines.rows(report),
         search=report.get("search"),
         trials=_trials(report),
         many=figures.MANY,
@@ -244,6 +246,9 @@ def _evidence(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows += served.row(report)
     rows += [("Note", note) for note in data["notes"]]
     for stage in report["stages"]:
+        kernels = stage.get("details", {}).get("kernels")
+        if kernels:
+            rows.append((f"Kernels of {stage['name']}", engines.kernels(kernels)))
         left = stage.get("details", {}).get("left_in_float")
         if left:
             layers = left

@@ -3,6 +3,7 @@
 python -m tests.unit.deploy.archive.hostile 1000
 """
 
+import hashlib
 import io
 import json
 import random
@@ -20,6 +21,8 @@ from pathlib import Path
 from deploy.archive import layout, mar
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
+from handlers import binding
+from handlers.seal import LIST, MANIFEST
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -91,15 +94,19 @@ def long_list(size: int) -> bytes:
 
 
 def torchscript(entries: Entries, change: Callable[[Entries], None]) -> Entries:
-    """The entries with something changed inside model.pt."""
-    with zipfile.ZipFile(io.BytesIO(entries["model.pt"])) as model:
-        inside = {name: model.read(name) for name in model.namelist()}
+    """The entries with something changed inside model.pt, and a report of it."""
+    with zipfile.ZipFile(io.BytesIO(entries["model.pt"])) as zipped:
+        inside = {name: zipped.read(name) for name in zipped.namelist()}
     change(inside)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as sink:
         for name, data in inside.items():
             sink.writestr(name, data)
-    return {**entries, "model.pt": buffer.getvalue()}
+    model = buffer.getvalue()
+    report = json.loads(entries["report.json"])
+    report["files"]["model.pt"] = hashlib.sha256(model).hexdigest()
+    text = json.dumps(binding.sealed(report)).encode()
+    return {**entries, "model.pt": model, "report.json": text}
 
 
 def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
@@ -110,7 +117,7 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
     )
     small = bomb(256 * 2**20)
     yield "bomb", raw_zip("model.pt", small, 256 * 2**20)
-    yield "bomb that claims little", raw_zip(layout.MANIFEST, small, 100)
+    yield "bomb that claims little", raw_zip(MANIFEST, small, 100)
     yield "claims 4 GB", raw_zip("model.pt", b"x", 2**32 - 2, method=0)
     yield "encrypted", raw_zip("model.json", b"x" * 40, 40, method=0, flags=1)
     yield "100,000 entries", many(100_000)
@@ -130,8 +137,17 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
     yield "followed by something", good + b"x"
     yield "preceded by something", b"x" + good
     yield "overlapping", overlapping(entries)
+    yield "no list", layout.zipped({n: d for n, d in entries.items() if n != LIST})
+    yield "another model", layout.zipped({**entries, "model.pt": entries["model.pt"] + b"\n"})
+    yield "an entry more", layout.zipped({**entries, "json.py": b""})
+    yield (
+        "an entry less",
+        layout.zipped({n: d for n, d in entries.items() if n != "handlers/base.py"}),
+    )
+    for data in (b"", b"{}", entries[LIST][:-1], b" " * 2**21, b'{"files": {"a": [1]}}'):
+        yield f"list {data[:9]!r}", layout.zipped({**entries, LIST: data})
     yield "a folder", packed(lambda z: z.writestr("sub/", b""), entries)
-    for name in (layout.MANIFEST, "model.json", "report.json"):
+    for name in (MANIFEST, "model.json", "report.json"):
         deep = b'{"a":' + b"[" * 400_000 + b"]" * 400_000 + b"}"
         yield f"{name} deep", layout.pack({**entries, name: deep})
         yield f"{name} long", layout.pack({**entries, name: b'{"a":[' + b"[]," * 2**20 + b"1]}"})
@@ -139,12 +155,12 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
         wide = json.dumps({"\U0001f600" * 900_000: []}, ensure_ascii=False).encode()
         yield f"{name} wide", layout.pack({**entries, name: wide[:-1]})
         yield f"{name} no object", layout.pack({**entries, name: b"[]"})
-    manifest = json.loads(entries[layout.MANIFEST])
+    manifest = json.loads(entries[MANIFEST])
     for value in ("../../x", "/etc/x", "", " ", "a b", "x" * 5000 + "/"):
         manifest["model"]["modelName"] = value
         yield (
             f"model {value[:9]!r}",
-            layout.pack({**entries, layout.MANIFEST: json.dumps(manifest).encode()}),
+            layout.pack({**entries, MANIFEST: json.dumps(manifest).encode()}),
         )
     line = b"x = 1" + b" " * (8 * 2**20)
     names = "\n".join(f"def f{n}(): return a.g{n}(1)" for n in range(60_000)).encode()
