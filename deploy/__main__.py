@@ -10,16 +10,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy import claims
 from deploy.archive import mar
-from deploy.archive.verify import refuse_tar, verify
-from deploy.errors import ENVIRONMENT, BadInput, DeployError
+from deploy.archive.verify import identity, refuse_tar, verify
+from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
 from deploy.serve import Place, serve
 from deploy.service import command as service
+from deploy.signing import keys
+from deploy.signing.signature import look
 from deploy.summary import size
 from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
+from deploy.torchserve.rollout import check_unchanged, digest
 from deploy.torchserve.tokens import KEY_FILE, Tokens
 
 EPILOG = """\
@@ -29,8 +33,8 @@ exit codes:
   2  a file or an argument is missing or wrong
   3  the artifact's report did not pass its gate (archive, serve; --force overrides)
   4  no TorchServe answers, or it could not be started
-  6  a file is not the one that the report is of, or the new version did not answer as
-     it must; what was served before still is
+  6  a file is not the one that the report is of, or not signed by whom it must be, or
+     the new version did not answer as it must; what was served before still is
   7  the disk is full, a folder cannot be written to, ...
 """
 
@@ -85,11 +89,13 @@ def _archive(args: argparse.Namespace) -> None:
             args.force,
             engines=args.engines,
             allow_ops=args.allow_ops,
+            key=keys.private(args.sign) if args.sign is not None else None,
         )
     print(f"path     {sealed.path}")
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
+    print(f"signed   {look(sealed.path, _trusted(args), sealed.sha256)}")
 
 
 def _java(args: argparse.Namespace) -> None:
@@ -129,18 +135,30 @@ def _status(args: argparse.Namespace) -> None:
     for name in management.models():
         for entry in management.describe(name, "all"):
             ready = sum(w["status"] == "READY" for w in entry["workers"])
-            print(
-                f"  {name} version {entry['modelVersion']}: {ready} of {entry['minWorkers']} ready"
-            )
+            shown = f"{ready} of {entry['minWorkers']} ready, {_signed(args, entry)}"
+            print(f"  {name} version {entry['modelVersion']}: {shown}")
 
 
 def _register(args: argparse.Namespace) -> None:
-    refuse_tar(Path(args.model_store) / args.url)
-    print(_clients(args)[0].register(args.url, args.workers))
+    archive = Path(args.model_store) / args.url
+    refuse_tar(archive)
+    known = identity(archive)
+    sha256 = digest(archive) if known else None
+    signed = configuration.trust(Path(args.config)).admit(archive, sha256)
+    management = _clients(args)[0]
+    print(management.register(args.url, args.workers))
+    if known and sha256:
+        try:
+            check_unchanged(archive, sha256)
+        except Untrusted:
+            management.unregister(*known)
+            raise
+    print("unsigned" if signed.state == "unsigned" else f"signed {signed}")
 
 
 def _describe(args: argparse.Namespace) -> None:
-    _print(_clients(args)[0].describe(args.name, args.version, args.customized))
+    found = _clients(args)[0].describe(args.name, args.version, args.customized)
+    _print([{**entry, "signature": _signed(args, entry)} for entry in found])
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -187,7 +205,8 @@ def _token(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     workdir, path, store = _place(args)
     place = Place(workdir, path, store, Path(args.artifacts))
-    serve(args.name, place, args.force, args.engines, args.allow_ops)
+    key = keys.private(args.sign) if args.sign is not None else None
+    serve(args.name, place, args.force, args.engines, args.allow_ops, key=key)
 
 
 def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
@@ -197,6 +216,19 @@ def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
 def _clients(args: argparse.Namespace) -> tuple[Management, Inference]:
     workdir, path, _ = _place(args)
     return server.clients(workdir, configuration.read(path))
+
+
+def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
+    """The keys that the settings trust, and the one that --sign names."""
+    own = () if args.sign is None else (keys.of(keys.private(args.sign).public_key(), "your key"),)
+    return (*configuration.trust(Path(args.config), optional=True).trusted, *own)
+
+
+def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
+    """What is known of the signature beside the archive that a model was registered from."""
+    trusted = configuration.trust(Path(args.config)).trusted
+    found = look(Path(args.model_store) / str(entry.get("modelUrl")), trusted)
+    return str(found) if found.state == "unsigned" else f"signed {found}"
 
 
 def _print(value: Any) -> None:
@@ -209,7 +241,18 @@ def _add_engines(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(filter(None, text.split(","))),
         default=(),
         metavar="EXPORT,...",
-        help="exports to pack too; a worker serves from the fastest it can run",
+        help="exports to pack instead of the one that the recipe's race chose, or torchscript for "
+        "none; a worker serves from the fastest it can run",
+    )
+
+
+def _add_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sign",
+        nargs="?",
+        const="",
+        metavar="KEY.pem",
+        help=f"sign it with this private key; without a file, with the one in {keys.KEY}",
     )
 
 
@@ -250,6 +293,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("--verify", action="store_true", help="check an existing archive")
     _add_engines(sub)
     _add_operators(sub)
+    _add_key(sub)
     sub = verb("java", _java, "print the Java home in use, or link it into the environment")
     sub.add_argument("action", choices=["home", "link"])
     sub = verb("start", _start, "start TorchServe, unless it runs")
@@ -294,6 +338,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")
     _add_engines(sub)
     _add_operators(sub)
+    _add_key(sub)
+    sub = verb("evidence", claims.run, "print what an archive claims, and who signed it")
+    claims.add_arguments(sub)
     sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
     service.add_arguments(sub)
     _add_operators(sub)

@@ -32,6 +32,12 @@ class NotAsReported(DeployError):
     exit_code = UNPROVEN
 
 
+class Untrusted(DeployError):
+    """An archive is not signed by a key that is trusted, or not as it was signed."""
+
+    exit_code = UNPROVEN
+
+
 class NoServer(DeployError):
     """No TorchServe answers, or one could not be started."""
 

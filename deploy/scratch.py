@@ -40,7 +40,12 @@ def remove(folder: Path) -> bool:
 
 def remove_left(folder: Path) -> bool:
     """`remove`, unless the process that owns the folder lives."""
-    return not _lives(folder) and remove(folder)
+    return is_left(folder) and remove(folder)
+
+
+def is_left(folder: Path) -> bool:
+    """Whether the folder is one of ours and the process that owned it is gone."""
+    return _is_ours(folder) and not _lives(folder)
 
 
 @contextmanager

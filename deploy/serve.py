@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deploy import lock, samples
 from deploy.archive import mar, store
@@ -11,11 +12,15 @@ from deploy.archive.verify import Archive, verify
 from deploy.errors import Unproven
 from deploy.progress import Say
 from deploy.samples import Asked
+from deploy.signing import beside, keys, signature
 from deploy.summary import compact, engine_lines, headline, next_steps, short_path, size
 from deploy.torchserve import config as configuration
 from deploy.torchserve import server
 from deploy.torchserve.inference import content_type
 from deploy.torchserve.rollout import roll_out
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
 @dataclass(frozen=True)
@@ -35,26 +40,32 @@ def serve(
     engines: tuple[str, ...] = (),
     allow_ops: Collection[str] = (),
     say: Say = print,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> None:
     """Serve artifact `name` and show a real answer. Raises DeployError with what to do.
 
     The new version is asked all of the artifact's samples before it becomes the default and the
     old one goes: if anything fails, the old version serves on, and NAME.mar stays what it was.
-    `engines` are exports to pack too; the worker serves from the fastest. `allow_ops` are
-    operators that its TorchScript may call beyond the allowed ones. Two calls for one name wait
-    for each other.
+    `engines` are exports to pack instead of what the card lists; the worker serves from the
+    fastest. `allow_ops` are operators that its TorchScript may call beyond the allowed ones. `key`
+    signs the archive; one that config.properties does not trust is refused. Two calls for one name
+    wait for each other.
     """
     artifact = place.artifacts / name
     card = read_card(artifact)
     check_workers(card.serving.workers, card.name)
+    trust = configuration.trust(place.config)
     with lock.held(place.workdir / ".run" / f"serve-{card.name}.lock"):
         there = set(place.model_store.glob(f"{card.name}-*.mar"))
-        sealed = ensure_archive(artifact, place.model_store, force, engines, allow_ops, say)
+        sealed = ensure_archive(artifact, place.model_store, force, engines, allow_ops, say, key)
         try:
-            sample = _serve(sealed, artifact, place, bool(engines), say)
+            own = () if key is None else (keys.of(key.public_key(), "the key given"),)
+            shown = replace(trust, trusted=trust.trusted or own)
+            say(f"signed    {shown.admit(sealed.path, sealed.sha256)}")
+            sample = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
         except BaseException:
             if sealed.path not in there:
-                sealed.path.unlink(missing_ok=True)
+                store.remove(sealed.path)
             raise
         store.make_current(sealed, place.model_store)
     say("")
@@ -110,6 +121,7 @@ def ensure_archive(
     engines: tuple[str, ...],
     allow_ops: Collection[str],
     say: Say,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     """The artifact's archive as NAME-VERSION.mar, built unless NAME.mar holds the same content."""
     name = read_card(artifact).name
@@ -122,6 +134,7 @@ def ensure_archive(
             engines=engines,
             allow_ops=allow_ops,
             in_use=False,
+            key=key,
         )
         state = "built"
     else:
@@ -129,9 +142,16 @@ def ensure_archive(
         target = store.versioned(model_store, name, sealed.version)
         store.link(path, target)
         sealed = replace(sealed, path=target)
+        if key is not None and not _signed_by(sealed, key):
+            mar.sign(target, key)
         state = "up to date"
     say(f"archive   {short_path(sealed.path)}, {size(sealed.bytes)}, {state}")
     return sealed
+
+
+def _signed_by(sealed: Archive, key: "EllipticCurvePrivateKey") -> bool:
+    found = signature.look(sealed.path, (keys.of(key.public_key()),), sealed.sha256)
+    return found.state == "trusted" and beside.statement(sealed.path).is_file()
 
 
 def _answer_lines(asked: list[Asked]) -> list[str]:

@@ -134,12 +134,21 @@ def load_openvino(path: Path, card: Card) -> Predict:
     }
     try:
         compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        request = compiled.create_infer_request()
     except Exception as error:
         raise ModelError(f"{path} does not load in OpenVINO: {error}") from error
 
+    outputs = range(len(compiled.outputs))
+
     def predict(*tensors: torch.Tensor) -> Any:
-        results = compiled([t.numpy() for t in tensors])
-        return _tensors([results[output] for output in compiled.outputs])
+        # `compiled(inputs)` is as much and takes 90 us longer, to look at its arguments.
+        for index, tensor in enumerate(tensors):
+            array = tensor.contiguous().numpy()
+            request.set_input_tensor(index, openvino.Tensor(array, shared_memory=True))
+        request.start_async()
+        request.wait()
+        # Copies: the next call overwrites them.
+        return _tensors([request.get_output_tensor(index).data.copy() for index in outputs])
 
     return predict
 

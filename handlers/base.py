@@ -15,12 +15,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from handlers import budget, json_body, runtimes, streaming
+from handlers import budget, json_body, runtimes, seal, streaming
 from handlers import metrics as names
 from handlers.backend import Predict, keep_freed_memory, load_model, warm_up
 from handlers.batch import Batch, Reply, explained
 from handlers.budget import Budget
-from handlers.card import Card, read_card, read_report
+from handlers.card import Card, read_card, read_evidence
 from handlers.errors import ModelError, reason
 from handlers.memory import Keeper
 from handlers.metrics import Metrics
@@ -55,7 +55,7 @@ class BaseHandler:
         self.batch_limit = 1
         self.memory = Keeper()
         self.retirement = Retirement()
-        self.report: Any = None
+        self.evidence: dict[str, Any] = {}
         self.runtime = runtimes.Verdict("")
         self.metrics = Metrics(None, "")
 
@@ -121,12 +121,13 @@ class BaseHandler:
         properties = context.system_properties
         self.folder = Path(properties["model_dir"]).resolve()
         _refuse_foreign_package(self.folder)
+        seal.confirm(self.folder)
         self.card = read_card(self.folder)
         if self.task and self.card.task != self.task:
             raise ModelError(
                 f"the card's task is {self.card.task!r}, this handler serves {self.task!r}"
             )
-        self.report = read_report(self.folder)
+        self.evidence = read_evidence(self.folder)
         keep_freed_memory()
         self.predict = load_model(self.folder, self.card)
         self.runtime = runtimes.Verdict(self.card.model["file"])
@@ -187,7 +188,7 @@ class BaseHandler:
             logger.warning("%s does not serve: %s", file, why)
 
     def describe_handle(self) -> dict[str, Any]:
-        """The model's name, runtime, labels, schemas and report: `describe?customized=true`."""
+        """The model's name, runtime, labels, schemas and evidence: `describe?customized=true`."""
         request, response = self.schemas()
         return {
             "name": self.card.name,
@@ -196,7 +197,7 @@ class BaseHandler:
             "labels": self.card.labels,
             "input": request,
             "output": response,
-            "report": self.report,
+            **self.evidence,
         }
 
     # A batch's life.

@@ -8,7 +8,7 @@ from typing import Any
 from handlers.errors import ModelError
 
 CARD_FILE = "model.json"
-REPORT_FILE = "report.json"
+EVIDENCE = ("report", "statement", "bom")
 MOST = 1024  # of batch sizes and threads
 
 
@@ -94,7 +94,8 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and 1 <= value <= MOST
 
 
-def read_report(folder: Path) -> Any:
-    """`folder/report.json`, or None where the archive carries none."""
-    path = folder / REPORT_FILE
-    return read_json(path) if path.is_file() else None
+def read_evidence(folder: Path) -> dict[str, Any]:
+    """The report, the statement of in-toto and the CycloneDX bill of materials that an archive
+    carries, None for one that it does not."""
+    paths = {name: folder / f"{name}.json" for name in EVIDENCE}
+    return {name: read_json(path) if path.is_file() else None for name, path in paths.items()}

@@ -34,9 +34,9 @@ from handlers.errors import ModelError
 logger = logging.getLogger(__name__)
 
 VERDICT_FILE = "engine.json"
-LIMIT_SECONDS = 90
-ROUNDS, LEAST_ROUNDS = 30, 5
-FILE_SECONDS = 1.0  # of measuring, per file and load
+LIMIT_SECONDS = 30  # where it hangs; else two seconds start the process and load, one measures
+ROUNDS, LEAST_ROUNDS = 30, 3
+MEASURE_SECONDS = 1.0  # for all files and loads
 MARGIN = 0.95  # of the own file's time: a smaller gain may be noise
 # Two int8 runtimes round differently, by a tenth at most; kernels that overflow, as 8-bit ones do
 # on processors without VNNI when weights fill their range, are off by far more.
@@ -153,7 +153,7 @@ def _timed(ready: dict[str, Predict], loads: Sequence[Load]) -> dict[str, list[f
     medians: dict[str, list[float]] = {file: [] for file in ready}
     for load in loads:
         times: dict[str, list[float]] = {file: [] for file in ready}
-        end = time.perf_counter() + FILE_SECONDS * len(ready)
+        end = time.perf_counter() + MEASURE_SECONDS / len(loads)
         for number in range(ROUNDS):
             for file, predict in ready.items():
                 _run(predict, load)  # brings its weights back into the caches

@@ -9,6 +9,7 @@ from optimize.pipeline import artifact, lock
 from optimize.pipeline import run as pipeline
 from optimize.pipeline.job import Job, Say, begin, folder_of, gate
 from optimize.recipe.schema import Recipe
+from optimize.serving import engines
 from optimize.training import distributed
 from optimize.utils import files
 
@@ -57,6 +58,8 @@ def run(
             search.run(job)
         else:
             pipeline.run(job)
+        if refused is None and distributed.leads():
+            engines.settle(job)
         gate(job)
     return folder
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 # One thread per process, before torch is imported: on a busy machine a second one mostly waits.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Runtimes are raced where a test asks for it: it takes half a minute after each run of a recipe.
+os.environ.setdefault("MARPRESS_ENGINES", "none")
 
 import pytest
 

@@ -2,7 +2,7 @@
 
 The worker times them on its own machine and serves from the fastest (`handlers.runtimes`). Each
 was checked against the data by `python -m optimize export`, and must stay within the same budget
-as the artifact's own file.
+as the artifact's own file. They take the place of what the artifact's card lists by itself.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import Any
 from deploy.errors import BadInput, GateFailed
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
+NONE = "torchscript"
+"""Names no export: model.pt serves alone."""
 
 
 def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], force: bool) -> None:
@@ -20,7 +22,7 @@ def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], f
     Args:
         contents: entry name -> bytes, with model.json and report.json.
         artifact: the folder whose `exports/` hold the files.
-        names: as the report lists them, such as `onnx-int8`.
+        names: as the report lists them, such as `onnx-int8`; NONE alone for none.
         force: add a file although it misses the budget.
 
     Raises:
@@ -28,8 +30,9 @@ def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], f
         GateFailed: it loses more than the artifact's budget allows.
     """
     report, card = json.loads(contents["report.json"]), json.loads(contents["model.json"])
+    _drop_listed(contents, card)
     files = []
-    for name in names:
+    for name in names if names != (NONE,) else ():
         entry = _entry(report, artifact, name)
         if not force:
             _check_budget(report.get("gate", {}), entry, artifact, name)
@@ -42,8 +45,18 @@ def extend(contents: dict[str, bytes], artifact: Path, names: tuple[str, ...], f
             )
         for path in paths:
             contents[path.relative_to(artifact).as_posix()] = path.read_bytes()
-    card["model"]["alternatives"] = files
+    if files:
+        card["model"]["alternatives"] = files
     contents["model.json"] = (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _drop_listed(contents: dict[str, bytes], card: dict[str, Any]) -> None:
+    """Leave out the alternatives that the card lists, with their weights beside them."""
+    listed = {PurePosixPath(file).with_suffix("") for file in card["model"].pop("alternatives", [])}
+    for name in [n for n in contents if PurePosixPath(n).with_suffix("") in listed]:
+        if name != card["model"]["file"]:
+            del contents[name]
+    card["files"] = [name for name in card.get("files", []) if name in contents]
 
 
 def _entry(report: dict[str, Any], artifact: Path, name: str) -> dict[str, Any]:

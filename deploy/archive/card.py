@@ -39,6 +39,7 @@ class Card:
     model_file: str
     serving: Serving
     files: tuple[str, ...]
+    alternatives: tuple[str, ...] = ()
 
 
 def read_card(folder: Path) -> Card:
@@ -66,16 +67,18 @@ def read_card(folder: Path) -> Card:
     model_file = _inside(folder, _text(model, "file", path, "model."), path)
     if "/" in model_file:
         raise BadInput(f"{path}: model.file {model_file!r} must lie in the folder itself")
-    files = card.get("files", [])
-    if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
-        raise BadInput(f"{path}: files must be a list of file names")
+    files, others = card.get("files", []), model.get("alternatives", [])
+    for key, names in (("files", files), ("model.alternatives", others)):
+        if not isinstance(names, list) or not all(isinstance(f, str) for f in names):
+            raise BadInput(f"{path}: {key} must be a list of file names")
     return Card(
         folder=folder,
         name=name,
         handler=handler,
         model_file=model_file,
         serving=_read_serving(_section(card, "serving", path), path),
-        files=tuple(sorted({_inside(folder, f, path) for f in files})),
+        files=tuple(sorted({_inside(folder, f, path) for f in [*files, *others]})),
+        alternatives=tuple(others),
     )
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import IO, Any
 
 from deploy.errors import BadInput
+from handlers.seal import LIST, MANIFEST, File, is_listed, write
 
-MANIFEST = "MAR-INF/MANIFEST.json"
 DATE = (1980, 1, 1, 0, 0, 0)
 MODE = 0o100644 << 16
 MAX_ENTRIES = 4_000
@@ -25,7 +25,13 @@ _LOCATOR, _END64 = 20, 56
 
 
 def pack(entries: dict[str, bytes]) -> bytes:
-    """The bytes of the archive that holds these entries."""
+    """The bytes of the archive that holds these entries, and the list of them in its place."""
+    listed = {name: File.of(data) for name, data in entries.items() if is_listed(name)}
+    return zipped({**entries, LIST: write(listed)})
+
+
+def zipped(entries: dict[str, bytes]) -> bytes:
+    """The bytes of a zip of these entries in our layout."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as sink:
         for name in ordered(entries):
@@ -58,8 +64,10 @@ def read(file: IO[bytes], path: Any) -> list[zipfile.ZipInfo]:
     return infos
 
 
-def compare(file: IO[bytes], infos: list[zipfile.ZipInfo], path: Any) -> str:
-    """Check that the file is what `pack` makes of its entries; its SHA-256.
+def compare(
+    file: IO[bytes], infos: list[zipfile.ZipInfo], path: Any
+) -> tuple[str, dict[str, File]]:
+    """Check that the file is what `pack` makes of its entries; its SHA-256, and its entries.
 
     Raises BadInput for an entry whose bytes are damaged, or another layout.
     """
@@ -76,6 +84,7 @@ def compare(file: IO[bytes], infos: list[zipfile.ZipInfo], path: Any) -> str:
         raise other
     file.seek(0)
     fresh, at = [], 0
+    found: dict[str, File] = {}
     for info in infos:
         own = _info(info.filename)
         own.header_offset = at
@@ -83,14 +92,16 @@ def compare(file: IO[bytes], infos: list[zipfile.ZipInfo], path: Any) -> str:
         if info.header_offset != at:
             raise other
         expect(header)
-        if _checksum(file, info.file_size, total) != info.CRC:
+        crc, sha256 = _checksums(file, info.file_size, total)
+        if crc != info.CRC:
             raise BadInput(f"{path} is damaged at {info.filename[:200]}: build it again")
+        found[info.filename] = File(sha256, info.file_size)
         at += len(header) + info.file_size
         fresh.append(own)
     expect(_ending(fresh, at))
     if file.read(1):
         raise other
-    return total.hexdigest()
+    return total.hexdigest(), found
 
 
 class Window(io.RawIOBase):
@@ -159,16 +170,18 @@ def _counts(file: IO[bytes], size: int) -> tuple[int, int]:
     return count, length
 
 
-def _checksum(file: IO[bytes], size: int, total: Any) -> int:
-    crc = 0
+def _checksums(file: IO[bytes], size: int, total: Any) -> tuple[int, str]:
+    """CRC and SHA-256 of the next `size` bytes, which `total` takes too."""
+    crc, own = 0, hashlib.sha256()
     while size:
         block = file.read(min(size, BLOCK))
         if not block:
-            return -1
+            return -1, ""
         crc = zlib.crc32(block, crc)
+        own.update(block)
         total.update(block)
         size -= len(block)
-    return crc
+    return crc, own.hexdigest()
 
 
 class _End:

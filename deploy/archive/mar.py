@@ -5,7 +5,6 @@ and permissions, a fixed manifest date and no compression (deflate streams diffe
 zlib builds), so that one artifact gives one SHA-256 on every machine and at any time.
 """
 
-import ast
 import errno
 import hashlib
 import json
@@ -18,10 +17,10 @@ import zipfile
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy import scratch
-from deploy.archive import alternatives, imports, layout, store
+from deploy.archive import alternatives, entry, imports, layout, store
 from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
 from deploy.archive.verify import (
     TORCHSCRIPT,
@@ -31,6 +30,12 @@ from deploy.archive.verify import (
     verify,
 )
 from deploy.errors import BadInput, DeployError
+from deploy.evidence import bom, statement
+from deploy.signing import beside, envelope, signature
+from handlers.seal import MANIFEST, SIGNATURES, is_listed
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +54,7 @@ def seal(
     engines: tuple[str, ...] = (),
     allow_ops: Collection[str] = (),
     in_use: bool = True,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     """Pack the artifact folder into `model_store`/NAME.mar and return the archive.
 
@@ -57,9 +63,9 @@ def seal(
     exports to pack too, for the worker to choose from; `allow_ops` operators that its TorchScript
     may call beyond the allowed ones. An existing archive is replaced in one step and stays beside
     as NAME-VERSION.mar, or is left as it was if anything fails. With `in_use` false it is left in
-    any case: the new archive is NAME-VERSION.mar. Raises BadInput for a missing or wrong card,
-    report, export or file, GateFailed for a missed budget unless `force`, and NotAsReported for
-    a file that is not the one its report was measured on.
+    any case: the new archive is NAME-VERSION.mar. `key` signs it, in files beside it. Raises
+    BadInput for a missing or wrong card, report, export or file, GateFailed for a missed budget
+    unless `force`, and NotAsReported for a file that is not the one its report was measured on.
     """
     card = read_card(artifact)
     report = read_report(artifact)
@@ -71,8 +77,8 @@ def seal(
             check_operators(file, str(model), allow_ops)
     contents = _contents(card, handlers, engines, force)
     # The entry takes the place of a handler that lies in the artifact.
-    entry = f"{card.handler}.py"
-    check_digests(report, {**contents, entry: contents[f"handlers/{entry}"]}, artifact)
+    module = f"{card.handler}.py"
+    check_digests(report, {**contents, module: contents[f"handlers/{module}"]}, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
@@ -83,9 +89,19 @@ def seal(
         with scratch.folder("seal") as folder:
             raw = _run_archiver(card, version, contents, folder)
             _rewrite(raw, aside)
-        return _published(aside, model_store, allow_ops, in_use)
+        return _published(aside, model_store, allow_ops, in_use, key)
     finally:
-        aside.unlink(missing_ok=True)
+        store.remove(aside)
+
+
+def sign(archive: Path, key: "EllipticCurvePrivateKey") -> None:
+    """Sign an archive and the statement inside it, in files beside it. Raises BadInput."""
+    with zipfile.ZipFile(archive) as packed:
+        inside = statement.NAME in packed.namelist()
+        claimed = packed.read(statement.NAME) if inside else None
+    if claimed is not None:
+        beside.write(beside.statement(archive), envelope.sign(claimed, key))
+    signature.sign(archive, beside.signature(archive), key)
 
 
 def reversioned(archive: Archive, version: str) -> Archive:
@@ -94,9 +110,11 @@ def reversioned(archive: Archive, version: str) -> Archive:
     aside = store.aside(folder, archive.name)
     with zipfile.ZipFile(archive.path) as packed:
         entries = {name: packed.read(name) for name in packed.namelist()}
-    manifest = json.loads(entries[layout.MANIFEST])
+    manifest = json.loads(entries[MANIFEST])
     manifest["model"]["modelVersion"] = version
-    entries[layout.MANIFEST] = _json(manifest)
+    entries[MANIFEST] = _json(manifest)
+    for name in SIGNATURES:  # of the list, which changes with the manifest
+        entries.pop(name, None)
     try:
         aside.write_bytes(layout.pack(entries))
         return _published(aside, folder, None, in_use=False)
@@ -105,9 +123,17 @@ def reversioned(archive: Archive, version: str) -> Archive:
 
 
 def _published(
-    aside: Path, folder: Path, allow_ops: Collection[str] | None, in_use: bool
+    aside: Path,
+    folder: Path,
+    allow_ops: Collection[str] | None,
+    in_use: bool,
+    key: "EllipticCurvePrivateKey | None" = None,
 ) -> Archive:
     sealed = verify(aside, allow_ops)
+    if key is not None:
+        sign(aside, key)
+    else:
+        _keep_signature(sealed, folder)
     if in_use:
         final = store.current(folder, sealed.name)
         store.keep_previous(folder, sealed)
@@ -116,6 +142,17 @@ def _published(
         store.refuse_other(final, sealed.name)
     store.publish(aside, final)
     return replace(sealed, path=final)
+
+
+def _keep_signature(sealed: Archive, folder: Path) -> None:
+    """What was signed already and is made again, to the same bytes, stays signed."""
+    versioned = store.versioned(folder, sealed.name, sealed.version)
+    for there in (store.current(folder, sealed.name), versioned):
+        if beside.signature(there).is_file() and there.is_file():
+            with there.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sealed.sha256:
+                    beside.carry(there, sealed.path)
+                    return
 
 
 def is_stale(
@@ -130,7 +167,8 @@ def is_stale(
     except DeployError:
         return True
     with zipfile.ZipFile(archive) as packed:
-        packed_contents = {n: packed.read(n) for n in packed.namelist() if n != layout.MANIFEST}
+        names = [n for n in packed.namelist() if n != MANIFEST and is_listed(n)]
+        packed_contents = {name: packed.read(name) for name in names}
     contents = _contents(read_card(artifact), handlers, engines, force=True)
     return _digest(packed_contents) != _digest(contents)
 
@@ -158,48 +196,33 @@ def _contents(
         # A task of a user's own brings its handler among the artifact's files.
         source = card.folder / module
         files.remove(module)
-    contents = {module: _entry_point(source, handlers), CONFIG: _model_config(card)}
-    for path in imports.closure(handlers, source):
+    contents = {module: entry.make(source, handlers), CONFIG: _model_config(card)}
+    for path in {*imports.closure(handlers, source), *entry.needed(handlers)}:
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
     for name in files:
-        if name in contents or name == layout.MANIFEST:
+        if name in contents or name.startswith("MAR-INF/"):
             raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
         contents[name] = (card.folder / name).read_bytes()
     if engines:
         alternatives.extend(contents, card.folder, engines, force)
+    _add_evidence(contents, card)
     return contents
 
 
-def _entry_point(source: Path, handlers: Path) -> bytes:
-    """Write the module that TorchServe loads: it subclasses the handler and adds only a path.
-
-    A worker's PYTHONPATH is the shell's followed by the archive, so a `handlers` folder on the
-    shell's path (a checkout of this repository, say) would win over the archive's own.
-    """
-    handler = source.stem
-    if not source.is_file():
-        known = sorted(p.stem for p in handlers.glob("*.py") if p.stem not in {"__init__", "base"})
-        raise BadInput(f"no handler {source}: the card's handler may be one of {', '.join(known)}")
-    class_name = "".join(part.capitalize() for part in handler.split("_"))
-    classes = [n.name for n in imports.parse(source).body if isinstance(n, ast.ClassDef)]
-    if class_name not in classes:
-        raise BadInput(f"{source} must define class {class_name}; it defines {classes}")
-    return (
-        f'"""TorchServe loads this module: handlers/{handler}.py from this archive."""\n\n'
-        "import sys\n"
-        "from pathlib import Path\n\n"
-        "# The shell's PYTHONPATH precedes the archive's: make the archive's own copy win.\n"
-        "sys.path.insert(0, str(Path(__file__).resolve().parent))\n\n"
-        "try:\n"
-        f"    from handlers import {handler}\n"
-        "except ImportError as error:\n"
-        "    # TorchServe takes an ImportError for 'no such file' and reports another one.\n"
-        f'    raise RuntimeError(f"handlers/{handler}.py does not import: {{error}}") from error\n'
-        "\n\n"
-        f"class {class_name}({handler}.{class_name}):\n"
-        '    """The one class that TorchServe looks for."""\n'
-    ).encode()
+def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
+    """Add what the archive claims, and what it is made of, as others' tools read it."""
+    for name in (statement.NAME, bom.NAME):
+        if name in contents:
+            raise BadInput(f"{card.folder / name} has the name of a file that the archive adds")
+    report = json.loads(contents["report.json"])
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    model_file = card.model_file
+    claimed = statement.build(report, digests, model_file)
+    if claimed is not None:
+        contents[statement.NAME] = statement.to_bytes(claimed)
+        digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
+    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
 
 
 def _model_config(card: Card) -> bytes:
@@ -226,13 +249,13 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
     # These three have arguments of their own; the rest of the folder travels as extra files.
     named = scratch / "named"
     named.mkdir()
-    entry = f"{card.handler}.py"
-    for name in (entry, CONFIG, card.model_file):
+    module = f"{card.handler}.py"
+    for name in (module, CONFIG, card.model_file):
         shutil.move(stage / name, named / PurePosixPath(name).name)
     command = [
         *(sys.executable, "-c", ARCHIVER),
         *("--model-name", card.name, "--version", version),
-        *("--handler", str(named / entry)),
+        *("--handler", str(named / module)),
         *("--serialized-file", str(named / PurePosixPath(card.model_file).name)),
         *("--config-file", str(named / CONFIG)),
         *("--extra-files", str(stage), "--export-path", str(out)),
@@ -259,8 +282,8 @@ def _run_archiver(card: Card, version: str, contents: dict[str, bytes], scratch:
 def _rewrite(raw: Path, target: Path) -> None:
     with zipfile.ZipFile(raw) as source:
         entries = {name: source.read(name) for name in source.namelist()}
-    manifest = {**json.loads(entries[layout.MANIFEST]), "createdOn": CREATED_ON}
-    entries[layout.MANIFEST] = _json(manifest)
+    manifest = {**json.loads(entries[MANIFEST]), "createdOn": CREATED_ON}
+    entries[MANIFEST] = _json(manifest)
     target.write_bytes(layout.pack(entries))
 
 

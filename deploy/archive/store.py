@@ -10,6 +10,7 @@ import psutil
 
 from deploy.archive.verify import Archive, identity, verify
 from deploy.errors import BadInput
+from deploy.signing import beside
 
 
 def current(store: Path, name: str) -> Path:
@@ -34,16 +35,21 @@ def aside(store: Path, name: str) -> Path:
     a killed process left is deleted.
     """
     for left in store.glob(f".{name}.mar.*"):
-        pid = left.name.rpartition(".")[2]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+        pid = next(filter(str.isdecimal, left.name.split(".")[::-1]), "")
+        if pid and not psutil.pid_exists(int(pid)):
             left.unlink(missing_ok=True)
     return store / f".{name}.mar.{os.getpid()}"
 
 
 def publish(written: Path, target: Path) -> None:
-    """Give a written archive its name, in one step that outlives a loss of power."""
+    """Give a written archive its name, in one step that outlives a loss of power.
+
+    What lies beside it goes first: a loss of power in between leaves a signature that does not fit.
+    """
     with written.open("rb") as file:
         os.fsync(file.fileno())
+    beside.carry(written, target)
+    beside.remove(written)
     written.replace(target)
     folder = os.open(target.parent, os.O_RDONLY)
     try:
@@ -94,6 +100,7 @@ def link(source: Path, target: Path) -> None:
     if mine is not None:
         refuse_other(target, mine[0])
     if target.exists() and target.samefile(source):
+        beside.carry(source, target)
         return
     made = aside(target.parent, f"{target.stem}.link")
     made.unlink(missing_ok=True)
@@ -102,10 +109,17 @@ def link(source: Path, target: Path) -> None:
             os.link(source, made)
         except OSError:
             shutil.copyfile(source, made)
+        beside.carry(source, made)
         publish(made, target)
     finally:
         with suppress(OSError):
-            made.unlink(missing_ok=True)
+            remove(made)
+
+
+def remove(archive: Path) -> None:
+    """Delete an archive and what lies beside it."""
+    archive.unlink(missing_ok=True)
+    beside.remove(archive)
 
 
 def _is_earlier(store: Path, path: Path) -> bool:

@@ -10,7 +10,8 @@ from typing import IO, Any
 from deploy.archive import layout
 from deploy.archive.card import NAME
 from deploy.errors import BadInput
-from handlers import operators
+from handlers import operators, seal
+from handlers.seal import MANIFEST
 
 MAX_JSON = 4 * 2**20
 MAX_VALUES = 200_000  # in one JSON file: each takes up to a hundred bytes of memory
@@ -50,8 +51,9 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
             for key in ("handler", "serializedFile", "configFile"):
                 if model.get(key) not in names:
                     named = f"{key} {str(model.get(key))[:80]!r}"
-                    raise BadInput(f"{archive}: {layout.MANIFEST} names {named}, not inside")
-            sha256 = layout.compare(file, infos, archive)
+                    raise BadInput(f"{archive}: {MANIFEST} names {named}, not inside")
+            sha256, found = layout.compare(file, infos, archive)
+            _compare_list(archive, file, infos, found)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
                     needed = info.filename == model["serializedFile"]
@@ -64,6 +66,20 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
         why = f"{str(error)[:200]}{_tar(archive)}"
         raise BadInput(f"{archive} is not a readable archive: {why}") from error
     return Archive(archive, str(model["modelName"]), str(model["modelVersion"]), size, sha256)
+
+
+def _compare_list(
+    archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo], found: dict[str, seal.File]
+) -> None:
+    """Raise BadInput, naming the entry, unless the entries are those that the list names."""
+    info = next((info for info in infos if info.filename == seal.LIST), None)
+    if info is None:
+        raise BadInput(f"{archive} holds no {seal.LIST}: build it with build_mar.sh")
+    try:
+        with layout.content(file, info) as part:
+            seal.compare(seal.read(part.read(seal.MAX_LIST + 1)), found)
+    except seal.Tampered as error:
+        raise BadInput(f"{archive}: {error}. Do not serve it") from None
 
 
 def identity(archive: Path) -> tuple[str, str] | None:
@@ -113,9 +129,9 @@ def _check_entry(archive: Path, name: str) -> None:
 
 
 def _manifest(archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo]) -> dict[str, Any]:
-    model = _json_entry(archive, file, infos, layout.MANIFEST).get("model")
+    model = _json_entry(archive, file, infos, MANIFEST).get("model")
     if not isinstance(model, dict) or not model.get("modelName") or not model.get("modelVersion"):
-        raise BadInput(f"{archive}: {layout.MANIFEST} names no model and version")
+        raise BadInput(f"{archive}: {MANIFEST} names no model and version")
     if not NAME.fullmatch(str(model["modelName"])):
         raise BadInput(f"{archive}: the name {str(model['modelName'])[:80]!r} is no model's name")
     check_version(str(model["modelVersion"]))

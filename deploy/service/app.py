@@ -16,19 +16,26 @@ from deploy.service import access, kserve, openapi, tensorflow, torchserve
 from deploy.service.failure import Failure, internal, no_method, no_resource, too_large
 from deploy.service.models import Models
 from deploy.service.responses import error_response, failure_response
+from deploy.torchserve import config as configuration
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 33_554_432  # config.properties: max_request_size
 
 
-def create(*archives: str, workers: int = 1, hosts: Collection[str] = ()) -> Flask:
+def create(
+    *archives: str,
+    workers: int = 1,
+    hosts: Collection[str] = (),
+    config: str = "config.properties",
+) -> Flask:
     """An application that serves these archives, with `workers` threads for each.
 
     `hosts` are the names under which it is reached, beyond this machine's and its addresses.
-    Raises BadInput for an archive that cannot be served.
+    `config`, where it exists, says whose archives are served. Raises BadInput for an archive that
+    cannot be served, Untrusted for one that is not signed as it asks.
     """
-    models = Models()
+    models = Models(trust=configuration.trust(Path(config), optional=True))
     for path in archives:
         models.register(Path(path), workers, at_startup=True)
     atexit.register(models.close)

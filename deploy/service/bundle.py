@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from deploy import scratch
-from deploy.archive.layout import MANIFEST
+from deploy.archive import entry
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
+from handlers.seal import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def unpack(path: Path, handlers: Path | None = None, allow_ops: Collection[str] 
         with zipfile.ZipFile(copy) as packed:
             packed.extractall(content)
         copy.unlink()
-        if handlers is not None:
-            _replace_handlers(content, handlers)
         manifest = json.loads((content / MANIFEST).read_text("utf-8"))
+        if handlers is not None:
+            _replace_handlers(content, handlers, str(manifest["model"]["handler"]))
         return Bundle(
             folder=folder,
             name=sealed.name,
@@ -90,11 +91,14 @@ def content(bundle: Bundle) -> Path:
     return bundle.folder / "archive"
 
 
-def _replace_handlers(folder: Path, handlers: Path) -> None:
+def _replace_handlers(folder: Path, handlers: Path, module: str) -> None:
+    """Make a plain folder of an unpacked archive: nothing in it is compared with its list."""
     if not (handlers / "base.py").is_file():
         raise BadInput(f"{handlers} is no handlers folder: it holds no base.py")
     shutil.rmtree(folder / "handlers")
+    shutil.rmtree((folder / MANIFEST).parent)
     (folder / "handlers").symlink_to(handlers.resolve(), target_is_directory=True)
+    (folder / module).write_bytes(entry.plain(Path(module).stem))
 
 
 def _settings(path: Path) -> Settings:

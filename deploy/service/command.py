@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import BadInput, Refused
+from deploy.torchserve import config as configuration
 from deploy.torchserve import ports
 from deploy.torchserve import server as torchserve
 from deploy.torchserve.inference import content_type, parameter_headers, parse_parameters
@@ -75,7 +76,9 @@ def _once(args: argparse.Namespace, handlers: Path | None) -> None:
         raise BadInput("--once takes one archive")
     headers = {"Content-Type": args.content_type or content_type(Path(args.once))}
     headers |= parameter_headers(parse_parameters(args.param))
-    answer = once.ask(Path(args.archives[0]), Path(args.once), headers, handlers, args.allow_ops)
+    trust = configuration.trust(Path(args.config), optional=True)
+    archive, file = Path(args.archives[0]), Path(args.once)
+    answer = once.ask(archive, file, headers, handlers, args.allow_ops, trust)
     text = answer.body.decode("utf-8", "replace")
     print(f"{answer.status} {answer.content_type}\n{text}")
     if answer.status >= 400:
@@ -100,7 +103,8 @@ def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
             "or --no-key if something in front asks for one"
         )
     hosts = [args.host, *args.allow_host]
-    models = Models(handlers=handlers, allow_ops=args.allow_ops)
+    trust = configuration.trust(Path(args.config), optional=True)
+    models = Models(handlers=handlers, allow_ops=args.allow_ops, trust=trust)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # while loading: clean up and go
     try:
         for path in args.archives:

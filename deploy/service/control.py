@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flask import Flask, Response, request
 
-from deploy.errors import BadInput
+from deploy.errors import BadInput, Untrusted
 from deploy.service import access, describe
 from deploy.service.app import bare
 from deploy.service.failure import Failure, bad_request, no_resource
@@ -69,7 +69,7 @@ def _register(models: Models, store: Path) -> str:
     path = archive_path(store, request.values.get("url"))
     try:
         model = models.register(path, _workers("initial_workers"))
-    except BadInput as error:
+    except (BadInput, Untrusted) as error:
         raise Failure(400, "InvalidModelException", str(error)) from error
     except OSError as error:
         message = f"the archive cannot be unpacked: {error.strerror or error}"

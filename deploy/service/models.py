@@ -15,6 +15,7 @@ from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, Metrics
 from deploy.service.pool import Pool
 from deploy.service.row import Row
 from deploy.service.worker import Answer, Worker
+from deploy.signing.policy import Policy
 
 CLOSE_TIMEOUT = 30.0
 
@@ -59,7 +60,8 @@ class Models:
     """Loads, unloads and finds models; safe to use from many threads.
 
     `handlers` is a folder to use in place of the archives' own handlers/; `allow_ops` are
-    operators that their TorchScript may call beyond the allowed ones.
+    operators that their TorchScript may call beyond the allowed ones; `trust` says whose archives
+    are loaded.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Models:
         metrics: Metrics | None = None,
         handlers: Path | None = None,
         allow_ops: Collection[str] = (),
+        trust: Policy | None = None,
     ) -> None:
+        self._trust = trust or Policy()
         self.metrics = metrics or Metrics()
         self._handlers = handlers
         self._allow_ops = allow_ops
@@ -78,11 +82,12 @@ class Models:
         """Load an archive; its workers are ready when this returns.
 
         The first version of a name becomes its default. Raises BadInput for an archive that is
-        not whole, Failure 409 for a version that is loaded already, 500 for one that does not
-        start.
+        not whole, Untrusted for one that `trust` does not admit, Failure 409 for a version that is
+        loaded already, 500 for one that does not start.
         """
         bundle = unpack(path, self._handlers, self._allow_ops)
         try:
+            self._trust.admit(path, bundle.sha256)
             self._refuse_known(bundle)
             model = self._started(bundle, workers, at_startup)
         except BaseException:

@@ -8,6 +8,7 @@ from deploy.service import row
 from deploy.service.bundle import unpack
 from deploy.service.metrics import Metrics
 from deploy.service.worker import Answer, Worker
+from deploy.signing.policy import Policy
 
 
 def ask(
@@ -16,12 +17,13 @@ def ask(
     headers: dict[str, str],
     handlers: Path | None = None,
     allow_ops: Collection[str] = (),
+    trust: Policy | None = None,
 ) -> Answer:
     """Load the archive, send it the file as a raw body and return the handler's answer.
 
     `handlers` is a folder to use in place of the archive's own: an edit there takes effect at the
     next call, without a new archive. `allow_ops` are operators that its TorchScript may call beyond
-    the allowed ones. Raises BadInput.
+    the allowed ones; `trust` says whose archives are loaded. Raises BadInput and Untrusted.
     """
     try:
         body = file.read_bytes()
@@ -29,6 +31,7 @@ def ask(
         raise BadInput(f"{file} cannot be read: {error.strerror}") from error
     bundle = unpack(path, handlers, allow_ops)
     try:
+        (trust or Policy()).admit(path, bundle.sha256)
         worker = Worker(bundle, Metrics())
         try:
             fields, described = row.read(body, headers.items())

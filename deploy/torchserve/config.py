@@ -5,6 +5,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from deploy.errors import BadInput
+from deploy.signing import policy
 from deploy.torchserve.environment import WITHHELD
 
 ADDRESSES = {"inference": 8080, "management": 8081, "metrics": 8082}
@@ -56,6 +57,14 @@ def read(path: Path) -> Config:
         withheld=values.get("blacklist_env_vars", WITHHELD),
         **addresses,
     )
+
+
+def trust(path: Path, optional: bool = False) -> policy.Policy:
+    """Whose archives are served, as `path` says; where it is `optional` it may be missing.
+
+    Raises BadInput.
+    """
+    return policy.of({} if optional and not path.is_file() else properties(path), path)
 
 
 def properties(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ The order is register, ask, default, retire. Whatever fails before the new versi
 leaves the old one as it was.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from deploy.archive import mar
+from deploy.archive import mar, store
 from deploy.archive.verify import Archive
-from deploy.errors import Conflict, DeployError, ModelNotFound, Refused
+from deploy.errors import Conflict, DeployError, ModelNotFound, Refused, Untrusted
 from deploy.progress import Say
 from deploy.torchserve import server
 from deploy.torchserve.management import Management
@@ -56,12 +57,28 @@ def _register(sealed: Archive, management: Management, ask: Ask) -> None:
                 f"{sealed.version}: {message}. Something replaced {sealed.path}",
                 200,
             )
+        check_unchanged(sealed.path, sealed.sha256)
         ask(sealed.version)
     except Conflict:
         raise  # another has registered it meanwhile
     except BaseException:
         _remove(management, sealed.name, sealed.version)
         raise
+
+
+def check_unchanged(archive: Path, sha256: str) -> None:
+    """After TorchServe has read an archive: it must still be the one that was verified before.
+
+    Raises Untrusted.
+    """
+    if digest(archive) != sha256:
+        raise Untrusted(f"{archive} was changed while it was loaded: build or fetch it again")
+
+
+def digest(archive: Path) -> str:
+    """A file's SHA-256."""
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _with_workers(sealed: Archive, management: Management, label: str, say: Say) -> None:
@@ -89,7 +106,7 @@ def _replace(sealed: Archive, management: Management, ask: Ask, say: Say) -> Non
         _register(sealed, management, ask)
         management.set_default(sealed.name, sealed.version)
     finally:
-        between.path.unlink(missing_ok=True)
+        store.remove(between.path)
 
 
 def _take_over(management: Management, name: str, version: str, say: Say) -> None:

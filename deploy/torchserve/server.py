@@ -59,7 +59,8 @@ def start(
 
     `models` are archives to load at once, `["all"]` for the whole model store but for the earlier
     versions that lie beside; then it returns when their workers are ready. Raises NoServer, with
-    the end of the log, if a port is taken or the server or a model does not come up.
+    the end of the log, if a port is taken or the server or a model does not come up, and Untrusted
+    for an archive that lacks the signature that the settings ask for.
     """
     with lock.held(_state_file(workdir).with_name("lock")):
         state = running(workdir)
@@ -71,6 +72,9 @@ def start(
             raise BadInput(f"no model store at {model_store}: ./build_mar.sh NAME makes it")
         _check_ports(settings)
         wanted = store.in_use(model_store) if models == ["all"] else models or []
+        trust = configuration.trust(config_path)
+        for name in wanted:
+            trust.admit(model_store / name)
         return _launch(workdir, settings, model_store, wanted)
 
 

@@ -47,6 +47,28 @@ def describe() -> dict[str, Any]:
     }
 
 
+def licences() -> dict[str, str]:
+    """The licences that those packages state in their metadata; SPDX expressions, where they do."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            stated = importlib.metadata.metadata(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        named = [*(stated.get_all("License-Expression") or []), *(stated.get_all("License") or [])]
+        short = next(iter(named), "")
+        classified = [
+            line.rpartition(" :: ")[2]
+            for line in stated.get_all("Classifier") or []
+            if line.startswith("License :: ")
+        ]
+        # Some packages have their licence's whole text in the field.
+        text = short if short and "\n" not in short.strip() else "; ".join(classified)
+        if text:
+            found[name] = text.strip()
+    return found
+
+
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that affect a result."""
     installed = {"python": platform.python_version()}

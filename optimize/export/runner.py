@@ -1,7 +1,7 @@
 """Runs an exported file in its own process, where the libraries that wrote it are not loaded.
 
-The parent sends arrays and receives arrays or seconds. The process is bound to one core, so that
-every runtime has the time of one thread.
+The parent sends arrays and receives arrays or seconds. With one thread the process is bound to one
+core, so that every runtime has the time of one thread.
 """
 
 import os
@@ -33,16 +33,18 @@ QUIET = {
 
 
 class Runner:
-    """A file of `kind` (a format's name, `served` or `eager`), loaded in a fresh process."""
+    """A file of `kind` (a format's name, `served` or `eager`), loaded in a fresh process.
 
-    def __init__(self, kind: str, path: Path, engine: str | None = None) -> None:
+    `engine` and `threads` are those of a `served` file.
+    """
+
+    def __init__(self, kind: str, path: Path, engine: str | None = None, threads: int = 1) -> None:
         self.path = path
         self._sent: list[tuple[Tensor, int]] = []
-        environment = {**child.MALLOC, **QUIET, "OMP_NUM_THREADS": "1"}
+        environment = {**child.MALLOC, **QUIET, "OMP_NUM_THREADS": str(threads)}
+        arguments = [kind, str(path.absolute()), engine or "", str(threads)]
         try:
-            self._child = Child(
-                _MODULE, kind, str(path.absolute()), engine or "", environment=environment
-            )
+            self._child = Child(_MODULE, *arguments, environment=environment)
         except ChildError as error:
             raise self._refused(error) from error
 
@@ -105,9 +107,9 @@ class Runner:
         self.close()
 
 
-def _load(kind: str, path: Path, engine: str) -> Run:
+def _load(kind: str, path: Path, engine: str, threads: int) -> Run:
     if kind == "served":
-        return arrays(served(path, engine or None))
+        return arrays(served(path, engine or None, threads))
     if kind == "eager":
         model: Any = pickles.load(path).eval()
 
@@ -119,12 +121,12 @@ def _load(kind: str, path: Path, engine: str) -> Run:
     return registry.load(kind).load(path)
 
 
-def _start(kind: str, path: str, engine: str) -> Callable[[tuple[Any, ...]], Any]:
+def _start(kind: str, path: str, engine: str, threads: str) -> Callable[[tuple[Any, ...]], Any]:
     """The child's side."""
-    if hasattr(os, "sched_setaffinity"):
+    if hasattr(os, "sched_setaffinity") and threads == "1":
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    torch.set_num_threads(1)
-    run = _load(kind, Path(path), engine)
+    torch.set_num_threads(int(threads))
+    run = _load(kind, Path(path), engine, int(threads))
     received: list[Any] = []
 
     def answer(question: tuple[Any, ...]) -> Any:

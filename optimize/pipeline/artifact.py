@@ -12,7 +12,7 @@ from optimize.errors import ParityError
 from optimize.evaluation import latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import notice, page, report, served
+from optimize.report import notice, page, preregistration, report, served
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -64,6 +64,12 @@ def prepare(
     parity = torchscript.check_parity(final.model, model_file, calls, engine=final.engine)
     job.say(f"  saved and reloaded in a fresh process: relative error {parity:.1g}")
 
+    metric, budget = task.metric(data), job.recipe.budget
+    asked = preregistration.protocol(
+        job.recipe.task, metric, job.fingerprint, data.count("test"), budget
+    )
+    fixed = preregistration.fix(job.folder, asked)
+    job.say(f"  budget fixed before the test split is measured: {fixed['digest'][:16]}")
     states_by_name = _named_states(job.recipe, states)
     rows, answers = _measure_all(job, states_by_name, timed)
     _check_answers(job, answers, model_file)
@@ -79,17 +85,18 @@ def prepare(
     evidence = report.build(
         job.recipe,
         data,
-        task.metric(data),
+        metric,
         rows,
         control_rows,
         parity,
         digest or job.digest(),
         chance=task.chance(data),
+        fixed=fixed,
     )
     if search is not None:
         evidence["search"] = search
     (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
-    served.add(evidence, task.from_files(ready, data, answers), job.recipe.budget)
+    served.add(evidence, task.from_files(ready, data, answers), budget)
     evidence["files"] = files.digests(ready)
     page.write(ready, evidence)
     files.write_json(ready / "report.json", evidence)

@@ -11,7 +11,10 @@ from typing import Any, Literal
 from optimize.recipe.reader import Named
 from optimize.utils.urls import cleaned
 
-__all__ = ["Budget", "Named", "Recipe", "Serving", "StageSpec", "explored"]
+__all__ = ["ENGINES", "Budget", "Named", "Recipe", "Serving", "StageSpec", "explored"]
+
+ENGINES = ("onnx-int8", "onnx", "openvino-int8", "openvino", "aoti-int8", "aoti")
+"""The runtimes' files that may serve beside TorchScript, in the order they are tried."""
 
 
 def explored(*values: Any) -> dict[str, Any]:
@@ -57,6 +60,8 @@ class Serving:
         response_timeout_s: a worker that takes longer is restarted.
         batch_sizes: warmed up before a worker reports READY; 1 to `batch_size` if left out.
         max_pixels, max_bytes: larger requests are refused with 413 before decoding.
+        engines: other runtimes' files to race against TorchScript, see `optimize.serving`:
+            `auto` for all that are installed, a list of some, `torchscript` or `none` for none.
     """
 
     workers: int = 2
@@ -67,10 +72,21 @@ class Serving:
     batch_sizes: list[int] = field(default_factory=list)
     max_pixels: int = 33_554_432
     max_bytes: int = 10_485_760
+    engines: Literal["auto", "torchscript", "none"] | list[str] = "auto"
 
     def __post_init__(self) -> None:
         if min(self.workers, self.threads, self.batch_size, self.response_timeout_s) < 1:
             raise ValueError("workers, threads, batch_size and response_timeout_s start at 1")
+        if unknown := [name for name in self.raced() if name not in ENGINES]:
+            raise ValueError(
+                f"engines: there is no {unknown[0]!r}; a list holds some of {', '.join(ENGINES)}"
+            )
+
+    def raced(self) -> tuple[str, ...]:
+        """The runtimes' files to race."""
+        if isinstance(self.engines, str):
+            return ENGINES if self.engines == "auto" else ()
+        return tuple(self.engines)
 
     def warm_up(self) -> list[int]:
         """Batch sizes to warm up: the recipe's, or every size TorchServe can form."""

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from optimize.evaluation.metrics import Metric
-from optimize.report import figures, served
+from optimize.report import engines, figures, served
 from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
@@ -53,6 +53,8 @@ def render(report: dict[str, Any]) -> str:
         classes=figures.per_class(report),
         controls=_controls(report, metric),
         exports=_exports(report, metric),
+        engine=engines.sentence(report),
+        race=engines.rows(report),
         search=report.get("search"),
         trials=_trials(report),
         many=figures.MANY,

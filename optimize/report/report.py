@@ -13,7 +13,9 @@ from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget, Recipe
 from optimize.report import notice, served
 from optimize.report.advice import advise
-from optimize.utils import files
+from optimize.report.criteria import Comparator, criterion
+from optimize.report.preregistration import changed
+from optimize.utils import distribution, files
 from optimize.utils.urls import cleaned
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
@@ -28,6 +30,7 @@ def build(
     parity: float,
     digest: str,
     *,
+    fixed: dict[str, Any],
     chance: float | None = None,
 ) -> dict[str, Any]:
     """Assemble `report.json`.
@@ -40,6 +43,7 @@ def build(
         controls: metrics of the models trained for comparison, each with a `name`.
         parity: relative error of the reloaded file.
         digest: of recipe and data, so that a finished artifact is recognised.
+        fixed: what was fixed before the measurement, from `preregistration.fix`.
         chance: the metric's value of a model that does not look at its input, if it is known.
 
     Returns:
@@ -48,6 +52,7 @@ def build(
     original, final = measured["original"], measured["final"]
     at_chance = warning(metric, original, chance)
     verdict = gate(recipe.budget, metric, original, final)
+    verdict["reason"] = "; ".join(filter(None, (verdict["reason"], changed(fixed))))
     if not verdict["passed"]:
         verdict["advice"] = advise(recipe.budget, metric, recipe.stages, measured)
     found: dict[str, Any] = {
@@ -57,7 +62,13 @@ def build(
         "seed": recipe.seed,
         "digest": digest,
         "command": recipe.command(),
+        "harness": {
+            "name": distribution.NAME,
+            "version": distribution.version(),
+            "sha256": distribution.fingerprint(),
+        },
         "versions": environment.versions(),
+        "package_licences": environment.licences(),
         "machine": environment.describe(),
         "data": {
             "name": data.name,
@@ -79,6 +90,7 @@ def build(
         "files": {},
         "controls": controls,
         "parity": parity,
+        "preregistration": fixed,
         "gate": verdict,
         "chance": chance,
         "warnings": [at_chance] if at_chance else [],
@@ -91,24 +103,39 @@ def gate(
     budget: Budget, metric: Metric, original: dict[str, Any], final: dict[str, Any]
 ) -> dict[str, Any]:
     """Whether the final model stayed within the budget, and why not."""
-    drop = metric.lost(original[metric.name], final[metric.name])
+    name = metric.name
+    drop = metric.lost(original[name], final[name])
+    tolerance = metric.tolerance(final["samples"])
+    asked = [criterion(f"{name}_drop", drop, "<=", budget.max_drop, tolerance, final["samples"])]
     reasons = []
-    if drop > budget.max_drop + metric.tolerance(final["samples"]):
-        reasons.append(f"{metric.name} lost {drop:.4f}, the budget is {budget.max_drop:.4f}")
-    for title, row in (("original", original), ("final model", final)):
-        short = 0.0 if budget.floor is None else metric.lost(budget.floor, row[metric.name])
-        if short > 1e-9:
+    if not asked[0]["passed"]:
+        reasons.append(f"{name} lost {drop:.4f}, the budget is {budget.max_drop:.4f}")
+    for title, key, row in (
+        ("original", f"original_{name}", original),
+        ("final model", name, final),
+    ):
+        if budget.floor is None:
+            continue
+        comparator: Comparator = ">=" if metric.higher_is_better else "<="
+        found = criterion(key, row[name], comparator, budget.floor, 1e-9, row["samples"])
+        asked.append(found)
+        if not found["passed"]:
             bound = "least" if metric.higher_is_better else "most"
             reasons.append(
-                f"{metric.name} of the {title} is {row[metric.name]:.4f}, the budget asks for at "
+                f"{name} of the {title} is {row[name]:.4f}, the budget asks for at "
                 f"{bound} {budget.floor:.4f}"
             )
-    if final["agreement"] < budget.min_agreement:
-        reasons.append(
-            f"agreement with the original is {final['agreement']:.3f}, the budget asks "
-            f"{budget.min_agreement:.3f}"
-        )
+    if budget.min_agreement > 0:
+        samples = final.get("agreement_samples", final["samples"])
+        least = budget.min_agreement
+        asked.append(criterion("agreement", final["agreement"], ">=", least, 0.0, samples))
+        if not asked[-1]["passed"]:
+            reasons.append(
+                f"agreement with the original is {final['agreement']:.3f}, the budget asks "
+                f"{least:.3f}"
+            )
     return {
+        "criteria": asked,
         "metric": metric.name,
         "max_drop": budget.max_drop,
         "min_agreement": budget.min_agreement,

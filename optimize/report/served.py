@@ -4,6 +4,7 @@ from typing import Any
 
 from optimize.evaluation.metrics import Metric
 from optimize.recipe.schema import Budget
+from optimize.report.criteria import criterion
 
 
 def add(report: dict[str, Any], measured: dict[str, Any] | None, budget: Budget) -> None:
@@ -19,9 +20,18 @@ def add(report: dict[str, Any], measured: dict[str, Any] | None, budget: Budget)
     metric = Metric.of(report)
     drop = metric.lost(measured["from_tensors"], measured["from_files"])
     report["from_files"] = {**measured, "drop": drop, "max_drop": budget.files_drop}
-    if drop <= budget.files_drop + metric.tolerance(measured["samples"]):
+    gate, samples = report["gate"], measured["samples"]
+    found = criterion(
+        f"{metric.name}_drop_from_files",
+        drop,
+        "<=",
+        budget.files_drop,
+        metric.tolerance(samples),
+        samples,
+    )
+    gate["criteria"].append(found)
+    if found["passed"]:
         return
-    gate = report["gate"]
     reason = (
         f"{metric.name} from files through the handler is {measured['from_files']:.4f}, from the "
         f"data's tensors {measured['from_tensors']:.4f} ({measured['samples']} samples; "

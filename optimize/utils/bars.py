@@ -41,7 +41,7 @@ def bar(
         initial=initial,
         leave=False,
         file=sys.stderr if terminal else _Lines(sys.stderr),
-        bar_format=None if terminal else "{desc}: {n_fmt} of {total_fmt} {unit} in {elapsed}",
+        bar_format=None if terminal else "{desc}: {unit} {n_fmt} of {total_fmt} after {elapsed}",
         ncols=78,
         mininterval=0.5 if terminal else LOG_SECONDS,
         delay=0 if terminal else LOG_SECONDS,

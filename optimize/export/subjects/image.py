@@ -16,6 +16,7 @@ from optimize.export.subject import Axis, Exportable, Subject
 from optimize.recipe.schema import Recipe
 from optimize.tasks import image
 
+SERVED = True  # the files take and return what model.pt does
 BATCH = 8
 SAMPLES = 2000
 CALIBRATION = 256

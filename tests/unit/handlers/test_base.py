@@ -151,7 +151,9 @@ def test_describe(doubler):
     assert described[0] == 200
     assert described[1]["name"] == "colours"
     assert described[1]["report"] == {"recipe": "colours", "gate": {"passed": True}}
-    assert set(described[1]) == {"name", "task", "engine", "labels", "input", "output", "report"}
+    shown = {"name", "task", "engine", "labels", "input", "output", "report", "statement", "bom"}
+    assert set(described[1]) == shown
+    assert described[1]["statement"] is None and described[1]["bom"] is None  # it carries neither
     assert described[1]["engine"] == {"file": "model.pt", "milliseconds": {}, "skipped": {}}
     assert answered == (200, {"value": 6})
 

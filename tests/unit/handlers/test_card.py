@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from handlers.card import read_card, read_report
+from handlers.card import read_card, read_evidence
 from handlers.errors import ModelError
 
 
@@ -71,5 +71,5 @@ def test_missing_and_broken_cards(tmp_path):
 
 
 def test_the_report_is_optional(colours, tmp_path):
-    assert read_report(tmp_path) is None
-    assert read_report(colours)["gate"]["passed"] is True
+    assert read_evidence(tmp_path) == {"report": None, "statement": None, "bom": None}
+    assert read_evidence(colours)["report"]["gate"]["passed"] is True

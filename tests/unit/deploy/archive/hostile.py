@@ -20,6 +20,7 @@ from pathlib import Path
 from deploy.archive import layout, mar
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
+from handlers.seal import LIST, MANIFEST
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -110,7 +111,7 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
     )
     small = bomb(256 * 2**20)
     yield "bomb", raw_zip("model.pt", small, 256 * 2**20)
-    yield "bomb that claims little", raw_zip(layout.MANIFEST, small, 100)
+    yield "bomb that claims little", raw_zip(MANIFEST, small, 100)
     yield "claims 4 GB", raw_zip("model.pt", b"x", 2**32 - 2, method=0)
     yield "encrypted", raw_zip("model.json", b"x" * 40, 40, method=0, flags=1)
     yield "100,000 entries", many(100_000)
@@ -130,8 +131,17 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
     yield "followed by something", good + b"x"
     yield "preceded by something", b"x" + good
     yield "overlapping", overlapping(entries)
+    yield "no list", layout.zipped({n: d for n, d in entries.items() if n != LIST})
+    yield "another model", layout.zipped({**entries, "model.pt": entries["model.pt"] + b"\n"})
+    yield "an entry more", layout.zipped({**entries, "json.py": b""})
+    yield (
+        "an entry less",
+        layout.zipped({n: d for n, d in entries.items() if n != "handlers/base.py"}),
+    )
+    for data in (b"", b"{}", entries[LIST][:-1], b" " * 2**21, b'{"files": {"a": [1]}}'):
+        yield f"list {data[:9]!r}", layout.zipped({**entries, LIST: data})
     yield "a folder", packed(lambda z: z.writestr("sub/", b""), entries)
-    for name in (layout.MANIFEST, "model.json", "report.json"):
+    for name in (MANIFEST, "model.json", "report.json"):
         deep = b'{"a":' + b"[" * 400_000 + b"]" * 400_000 + b"}"
         yield f"{name} deep", layout.pack({**entries, name: deep})
         yield f"{name} long", layout.pack({**entries, name: b'{"a":[' + b"[]," * 2**20 + b"1]}"})
@@ -139,12 +149,12 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
         wide = json.dumps({"\U0001f600" * 900_000: []}, ensure_ascii=False).encode()
         yield f"{name} wide", layout.pack({**entries, name: wide[:-1]})
         yield f"{name} no object", layout.pack({**entries, name: b"[]"})
-    manifest = json.loads(entries[layout.MANIFEST])
+    manifest = json.loads(entries[MANIFEST])
     for value in ("../../x", "/etc/x", "", " ", "a b", "x" * 5000 + "/"):
         manifest["model"]["modelName"] = value
         yield (
             f"model {value[:9]!r}",
-            layout.pack({**entries, layout.MANIFEST: json.dumps(manifest).encode()}),
+            layout.pack({**entries, MANIFEST: json.dumps(manifest).encode()}),
         )
     line = b"x = 1" + b" " * (8 * 2**20)
     names = "\n".join(f"def f{n}(): return a.g{n}(1)" for n in range(60_000)).encode()

@@ -9,6 +9,7 @@ import pytest
 from deploy.archive import layout, mar
 from deploy.archive.verify import identity, verify
 from deploy.errors import BadInput
+from handlers.seal import MANIFEST
 from tests.integration import quadrant
 from tests.unit.deploy.archive import hostile
 
@@ -28,10 +29,10 @@ def test_hostile_archives_are_refused_in_little_memory(good: Path, tmp_path: Pat
 def test_the_comparison_knows_what_pack_makes(tmp_path: Path) -> None:
     """Names beyond ASCII, empty entries, and an archive without any."""
     for number, entries in enumerate(
-        ({}, {"a": b""}, {"ä/ö.txt": b"x" * 3_000_000, layout.MANIFEST: b"{}", "b": b"y"})
+        ({}, {"a": b""}, {"ä/ö.txt": b"x" * 3_000_000, MANIFEST: b"{}", "b": b"y"})
     ):
         path = tmp_path / f"{number}.zip"
-        path.write_bytes(layout.pack(entries))
+        path.write_bytes(layout.zipped(entries))
         with path.open("rb") as file:
             infos = layout.read(file, path)
             layout.compare(file, infos, path)

@@ -31,7 +31,9 @@ def report(**changes: Any) -> dict[str, Any]:
         "seed": 7,
         "digest": "d1ge57",
         "command": "python -m optimize run recipes/sample.yaml",
+        "harness": {"name": "marpress", "version": "0.1.0", "sha256": "c" * 64},
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
+        "package_licences": {"torch": "BSD-3-Clause"},
         "machine": {"processor": "Some CPU", "features": ["avx2"], "cores": 2},
         "data": {
             "name": "shapes",
@@ -55,7 +57,35 @@ def report(**changes: Any) -> dict[str, Any]:
         "files": {"model.pt": "a" * 64, "model.json": "b" * 64},
         "controls": [{"name": "scratch", "accuracy": 0.9111, "samples": 1234, "ci95": [0.9, 0.92]}],
         "parity": 0.00019,
+        "preregistration": {
+            "digest": "d" * 64,
+            "at": "2026-01-02T03:00:00+00:00",
+            "protocol": {
+                "task": "image_classification",
+                "metric": "accuracy",
+                "data": "f1n6e4",
+                "samples": 1234,
+                "budget": {
+                    "max_drop": 0.01,
+                    "min_agreement": 0.0,
+                    "files_drop": 0.02,
+                    "floor": None,
+                },
+            },
+            "earlier": [],
+        },
         "gate": {
+            "criteria": [
+                {
+                    "metric": "accuracy_drop",
+                    "comparator": "<=",
+                    "threshold": 0.01,
+                    "tolerance": 0.0004,
+                    "value": 0.0059,
+                    "samples": 1234,
+                    "passed": True,
+                }
+            ],
             "metric": "accuracy",
             "max_drop": 0.01,
             "min_agreement": 0.0,

@@ -10,11 +10,11 @@ def test_a_log_gets_lines_without_carriage_returns(monkeypatch: pytest.MonkeyPat
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
     monkeypatch.setattr(bars, "LOG_SECONDS", 0.0)
-    for _ in bars.bar(range(3), title="training", unit="batches"):
+    for _ in bars.bar(range(3), title="training", unit="batch"):
         pass
     lines = log.getvalue().splitlines()
     assert "\r" not in log.getvalue()
-    assert any(line.startswith("training: 2 of 3 batches in ") for line in lines)
+    assert any(line.startswith("training: batch 2 of 3 after ") for line in lines)
     assert all(len(line) < 80 for line in lines)
 
 
@@ -23,7 +23,7 @@ def test_a_log_gets_nothing_of_what_takes_less_than_ten_seconds(
 ) -> None:
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    for _ in bars.bar(range(1000), title="training", unit="batches"):
+    for _ in bars.bar(range(1000), title="training", unit="batch"):
         pass
     assert log.getvalue() == ""
 
@@ -36,7 +36,7 @@ class _Terminal(io.StringIO):
 def test_a_terminal_gets_one_line_that_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = _Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    for _ in bars.bar(range(3), title="training", unit="batches"):
+    for _ in bars.bar(range(3), title="training", unit="batch"):
         pass
     shown = terminal.getvalue()
     assert "\n" not in shown

@@ -1,0 +1,1 @@
+"""Which runtime serves an artifact: every candidate raced against its TorchScript file."""
