@@ -91,8 +91,16 @@ def from_npz(data: bytes, max_bytes: int) -> dict[str, torch.Tensor]:
                 if left < 0:
                     raise _too_many(max_bytes)
                 found[name] = from_npy(content, name[:60])
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, OSError,
-            ValueError, struct.error) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        zlib.error,
+        OSError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise RequestError(400, "bad_array", f"the body is no .npz file: {error}") from error
     return found
 

@@ -47,8 +47,9 @@ def rows(instances: Any, specs: Sequence[TensorSpec]) -> dict[str, torch.Tensor]
     for number, row in enumerate(instances):
         if not isinstance(row, dict) or set(row) != names:
             raise RequestError(
-                400, "bad_json", f"instances[{number}] must be an object of the same inputs as "
-                "the others"
+                400,
+                "bad_json",
+                f"instances[{number}] must be an object of the same inputs as the others",
             )
     return {name: nested([row[name] for row in instances], name) for name in instances[0]}
 
@@ -78,8 +79,10 @@ def kserve(body: Mapping[str, Any], raw: memoryview) -> dict[str, torch.Tensor]:
             wanted = math.prod(shape) * DTYPES[kind].itemsize
             if type(size) is not int or size != wanted or at + wanted > len(raw):
                 raise RequestError(
-                    400, "bad_array", f"{name[:60]!r}: {kind} {shape} is {wanted} bytes of binary "
-                    f"data; {str(size)[:20]} are announced and {len(raw) - at} are left"
+                    400,
+                    "bad_array",
+                    f"{name[:60]!r}: {kind} {shape} is {wanted} bytes of binary "
+                    f"data; {str(size)[:20]} are announced and {len(raw) - at} are left",
                 )
             found[name] = _from_bytes(raw[at : at + size], DTYPES[kind], shape)
             at += size
@@ -106,8 +109,9 @@ def _from_json(
     tensor = nested(entry["data"], name[:60])
     if tensor.numel() != math.prod(shape):
         raise RequestError(
-            400, "bad_array", f"{name[:60]!r}: shape {shape} takes {math.prod(shape)} values, not "
-            f"{tensor.numel()}"
+            400,
+            "bad_array",
+            f"{name[:60]!r}: shape {shape} takes {math.prod(shape)} values, not {tensor.numel()}",
         )
     spec = TensorSpec(name[:60], dtype, tuple(shape), (), 0, 1)
     return spec.checked(tensor.reshape(shape))
@@ -158,6 +162,8 @@ def _refuse_odd(tensors: Mapping[str, torch.Tensor]) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise RequestError(
-                500, "not_finite", f"the model answers NaN or infinity in {name}, which JSON cannot "
-                "say: ask for it with Accept: application/x-npz"
+                500,
+                "not_finite",
+                f"the model answers NaN or infinity in {name}, which JSON "
+                "cannot say: ask for it with Accept: application/x-npz",
             )

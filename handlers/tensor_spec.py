@@ -70,12 +70,16 @@ class TensorSpec:
             found = tensor.to(self.dtype)
             if not self.dtype.is_floating_point and not torch.equal(found.to(tensor.dtype), tensor):
                 raise RequestError(
-                    422, "bad_value", f"{self.name} has numbers that {NAMES[self.dtype]} cannot hold"
+                    422,
+                    "bad_value",
+                    f"{self.name} has numbers that {NAMES[self.dtype]} cannot hold",
                 )
         if found.is_floating_point() and not found.isfinite().all():
             raise RequestError(
-                422, "bad_value", f"{self.name} holds NaN, infinity or what {NAMES[self.dtype]} "
-                "cannot hold: fill such values, or leave out these rows"
+                422,
+                "bad_value",
+                f"{self.name} holds NaN, infinity or what {NAMES[self.dtype]} "
+                "cannot hold: fill such values, or leave out these rows",
             )
         return found.contiguous()
 

@@ -281,28 +281,30 @@ class Segmentation(Judge):
 
 class Parity(Judge):
     """No targets: how near answers are to the original's, by their cosine, row by row and the mean
-    of all outputs, and by the largest error over an output's root mean square."""
+    of all outputs, and by the largest error over an output's root mean square.
+
+    Of an output with one number a row the cosine is that of all rows together.
+    """
 
     gates = (COSINE, MAX_ERROR)
 
     def measure(self, pairs: Pairs) -> Measure:
-        cosines, errors = [], []
+        sides, errors = [], []
         for answer, reference in pairs:
             found, wanted = (t.double().reshape(len(t), -1) for t in (answer, reference))
             if found.shape != wanted.shape:
                 raise DataError(
                     f"an output is {list(answer.shape)}, the original's {list(reference.shape)}"
                 )
-            norms = found.norm(dim=1) * wanted.norm(dim=1)
-            alike = (found * wanted).sum(1) / norms.clamp(min=1e-300)
-            cosines.append(torch.where(norms > 0, alike, (found == wanted).all(1).double()))
+            sides.append((found, wanted))
             usual = wanted.square().mean().sqrt().clamp(min=1e-12)
             errors.append((found - wanted).abs().amax(1) / usual)
-        cosine, error = torch.stack(cosines).mean(0), torch.stack(errors).amax(0)
+        error = torch.stack(errors).amax(0)
 
         def values(index: Tensor) -> dict[str, float]:
+            alike = [float(cosines(a[index], b[index]).mean()) for a, b in sides]
             return {
-                COSINE.name: float(cosine[index].mean()),
+                COSINE.name: sum(alike) / len(alike),
                 MAX_ERROR.name: float(error[index].max()),
             }
 
@@ -312,9 +314,22 @@ class Parity(Judge):
         shares = []
         for answer, reference in pairs:
             found, wanted = (t.double().reshape(len(t), -1) for t in (answer, reference))
-            alike = torch.nn.functional.cosine_similarity(found, wanted, dim=1)
-            shares.append((alike >= _SAME) | (found == wanted).all(1))
+            if found.shape[1] == 1:
+                limit = _NEAR * wanted.std(correction=0) + 1e-5 * wanted.abs().max()
+                shares.append(((found - wanted).abs() <= limit)[:, 0])
+            else:
+                shares.append(cosines(found, wanted) >= _SAME)
         return float(torch.stack(shares).all(0).double().mean())
+
+
+def cosines(found: Tensor, wanted: Tensor) -> Tensor:
+    """The cosine of every row of two `[N, values]`; of all rows together where a row has one value.
+    Rows of zeros are alike."""
+    if found.shape[1] == 1:
+        found, wanted = found.T, wanted.T
+    norms = found.norm(dim=1) * wanted.norm(dim=1)
+    alike = (found * wanted).sum(1) / norms.clamp(min=1e-300)
+    return torch.where(norms > 0, alike, (found == wanted).all(1).double())
 
 
 class Function(Judge):

@@ -221,7 +221,11 @@ class Tensors(Task[Problem, Answers]):
             "labels": data.labels,
             "input": {
                 "tensors": [
-                    {**_declared(name, tensor, free.get(name, {})), "range": _range(tensor)}
+                    {
+                        **_declared(name, tensor, free.get(name, {})),
+                        "example": list(tensor.shape[1:]),
+                        "range": _range(tensor),
+                    }
                     for name, tensor in zip(data.data.inputs, rows.inputs, strict=True)
                 ],
                 "max_bytes": recipe.serving.max_bytes,
