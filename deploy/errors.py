@@ -26,8 +26,14 @@ class GateFailed(DeployError):
     exit_code = GATE_FAILED
 
 
-class NotAsReported(DeployError):
-    """A file is not the one that the artifact's report was measured on."""
+class NotAsReported(BadInput):
+    """A file is not the one that the artifact's report was measured on, or that was sealed."""
+
+    exit_code = UNPROVEN
+
+
+class Unsafe(DeployError):
+    """An archive holds what could do more than compute; nothing of it was run or kept."""
 
     exit_code = UNPROVEN
 
@@ -36,6 +42,12 @@ class Untrusted(DeployError):
     """An archive is not signed by a key that is trusted, or not as it was signed."""
 
     exit_code = UNPROVEN
+
+
+class Missing(DeployError):
+    """A package is not installed that an archive's handler imports."""
+
+    exit_code = ENVIRONMENT
 
 
 class NoServer(DeployError):

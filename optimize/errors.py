@@ -47,6 +47,12 @@ class ParityError(OptimizeError):
     exit_code = 6
 
 
+class EvidenceError(OptimizeError):
+    """A report that is not as it was written. Exit code 6."""
+
+    exit_code = 6
+
+
 class StorageError(OptimizeError):
     """A file could not be written: no space, no permission. Exit code 7."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from deploy.archive import imports
 from deploy.errors import BadInput
 
+OWN = Path(__file__).resolve().parents[2] / "handlers"
 NEEDED = ("__init__.py", "seal.py")
 TEMPLATE = '''\
 """TorchServe loads this module: handlers/{handler}.py from this archive."""
@@ -80,8 +81,8 @@ def make(source: Path, handlers: Path) -> bytes:
     if name not in classes:
         raise BadInput(f"{source} must define class {name}; it defines {classes}")
     digests = "\n".join(
-        f'    "{path.name}": "{hashlib.sha256(path.read_bytes()).hexdigest()}",'
-        for path in needed(handlers)
+        f'    "{name}": "{hashlib.sha256(path.read_bytes()).hexdigest()}",'
+        for name, path in needed(handlers).items()
     )
     return (TEMPLATE + CLASS).format(handler=handler, name=name, digests=digests).encode()
 
@@ -97,6 +98,9 @@ def class_name(handler: str) -> str:
     return "".join(part.capitalize() for part in handler.split("_"))
 
 
-def needed(handlers: Path) -> list[Path]:
-    """The modules that the entry checks before it imports them."""
-    return [handlers / name for name in NEEDED]
+def needed(handlers: Path) -> dict[str, Path]:
+    """The modules of the handlers package that the entry checks and imports first.
+
+    Where a handlers folder of a user's own has none of that name, ours is taken.
+    """
+    return {name: handlers / name if (handlers / name).is_file() else OWN / name for name in NEEDED}

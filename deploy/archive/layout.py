@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterable
 from typing import IO, Any
 
-from deploy.errors import BadInput
+from deploy.errors import BadInput, NotAsReported
 from handlers.seal import LIST, MANIFEST, File, is_listed, write
 
 DATE = (1980, 1, 1, 0, 0, 0)
@@ -69,7 +69,7 @@ def compare(
 ) -> tuple[str, dict[str, File]]:
     """Check that the file is what `pack` makes of its entries; its SHA-256, and its entries.
 
-    Raises BadInput for an entry whose bytes are damaged, or another layout.
+    Raises NotAsReported for an entry whose bytes are damaged, BadInput for another layout.
     """
     total = hashlib.sha256()
     other = BadInput(f"{path} is not laid out as build_mar.sh does it: build it again")
@@ -94,7 +94,7 @@ def compare(
         expect(header)
         crc, sha256 = _checksums(file, info.file_size, total)
         if crc != info.CRC:
-            raise BadInput(f"{path} is damaged at {info.filename[:200]}: build it again")
+            raise NotAsReported(f"{path} is damaged at {info.filename[:200]}: build it again")
         found[info.filename] = File(sha256, info.file_size)
         at += len(header) + info.file_size
         fresh.append(own)

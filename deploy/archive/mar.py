@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from deploy import scratch
-from deploy.archive import alternatives, entry, imports, layout, store
-from deploy.archive.card import Card, check_digests, check_gate, read_card, read_report
+from deploy.archive import alternatives, bound, entry, imports, layout, store
+from deploy.archive.card import Card, check_gate, read_card, read_report
 from deploy.archive.verify import (
     TORCHSCRIPT,
     Archive,
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 CONFIG = "model-config.yaml"
 CREATED_ON = "01/01/1980 00:00:00"
 ARCHIVER = "from model_archiver.model_packaging import generate_model_archive as run; run()"
-HANDLERS = Path(__file__).resolve().parents[2] / "handlers"
 
 
 def seal(
@@ -50,7 +49,7 @@ def seal(
     model_store: Path,
     version: str | None = None,
     force: bool = False,
-    handlers: Path = HANDLERS,
+    handlers: Path = entry.OWN,
     engines: tuple[str, ...] = (),
     allow_ops: Collection[str] = (),
     in_use: bool = True,
@@ -71,14 +70,12 @@ def seal(
     report = read_report(artifact)
     if not force:
         check_gate(report, artifact)
+    contents = _contents(card, handlers, engines, force)
+    bound.check_artifact(artifact, report, json.loads(contents["model.json"]), _own(card, contents))
     model = artifact / card.model_file
     if model.suffix in TORCHSCRIPT:
         with model.open("rb") as file:
             check_operators(file, str(model), allow_ops)
-    contents = _contents(card, handlers, engines, force)
-    # The entry takes the place of a handler that lies in the artifact.
-    module = f"{card.handler}.py"
-    check_digests(report, {**contents, module: contents[f"handlers/{module}"]}, artifact)
     for name, data in sorted(contents.items()):
         logger.debug("packs %s, %d bytes", name, len(data))
     version = version or content_version(contents)
@@ -158,7 +155,7 @@ def _keep_signature(sealed: Archive, folder: Path) -> None:
 def is_stale(
     artifact: Path,
     archive: Path,
-    handlers: Path = HANDLERS,
+    handlers: Path = entry.OWN,
     engines: tuple[str, ...] = (),
 ) -> bool:
     """Whether `archive` is missing, broken or differs from what `seal` would write now."""
@@ -171,6 +168,19 @@ def is_stale(
         packed_contents = {name: packed.read(name) for name in names}
     contents = _contents(read_card(artifact), handlers, engines, force=True)
     return _digest(packed_contents) != _digest(contents)
+
+
+def _own(card: Card, contents: dict[str, bytes]) -> dict[str, bytes]:
+    """The contents that come from the artifact itself."""
+    module = f"{card.handler}.py"
+    own = {
+        name: data
+        for name, data in contents.items()
+        if not name.startswith("handlers/") and name not in (module, *bound.UNBOUND)
+    }
+    if module in card.files:  # the entry takes its place, and it moves into handlers/
+        own[module] = contents[f"handlers/{module}"]
+    return own
 
 
 def content_version(contents: dict[str, bytes]) -> str:
@@ -197,7 +207,9 @@ def _contents(
         source = card.folder / module
         files.remove(module)
     contents = {module: entry.make(source, handlers), CONFIG: _model_config(card)}
-    for path in {*imports.closure(handlers, source), *entry.needed(handlers)}:
+    for name, path in entry.needed(handlers).items():
+        contents[f"handlers/{name}"] = path.read_bytes()
+    for path in imports.closure(handlers, source):
         contents[f"handlers/{path.relative_to(handlers).as_posix()}"] = path.read_bytes()
     contents[f"handlers/{module}"] = source.read_bytes()
     for name in files:
@@ -222,16 +234,24 @@ def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
     if claimed is not None:
         contents[statement.NAME] = statement.to_bytes(claimed)
         digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
-    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    try:
+        contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise BadInput(
+            f"{card.folder / 'report.json'} makes no bill of materials: {error}: run the recipe "
+            "again"
+        ) from error
 
 
 def _model_config(card: Card) -> bytes:
     serving = card.serving
+    # TorchServe reads 0 in this file as 100 ms: who registers the archive tells it (rollout).
+    delay = max(1, serving.max_batch_delay_ms)
     return (
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
         f"batchSize: {serving.batch_size}\n"
-        f"maxBatchDelay: {serving.max_batch_delay_ms}\n"
+        f"maxBatchDelay: {delay}\n"
         f"responseTimeout: {serving.response_timeout_s}\n"
         f"startupTimeout: {serving.startup_timeout_s}\n"
     ).encode()

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deploy.archive import layout
+from deploy.archive import adopted, bound, layout
 from deploy.archive.card import NAME
-from deploy.errors import BadInput
+from deploy.errors import BadInput, NotAsReported
+from deploy.evidence import statement
 from handlers import operators, seal
 from handlers.seal import MANIFEST
 
@@ -20,13 +21,17 @@ TORCHSCRIPT = (".pt", ".pth", ".jit", ".ts")
 
 @dataclass(frozen=True)
 class Archive:
-    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256."""
+    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256.
+
+    `adopted`: it was made by others; no report says what it is worth.
+    """
 
     path: Path
     name: str
     version: str
     bytes: int
     sha256: str
+    adopted: bool = False
 
 
 def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
@@ -37,7 +42,8 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     `seal` does: Python reads a zip from its directory at the end and TorchServe from its start,
     so that a forged file could show each of them something else. Its TorchScript files may call
     the operators that `handlers.operators` allows, and `allow_ops`; with None they are not looked
-    at. Takes a few MB of memory, whatever the file holds. Raises BadInput.
+    at. Takes a few MB of memory, whatever the file holds. Raises BadInput; NotAsReported
+    names the entry that is not the one that was sealed or measured, is missing or is extra.
     """
     try:
         with archive.open("rb") as file:
@@ -46,17 +52,26 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
             for name in names:
                 _check_entry(archive, name)
             model = _manifest(archive, file, infos)
-            for name in ("model.json", "report.json"):
-                _json_entry(archive, file, infos, name)
+            others = adopted.MARK in names
+            wanted = (adopted.MARK,) if others else ("model.json", "report.json")
+            parts = [_json_entry(archive, file, infos, name) for name in wanted]
             for key in ("handler", "serializedFile", "configFile"):
+                if others and (key not in model or key == "handler"):
+                    continue  # it may name a function, or none of these files
                 if model.get(key) not in names:
                     named = f"{key} {str(model.get(key))[:80]!r}"
                     raise BadInput(f"{archive}: {MANIFEST} names {named}, not inside")
             sha256, found = layout.compare(file, infos, archive)
             _compare_list(archive, file, infos, found)
+            if not others:
+                card, report = parts
+                bound.check_archive(archive, report, card, found, str(model["handler"]))
+                told = statement.NAME in names
+                stated = _json_entry(archive, file, infos, statement.NAME) if told else None
+                bound.check_statement(archive, report, found, str(model["serializedFile"]), stated)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
-                    needed = info.filename == model["serializedFile"]
+                    needed = not others and info.filename == model["serializedFile"]
                     with layout.content(file, info) as part:
                         check_operators(part, f"{archive}: {info.filename}", allow_ops, needed)
             size = file.seek(0, 2)
@@ -65,7 +80,15 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         why = f"{str(error)[:200]}{_tar(archive)}"
         raise BadInput(f"{archive} is not a readable archive: {why}") from error
-    return Archive(archive, str(model["modelName"]), str(model["modelVersion"]), size, sha256)
+    except BadInput as error:
+        if adopted.is_foreign(archive):
+            raise BadInput(
+                f"{archive} was made by others and is not sealed: run deploy adopt first "
+                f"(python -m deploy adopt {archive})"
+            ) from error
+        raise
+    identified = str(model["modelName"]), str(model["modelVersion"])
+    return Archive(archive, *identified, size, sha256, others)
 
 
 def _compare_list(
@@ -79,7 +102,7 @@ def _compare_list(
         with layout.content(file, info) as part:
             seal.compare(seal.read(part.read(seal.MAX_LIST + 1)), found)
     except seal.Tampered as error:
-        raise BadInput(f"{archive}: {error}. Do not serve it") from None
+        raise NotAsReported(f"{archive}: {error}. Do not serve it") from None
 
 
 def identity(archive: Path) -> tuple[str, str] | None:
@@ -160,6 +183,8 @@ def _json_entry(
         if sum(map(data.count, (b"[", b"{", b","))) > MAX_VALUES:
             raise BadInput(f"{archive}: {name} holds over {MAX_VALUES} values")
         value = json.loads(data)
+    except zipfile.BadZipFile:
+        raise NotAsReported(f"{archive} is damaged at {name}: build it again") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{archive}: {name} is no JSON: {error}") from error
     if not isinstance(value, dict):
@@ -183,6 +208,6 @@ def _tar(archive: Path) -> str:
     except OSError:
         return ""
     return (
-        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: make a "
-        "zip of it with build_mar.sh, or with --archive-format zip-store"
+        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: "
+        f"`python -m deploy adopt {archive}` makes a zip of it"
     )

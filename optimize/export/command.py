@@ -247,7 +247,7 @@ def _record(folder: Path, title: str, entry: dict[str, Any] | None) -> None:
     evidence["exports"].pop(title, None)
     if entry is not None:
         evidence["exports"][title] = entry
-    files.write_json(folder / "report.json", evidence)
+    report.write(folder, evidence)
 
 
 def _discard(folder: Path, title: str, digest: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from handlers import binding
 from optimize.data.dataset import Sample
 from optimize.errors import ParityError
 from optimize.evaluation import latency
@@ -81,7 +82,7 @@ def prepare(
     _time(job, states_by_name, rows, scratch, model_file)
     shutil.rmtree(timed)
     _write_samples(ready / "samples", task.samples(data, answers))
-    _write_card(job, final, ready)
+    card = _write_card(job, final, ready)
     evidence = report.build(
         job.recipe,
         data,
@@ -97,9 +98,9 @@ def prepare(
         evidence["search"] = search
     (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
     served.add(evidence, task.from_files(ready, data, answers), budget)
-    evidence["files"] = files.digests(ready)
+    evidence |= {binding.CARD: binding.card_digest(card), binding.FILES: files.digests(ready)}
     page.write(ready, evidence)
-    files.write_json(ready / "report.json", evidence)
+    report.write(ready, evidence)
     return evidence
 
 
@@ -221,8 +222,8 @@ def _time(
     rows[list(states_by_name)[-1]].setdefault("latency_ms", rows["final"]["latency_ms"])
 
 
-def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
-    """Write the model card, see docs/architecture.md, and the files that it names."""
+def _write_card(job: Job[D, A], final: State, folder: Path) -> dict[str, Any]:
+    """Write the model card, see docs/architecture.md, and the files that it names; the card."""
     recipe, serving = job.recipe, job.recipe.serving
     own = job.task.card(recipe, job.data)
     extra = job.task.files(recipe, job.data)
@@ -248,6 +249,7 @@ def _write_card(job: Job[D, A], final: State, folder: Path) -> None:
         "files": sorted([*extra, "NOTICE"]),
     }
     files.write_json(folder / "model.json", card)
+    return card
 
 
 def _write_samples(folder: Path, samples: list[Sample]) -> None:

@@ -11,7 +11,7 @@ from optimize.lowering import Lowered, lower_int8
 from optimize.lowering.capture import Free
 from optimize.lowering.graphs import aten, constant
 from optimize.lowering.inputs import Inputs, split
-from optimize.lowering.int8 import Engine
+from optimize.lowering.int8 import Attention, Engine
 from optimize.lowering.observers import Ranges
 from optimize.models.normalized import Normalized
 
@@ -29,6 +29,7 @@ def to_static_int8(
     fallback: Fallback = "fp32",
     engine: Engine | None = None,
     hot_batch: int | None = None,
+    attention: Attention = "bf16",
     free: Free | None = None,
 ) -> Lowered:
     """uint8 activations, int8 weights per channel; see `optimize.lowering.lower_int8`.
@@ -40,7 +41,7 @@ def to_static_int8(
         keep_float: names of layers, or of modules that contain them, that stay in float.
         ranges: how ranges follow from the calibration data.
         fallback: what those layers compute in.
-        engine, hot_batch, free: as `lower_int8` takes them.
+        engine, hot_batch, attention, free: as `lower_int8` takes them.
 
     Raises:
         ModelError: the graph cannot be captured.
@@ -64,6 +65,7 @@ def to_static_int8(
             ranges=ranges,
             engine=engine,
             hot_batch=hot_batch,
+            attention=attention,
         )
         lowered.lowered = tuple(_BODY + name for name in lowered.lowered)
         lowered.left_in_float = {_BODY + k: v for k, v in lowered.left_in_float.items()}
@@ -75,6 +77,7 @@ def to_static_int8(
             ranges=ranges,
             engine=engine,
             hot_batch=hot_batch,
+            attention=attention,
             free=free,
         )
     if fallback == "bf16" and isinstance(lowered.body, fx.GraphModule):

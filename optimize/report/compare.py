@@ -9,7 +9,7 @@ import jsonschema
 
 from optimize.errors import OptionError
 from optimize.evaluation.metrics import Metric
-from optimize.report.report import SCHEMA, size
+from optimize.report.report import SCHEMA, check_untouched, size
 
 _LABEL, _VALUE, _RATIO = 24, 20, 14
 
@@ -19,6 +19,7 @@ def whole(folder: Path) -> dict[str, Any]:
 
     Raises:
         OptionError: the folder is no artifact, or its report is damaged, partial or not ours.
+        EvidenceError: it was edited after the run.
     """
     if not folder.is_dir():
         raise OptionError(f"{folder} is not a folder; name an artifact, as in artifacts/fashion")
@@ -42,6 +43,7 @@ def whole(folder: Path) -> dict[str, Any]:
             f"{path} is not a report of this program's: {problem.message[:120]} (at {where}); "
             "run the recipe again"
         )
+    check_untouched(found, path)
     metric = Metric.of(found)
     rows = {s["name"]: s for s in found["stages"]} | {k: found[k] for k in ("original", "final")}
     for name, row in rows.items():

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from handlers import binding
 from optimize.data.dataset import Data
-from optimize.errors import ModelError
+from optimize.errors import EvidenceError, ModelError
 from optimize.evaluation import environment
 from optimize.evaluation.chance import warning
 from optimize.evaluation.metrics import Metric
@@ -47,7 +48,8 @@ def build(
         chance: the metric's value of a model that does not look at its input, if it is known.
 
     Returns:
-        A mapping that fits `report.schema.json` once `files` holds the digests of the artifact's.
+        A mapping that fits `report.schema.json` once `files` and `card_sha256` hold the digests of
+        the artifact's files, and it is written.
     """
     original, final = measured["original"], measured["final"]
     at_chance = warning(metric, original, chance)
@@ -87,7 +89,8 @@ def build(
             if name.startswith("stage:")
         ],
         "final": final,
-        "files": {},
+        binding.CARD: "",
+        binding.FILES: {},
         "controls": controls,
         "parity": parity,
         "preregistration": fixed,
@@ -146,11 +149,17 @@ def gate(
     }
 
 
+def write(folder: Path, report: dict[str, Any]) -> None:
+    """Write an artifact's report with its own digest: whoever edits it later is found out."""
+    files.write_json(folder / "report.json", binding.sealed(report))
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Read an artifact's report.
 
     Raises:
         ModelError: there is none, or it is not JSON.
+        EvidenceError: it was edited after it was written.
     """
     path = folder / "report.json"
     try:
@@ -161,7 +170,15 @@ def read(folder: Path) -> dict[str, Any]:
         ) from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}") from error
+    check_untouched(found, path)
     return found
+
+
+def check_untouched(report: dict[str, Any], path: Path) -> None:
+    """Raise EvidenceError for a report that is not as `write` wrote it."""
+    if not binding.is_untouched(report):
+        what = "was edited after the run" if binding.OWN in report else "holds no digest of itself"
+        raise EvidenceError(f"{path} {what}, so it proves nothing: run the recipe again")
 
 
 def is_current(folder: Path, digest: str) -> bool:
@@ -175,7 +192,7 @@ def is_current(folder: Path, digest: str) -> bool:
             return False
         named = {name: sha for name, sha in found["files"].items() if name != "model.json"}
         return all(files.sha256(folder / name) == sha for name, sha in named.items())
-    except (ModelError, OSError, KeyError, AttributeError):
+    except (ModelError, EvidenceError, OSError, KeyError, AttributeError):
         return False
 
 
@@ -219,7 +236,7 @@ def ratios(report: dict[str, Any]) -> list[str]:
     metric = Metric.of(report)
     before, after = original[metric.name], final[metric.name]
     lines = [
-        f"{metric.name:<9}{before:.4f} -> {after:.4f} "
+        f"{metric.name:<8} {before:.4f} -> {after:.4f} "
         f"({metric.change(after - before)}, {final['samples']} samples, 95% interval "
         f"{final['ci95'][0]:.3f}-{final['ci95'][1]:.3f})",
         f"size     {size(original['bytes'])} -> {size(final['bytes'])} "

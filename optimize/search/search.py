@@ -322,7 +322,7 @@ def _update_report(search: _Search[D, A], *, digest: str | None = None) -> None:
         evidence["digest"] = digest
         shutil.rmtree(search.scratch / "work", ignore_errors=True)
     page.write(search.job.folder, evidence)
-    files.write_json(search.job.folder / "report.json", evidence)
+    report.write(search.job.folder, evidence)
 
 
 def _silent(line: str) -> None:

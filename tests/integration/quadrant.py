@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from handlers import binding
 from optimize.evaluation.metrics import ACCURACY
+from optimize.utils.files import sha256
 
 LABELS = ["top left", "top right", "bottom left", "bottom right"]
 SIZE = 28
@@ -78,9 +80,9 @@ def make(folder: Path, name: str = "quadrant", passed: bool = True, **serving: i
         "files": [],
     }
     write(artifact / "model.json", card)
-    write(artifact / "report.json", report(passed))
     (artifact / "samples" / "0.png").write_bytes(picture(2))
     write(artifact / "samples" / "labels.json", {"0.png": LABELS[2]})
+    write(artifact / "report.json", report(passed))
     return artifact
 
 
@@ -105,5 +107,18 @@ def report(passed: bool = True) -> dict[str, Any]:
 
 
 def write(path: Path, value: Any) -> None:
-    """Write `value` as JSON."""
+    """Write `value` as JSON; a report, also that of a new card, as one of the files beside it."""
+    if path.name == "report.json":
+        value = bound(path.parent, value)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    evidence = path.with_name("report.json")
+    if path.name == "model.json" and evidence.exists():
+        write(evidence, json.loads(evidence.read_text(encoding="utf-8")))
+
+
+def bound(artifact: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """The report, of the files that are in the folder now, as `optimize` would write it."""
+    beside = [p for p in artifact.rglob("*") if p.is_file() and p.name != "report.json"]
+    names = {p.relative_to(artifact).as_posix(): sha256(p) for p in beside}
+    card = json.loads((artifact / "model.json").read_text(encoding="utf-8"))
+    return binding.sealed({**report, binding.FILES: names, binding.CARD: binding.card_digest(card)})

@@ -18,6 +18,7 @@ from optimize.tasks.tensors import Tensors
 from optimize.tasks.tensors_data import Answers, Problem, answers_of
 from optimize.tasks.tensors_stages import cut
 
+SERVED = True
 BATCH = 8
 SAMPLES = 2000
 CALIBRATION = 256

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import formats_table
 from optimize.evaluation.metrics import ACCURACY, Metric
+from optimize.report import report
 from optimize.tasks.speech import WORD_ERROR_RATE
-from optimize.utils import files
 
 
 def entry(**changed: Any) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def test_only_the_marked_part_of_the_page_changes(
     )
     folder = tmp_path / "artifacts" / "small"
     folder.mkdir(parents=True)
-    files.write_json(folder / "report.json", evidence(onnx=entry()))
+    report.write(folder, evidence(onnx=entry()))
     monkeypatch.setattr(formats_table, "PAGE", page)
     monkeypatch.setattr(sys, "argv", ["table", str(folder)])
     assert formats_table.main() == 0
@@ -97,7 +97,7 @@ def test_without_exports_it_says_what_to_run(
 ) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    files.write_json(folder / "report.json", evidence())
+    report.write(folder, evidence())
     monkeypatch.setattr(sys, "argv", ["table", str(folder)])
     assert formats_table.main() == 2
     assert "run `python -m optimize export`" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.quantization.text import quantize
 from optimize.utils import torchscript
 from optimize.utils.packages import package_folder
+from tests.integration import quadrant
 
 LABELS = ["negative", "positive"]
 TOKENIZER = "tokenizer.json"
@@ -74,5 +75,5 @@ def make(folder: Path, labels: list[str] | None = None, **changes: Any) -> Path:
     }
     (folder / "model.json").write_text(json.dumps(card))
     report = {"recipe": "texts", "gate": {"passed": True}}
-    (folder / "report.json").write_text(json.dumps(report))
+    quadrant.write(folder / "report.json", report)
     return folder

@@ -3,6 +3,7 @@
 python -m tests.unit.deploy.archive.hostile 1000
 """
 
+import hashlib
 import io
 import json
 import random
@@ -20,6 +21,7 @@ from pathlib import Path
 from deploy.archive import layout, mar
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
+from handlers import binding
 from handlers.seal import LIST, MANIFEST
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -92,15 +94,19 @@ def long_list(size: int) -> bytes:
 
 
 def torchscript(entries: Entries, change: Callable[[Entries], None]) -> Entries:
-    """The entries with something changed inside model.pt."""
-    with zipfile.ZipFile(io.BytesIO(entries["model.pt"])) as model:
-        inside = {name: model.read(name) for name in model.namelist()}
+    """The entries with something changed inside model.pt, and a report of it."""
+    with zipfile.ZipFile(io.BytesIO(entries["model.pt"])) as zipped:
+        inside = {name: zipped.read(name) for name in zipped.namelist()}
     change(inside)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as sink:
         for name, data in inside.items():
             sink.writestr(name, data)
-    return {**entries, "model.pt": buffer.getvalue()}
+    model = buffer.getvalue()
+    report = json.loads(entries["report.json"])
+    report["files"]["model.pt"] = hashlib.sha256(model).hexdigest()
+    text = json.dumps(binding.sealed(report)).encode()
+    return {**entries, "model.pt": model, "report.json": text}
 
 
 def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:

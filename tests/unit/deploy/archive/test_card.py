@@ -64,7 +64,7 @@ def test_a_good_card(artifact: Path) -> None:
         ("serving.workers", 4000, "serving.workers is 4000, 64 at most"),
         ("serving.batch_size", 10**6, "1024 at most"),
         ("serving.batch_size", "8", "serving.batch_size must be"),
-        ("serving.max_batch_delay_ms", 0, "TorchServe reads 0 as 'not set' and waits 100 ms"),
+        ("serving.max_batch_delay_ms", -1, "max_batch_delay_ms must be an integer of at least 0"),
         ("serving.response_timeout_s", 1.5, "serving.response_timeout_s must be"),
     ],
 )
@@ -107,7 +107,12 @@ def test_only_a_passed_gate_passes(artifact: Path, gate: Any, message: str) -> N
     report["gate"] = gate
     with pytest.raises(GateFailed, match=message):
         card.check_gate(report, artifact)
-    card.check_gate(quadrant.report(), artifact)
+    card.check_gate(quadrant.bound(artifact, quadrant.report()), artifact)
+
+
+def test_a_report_that_names_no_files_passes_nothing(artifact: Path) -> None:
+    with pytest.raises(GateFailed, match=r"written by hand and names no files.*--force"):
+        card.check_gate(quadrant.report(), artifact)
 
 
 def test_more_workers_than_the_cores_have_a_use_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """A report to draw and compare: the shape of a real one, with figures that are easy to find."""
 
-import copy
 from typing import Any
 
+from handlers import binding
 from optimize.evaluation.metrics import ACCURACY
 
 
@@ -54,6 +54,7 @@ def report(**changes: Any) -> dict[str, Any]:
             {"name": "quantize", **final},
         ],
         "final": final,
+        "card_sha256": "c" * 64,
         "files": {"model.pt": "a" * 64, "model.json": "b" * 64},
         "controls": [{"name": "scratch", "accuracy": 0.9111, "samples": 1234, "ci95": [0.9, 0.92]}],
         "parity": 0.00019,
@@ -97,4 +98,4 @@ def report(**changes: Any) -> dict[str, Any]:
         "warnings": [],
         "exports": {},
     }
-    return copy.deepcopy({**complete, **changes})
+    return binding.sealed({**complete, **changes})

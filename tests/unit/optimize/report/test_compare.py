@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from optimize.errors import OptionError
+from optimize.errors import EvidenceError, OptionError
 from optimize.report import compare
 from optimize.tasks.speech import WORD_ERROR_RATE
 from tests.unit.optimize.report.reports import metrics, report
@@ -83,6 +83,14 @@ def test_a_report_that_is_not_whole_is_refused(tmp_path: Path, content: str, wor
         compare.whole(tmp_path)
     assert word in str(caught.value) and str(tmp_path) in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_an_edited_report_is_not_compared(tmp_path: Path) -> None:
+    better = report()
+    better["final"]["accuracy"] = 0.9999
+    with pytest.raises(EvidenceError, match=r"report\.json was edited after the run") as caught:
+        compare.whole(saved(tmp_path / "a", better))
+    assert caught.value.exit_code == 6
 
 
 def test_no_artifact_is_refused(tmp_path: Path) -> None:

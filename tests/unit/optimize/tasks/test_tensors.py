@@ -19,7 +19,7 @@ from optimize.tasks import registry
 from tests.unit.handlers import archive
 
 MODELS = Path(__file__).with_name("tensor_models.py")
-HEAD = "name: case\ntask: tensors\nserving: {batch_size: 2}\n"
+HEAD = "name: case\ntask: tensors\nserving: {batch_size: 2, engines: torchscript}\n"
 
 
 @pytest.fixture(autouse=True, scope="module")
