@@ -52,7 +52,7 @@ class InProcess:
         answers = self._worker.answer(batch.rows, batch.headers, senders)
         head = {
             "kind": "answers",
-            "answers": [[answer.status, answer.content_type] for answer in answers],
+            "answers": [[a.status, a.content_type, a.headers] for a in answers],
             "metrics": self._records.take(),
         }
         self._told(head, [answer.body for answer in answers])

@@ -78,6 +78,7 @@ class Slot:
         self.launched = math.inf  # when its process was started
         self.heard = 0.0  # the last sign of life
         self.asked = 0.0  # when it was asked for one; 0.0: it was not
+        self.hung = False  # it is ended for that
         self.failures = 0  # in a row, without an answer in between
         self.reason = ""
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -335,6 +336,11 @@ class Pool:
         slot.asked = 0.0
         for job in batch:
             self._try_again(job)
+        if batch and not slot.hung:
+            # What waits did not make it end, and pays with no time for its being started again.
+            for job in self._waiting:
+                job.again()
+        slot.hung = False
         if not slot.ready.done():
             slot.ready.set_exception(
                 BadInput(slot.reason or "the worker ended before it was ready")
@@ -402,7 +408,7 @@ class Pool:
             logger.error(
                 "worker %d of %s gave no answer within %g s", slot.number, self._name, silent
             )
-            slot.since = now
+            slot.since, slot.hung = now, True
             slot.worker.kill()
 
 

@@ -17,7 +17,7 @@ from tests.integration.service import Service, serving
 
 GOOD = 500
 DEADLY = [*["exit"] * 7, *["segv"] * 6, *["memory"] * 6, "hang"]
-TIMEOUT_S = 6
+TIMEOUT_S = 10
 MEMORY_MIB = 2000
 
 

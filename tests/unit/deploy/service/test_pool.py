@@ -34,7 +34,7 @@ class Hand:
     def answer(self):
         """Answer the last batch: each row with its own number."""
         bodies = [str(n).encode() for n in self.batches[-1]]
-        answers = [[200, "text/plain"]] * len(bodies)
+        answers = [[200, "text/plain", {}]] * len(bodies)
         self.told({"kind": "answers", "answers": answers, "metrics": []}, bodies)
 
     def say(self, text):
@@ -339,3 +339,15 @@ async def test_a_worker_that_does_not_load_again_is_tried_again():
         await here.pool.close(1)
     finally:
         pool_module.PAUSES = pauses
+
+
+@run
+async def test_what_waits_when_a_worker_dies_gets_its_time_anew():
+    here = await place(size=1, timeout=0.4)
+    here.submit(0)
+    (waiting,) = here.submit(1)
+    await asyncio.sleep(0.25)
+    here.hands[0].die()
+    await asyncio.sleep(0.25)
+    assert not waiting.done, "0.5 s after it came, 0.25 s after the death"
+    await here.pool.close(0)
