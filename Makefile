@@ -9,6 +9,7 @@ BENCH := .venv-bench
 PEERS := .venv-compress
 SPEECH := asterisk-core-sounds-en asterisk-core-sounds-en-wav pocketsphinx-testdata
 PROMPT := /usr/share/asterisk/sounds/en_US_f_Allison/hello-world.wav
+WORDNET := /usr/share/wordnet/data.noun
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 # pip takes torch beside other packages in any build: what exports add names it again.
@@ -22,10 +23,10 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech artifact serve stop test check format clean fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve-text bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
-	@echo "make serve [RECIPE=fashion|photos|speech|sentiment]"
+	@echo "make serve [RECIPE=fashion|photos|speech|sentiment|embeddings]"
 	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "     [ENGINES=onnx-int8,...]        the worker may serve these exports, if faster"
 	@echo "make stop                           stop the server that make serve started"
@@ -41,8 +42,10 @@ help:
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-silence                  what speech recognition says about music and noise"
-	@echo "make bench-serve-text               texts served, against the teacher and two servers"
-	@echo "make bench-compress                 compressed models against six other engines"
+	@echo "make bench-serve                    our servers against seven others"
+	@echo "make bench-overload                 our servers at three times what they can take"
+	@echo "make soak                           half an hour at 80 % load: memory, errors"
+	@echo "make bench-compress [QUICK=1]       compressed models against six other engines"
 	@echo "make bench-accuracy-control         an accuracy budget, ours beside NNCF's"
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
@@ -101,7 +104,20 @@ data-speech:
 	  echo "or name recordings of your own in recipes/speech.yaml (data: speech: {path: ...})"; \
 	fi
 
-artifact: setup data $(if $(filter speech,$(RECIPE)),data-speech)
+# WordNet comes as a Debian package (3 MB).
+data-embeddings:
+	@if [ -f $(WORDNET) ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing the Debian package wordnet-base with apt-get"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive \
+	    apt-get -qq install -y --no-install-recommends wordnet-base; } >/dev/null 2>&1 \
+	  || echo "apt-get failed: going on without it"; \
+	else \
+	  echo "no WordNet here. As root: apt-get install wordnet-base"; \
+	  echo "or name pairs of your own in recipes/embeddings.yaml (data: text_pairs: {path: ...})"; \
+	fi
+
+artifact: setup data $(if $(filter speech embeddings,$(RECIPE)),data-$(RECIPE))
 	@$(BIN)/python -m optimize run recipes/$(RECIPE).yaml --resume
 
 serve: artifact
@@ -161,7 +177,7 @@ $(BENCH)/.installed: $(VENV)/.installed requirements-bench.txt
 	@test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' \
 	  > "$$($(BENCH)/bin/python -c 'import site; print(site.getsitepackages()[0])')/product.pth"
-	@echo "installing the speech benchmark's peers into $(BENCH) (0.5 GB on disk)"
+	@echo "installing the benchmarks' peers into $(BENCH) (0.6 GB on disk)"
 	@$(BENCH)/bin/pip install --quiet -r requirements-bench.txt
 	@touch $@
 
@@ -181,7 +197,7 @@ $(PEERS)/.installed: $(VENV)/.installed requirements-compress.txt requirements-c
 	@touch $@
 
 bench-compress: $(PEERS)/.installed
-	$(PEERS)/bin/python -m benchmarks.compress
+	$(PEERS)/bin/python -m benchmarks.compress $(if $(QUICK),--quick)
 
 bench-accuracy-control: $(PEERS)/.installed data
 	@$(BIN)/python -m optimize run recipes/fashion.yaml --resume
@@ -198,9 +214,16 @@ bench-widths: setup
 zoo: setup
 	$(BIN)/python -m benchmarks.zoo
 
-bench-serve-text: $(BENCH)/.installed
-	@$(BIN)/python -m optimize run recipes/sentiment_full.yaml --resume
-	LITSERVE_PYTHON=$(BENCH)/bin/python $(BIN)/python -m benchmarks.serve_text
+# Kinds whose artifact is there; e.g. make bench-serve BENCH_ARGS="--kinds images --quick".
+bench-serve: $(BENCH)/.installed
+	$(BIN)/python -m benchmarks.serve $(BENCH_ARGS)
+
+# Three times the load that a server can take, and half an hour at 80 % of it.
+bench-overload: setup
+	$(BIN)/python -m benchmarks.serve.overload $(BENCH_ARGS)
+
+soak: setup
+	$(BIN)/python -m benchmarks.serve.soak $(BENCH_ARGS)
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

@@ -1,11 +1,12 @@
 #!/bin/sh
 # Pack artifacts/NAME into model_store/NAME.mar:
-#   ./build_mar.sh NAME [--version V] [--engines EXPORT,...] [--force]
+#   ./build_mar.sh NAME [--version V] [--engines EXPORT,...] [--force] [--sign [KEY.pem]]
+# --sign writes NAME.mar.sig beside it; without a file the key comes from MARPRESS_SIGNING_KEY.
 # Prints path, size and SHA-256. Exit codes: python -m deploy --help
 set -eu
 case "${1:-}" in
 '' | -h | --help)
-    echo "usage: ./build_mar.sh NAME [--version V] [--engines EXPORT,...] [--force]"
+    echo "usage: ./build_mar.sh NAME [--version V] [--engines EXPORT,...] [--force] [--sign [KEY.pem]]"
     [ -n "${1:-}" ] && exit 0
     exit 2
     ;;

@@ -3,8 +3,8 @@
 Every contestant runs in a fresh process of its own, with the same malloc settings and thread
 count; the processes take turns in short bursts, so that a noisy machine slows all alike. Built
 files and measured rows are cached in the work folder, so that an interrupted run resumes:
-`--fresh` measures again, `--rebuild` builds a contestant's files again. Results:
-`benchmarks/results/compress.json` and `.svg`.
+`--fresh` measures again, `--rebuild` builds a contestant's files again; `--quick` takes one small
+model, one thread, few rounds and no compilers. Results: `benchmarks/results/compress.json`, `.svg`.
 """
 
 import argparse
@@ -22,12 +22,17 @@ from benchmarks import (
     compress_zoo,
 )
 from optimize.evaluation import environment
+from optimize.serving import race as engine_race
 
 HERE = Path(__file__).resolve().parent
 STAGES = ("build", "agreement", "rows", "grid")
 CALIBRATION = (8, 12)  # batches of this size, this many
-_SHOWN = ("eager", "torchscript", "ours", "onnxruntime", "openvino_int8", "openvino_bf16", "aoti",
-          "compile")  # fmt: skip
+_SHOWN = ("eager", "torchscript", "ours", "served", "onnxruntime", "openvino_int8",
+          "openvino_bf16", "aoti", "compile")  # fmt: skip
+# What `served` asks of a candidate, as `serving: {engine_gain: 1.03}` does; 1.1 is the default.
+GAIN, DEFAULT_GAIN = 1.03, 1.1
+# Of a candidate's answers and the original's, as `optimize export` asks for.
+AGREEMENT = 0.85
 
 
 def build(model: str, contestant: str, work: Path) -> None:
@@ -72,6 +77,40 @@ def compile_ahead(options: argparse.Namespace, model: str) -> None:
             print(f"{model}: compile, batch {batch}, threads {threads}: {words}", flush=True)
 
 
+def choose(model: str, times: dict[str, float], gain: float, work: Path) -> str:
+    """What `engines: auto` picks: ours, or the fastest that is `gain` times as fast.
+
+    With trained weights a candidate must agree with the original on AGREEMENT of the inputs; with
+    random ones no int8 engine does, and speed alone decides.
+    """
+    by_batch = {name: {"batch": ms} for name, ms in times.items()}
+    by_batch[engine_race.TORCHSCRIPT] = by_batch.pop("ours")
+    same = compress_agreement.compare(model, list(times), work)
+    for name in engine_race.order(by_batch, "batch", gain):
+        agrees = name in same and same[name]["agreement"] >= AGREEMENT
+        if agrees or compress_zoo.ZOO[model].weights == "random":
+            return name
+    return "ours"
+
+
+def measure(options: argparse.Namespace, model: str, batch: int, threads: int) -> dict[str, Any]:
+    """Race the contestants, what `engines: auto` picks among them as `served`."""
+    work, cores = options.work, options.cores
+    there = [name for name in compress_contestants.CANDIDATES if name in options.contestants]
+    times = compress_race.pick(model, there, batch, threads, work, cores)
+    names = {name: name for name in options.contestants}
+    picked = choose(model, times, GAIN, work) if "ours" in times else None
+    if picked is not None:
+        names["served"] = f"{compress_contestants.SERVED}{picked}"
+    raced = compress_race.race(model, names, batch, threads, options.rounds, work, cores)
+    found = row(model, batch, threads, raced)
+    if picked is not None:
+        by_default = choose(model, times, DEFAULT_GAIN, work)
+        found |= {"served_engine": picked, "served_by_default": by_default}
+        found["as_served_milliseconds"] = {name: round(ms, 4) for name, ms in times.items()}
+    return found
+
+
 def row(model: str, batch: int, threads: int, times: dict[str, float]) -> dict[str, Any]:
     """One row of compress.json: speeds over eager, None where a contestant failed."""
     speeds: dict[str, Any] = {"model": model, "batch": batch, "threads": threads}
@@ -86,6 +125,8 @@ def row(model: str, batch: int, threads: int, times: dict[str, float]) -> dict[s
 def with_agreement(row: dict[str, Any], work: Path) -> dict[str, Any]:
     """A row with the contestants' agreement and error on the model's held-out inputs."""
     compared = compress_agreement.compare(row["model"], list(_SHOWN), work)
+    if row.get("served_engine") in compared:
+        compared["served"] = compared[row["served_engine"]]
     result = {k: v for k, v in row.items() if k != "milliseconds"}
     result["agreement"] = round(compared["ours"]["agreement"], 4) if "ours" in compared else None
     result["agreement_inputs"] = compared["eager"]["inputs"] if compared else 0
@@ -127,9 +168,14 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=HERE / "results/compress.json")
     parser.add_argument("--rebuild", type=words, default=[], help="contestants to build again")
     parser.add_argument("--fresh", action="store_true", help="measure again")
+    parser.add_argument("--quick", action="store_true", help="see above; writes no results")
     parser.add_argument("--stages", type=words, default=list(STAGES), help=f"of {STAGES}")
     parser.add_argument("--build", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick:
+        options.models, options.threads, options.rounds = ["convnet"], ["1"], 2
+        options.contestants = [n for n in options.contestants if n not in ("aoti", "compile")]
+        options.stages, options.output = ["build", "agreement", "rows"], options.work / "quick.json"
     options.work = options.work.resolve()  # contestants run in another folder
     rows = options.work / "rows"
     rows.mkdir(parents=True, exist_ok=True)
@@ -147,10 +193,7 @@ def main() -> int:
             file = rows / f"{model}.{threads}.{batch}.json"
             measured = cached(file, options.fresh)
             if measured is None:
-                measured = row(model, batch, threads, compress_race.race(
-                    model, options.contestants, batch, threads, options.rounds, options.work,
-                    options.cores,
-                ))  # fmt: skip
+                measured = measure(options, model, batch, threads)
                 file.write_text(json.dumps(measured))
             show(with_agreement(measured, options.work))
     for model, threads in plan if "grid" in options.stages else []:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from benchmarks import compress_zoo
 
 Call = Callable[[Tensor], Tensor]
+SERVED = "served:"
+"""Before a contestant's name: its file, loaded as a worker loads it."""
 
 
 def _trace(model: nn.Module, example: Tensor, path: Path) -> None:
@@ -24,10 +26,31 @@ def build_torchscript(model: nn.Module, kind: str, data: list[Tensor], path: Pat
 
 
 def build_ours(model: nn.Module, kind: str, data: list[Tensor], path: Path) -> None:
-    from optimize.lowering import lower_int8
+    from optimize.lowering import Lowered, lower_int8
+    from optimize.quantization import kernels
     from optimize.utils import torchscript
 
-    torchscript.save(lower_int8(model, data, hot_batch=8).scripted(), path)
+    def build(tried: kernels.Kernels) -> Lowered:
+        return lower_int8(
+            model,
+            data[:1],
+            engine=tried.engine,
+            hot_batch=tried.hot_batch,
+            attention=tried.attention,
+            ranges="minmax",
+        )
+
+    loads = {"batch1": data[0][:1], "batch8": data[0]}
+    found = kernels.fastest(build, loads, other_engine=not kernels.has_groups(model))
+    best = found.kernels if found is not None else kernels.Kernels()
+    lowered = lower_int8(model, data, engine=best.engine, hot_batch=HOT, attention=best.attention)
+    torchscript.save(torchscript.script(lowered, data[0][:2]), path)
+    _engine_file(path).write_text(lowered.engine)
+
+
+def _engine_file(path: Path) -> Path:
+    """Beside our file: the quantized engine that it was packed for."""
+    return path.with_suffix(".engine")
 
 
 def _is_ids(example: Tensor) -> bool:
@@ -145,10 +168,17 @@ def load_torchscript(
 
 
 def load_ours(model: nn.Module, path: Path, threads: int, example: Tensor, varied: bool) -> Call:
-    from optimize.lowering import ENGINE
-
-    torch.backends.quantized.engine = ENGINE
+    torch.backends.quantized.engine = _engine_file(path).read_text()
     return torch.jit.load(str(path))
+
+
+def load_served(path: Path, threads: int) -> Call:
+    """A file as a worker loads it: `handlers.backend`'s loaders and settings."""
+    from optimize.evaluation.session import served
+
+    ours = _engine_file(path)
+    call: Call = served(path, ours.read_text() if ours.exists() else None, threads)
+    return call
 
 
 def load_onnxruntime(
@@ -203,6 +233,9 @@ def _build_nothing(model: nn.Module, kind: str, data: list[Tensor], path: Path) 
     """For contestants that need no file."""
 
 
+# Of ours and of what `serving: {engines: auto}` races against it.
+CANDIDATES = ("onnxruntime", "openvino_int8", "aoti")
+HOT = 8  # the serving batch
 # name -> (file suffix, build, load)
 CONTESTANTS = {
     "eager": ("", _build_nothing, load_eager),
@@ -223,13 +256,16 @@ def load(
 
     Args:
         model: its name in the zoo.
-        contestant: its name; its file lies in `work`.
+        contestant: its name, perhaps after SERVED; its file lies in `work`.
         threads: of each call.
         work: the work folder.
         example: an input; unless `varied`, every call has its shape.
         varied: the inputs differ in length.
     """
     torch.set_num_threads(threads)
+    if contestant.startswith(SERVED):
+        name = contestant.removeprefix(SERVED)
+        return load_served(work / f"{model}{CONTESTANTS[name][0]}", threads)
     suffix, _, loader = CONTESTANTS[contestant]
     float_model: nn.Module = nn.Identity()
     if contestant in ("eager", "compile"):

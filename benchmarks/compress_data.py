@@ -11,6 +11,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.packages import package_folder
 
@@ -52,6 +53,11 @@ def photographs(count: int, seed: int) -> Tensor:
 
 def held_out_photographs() -> list[Tensor]:
     return list(_crops(True).split(BATCH))
+
+
+def _thumbnails(crops: Tensor) -> Tensor:
+    """Photographs in grey, `[N, 1, 28, 28]`."""
+    return F.adaptive_avg_pool2d(crops.mean(1, keepdim=True), 28)
 
 
 @cache
@@ -105,6 +111,10 @@ def full_reviews(count: int, seed: int) -> Tensor:
     return _first_pool(True, count, seed)
 
 
+THUMBNAILS = Source(
+    lambda count, seed: _thumbnails(photographs(count, seed)),
+    lambda: [_thumbnails(crops) for crops in held_out_photographs()],
+)
 PHOTOGRAPHS = Source(photographs, held_out_photographs)
 REVIEWS = Source(reviews, lambda: _second_pool(False))
 FULL_REVIEWS = Source(full_reviews, lambda: _second_pool(True))

@@ -10,6 +10,7 @@ _COLOURS = {
     "onnxruntime": "#d9a441",
     "openvino": "#8d5fa8",
     "ours": "#1f8a5b",
+    "served": "#0b4f33",
 }
 _BAR, _GAP, _LEFT, _HEIGHT, _TOP = 12, 26, 60, 200, 60
 _PER_LINE, _LINE = 8, 280  # groups side by side, and how far apart lines of them are

@@ -9,7 +9,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +20,7 @@ from benchmarks.contestant import MALLOC, ROOT, Contestant, ContestantError, ans
 from optimize.evaluation import timer
 
 BURST = 0.3  # seconds
+PICK_ROUNDS = 3
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _WALK = "walk"
 
@@ -120,18 +121,33 @@ def start(
 
 
 def race(
-    model: str, names: list[str], batch: int, threads: int, rounds: int, work: Path, cores: str
+    model: str,
+    names: Mapping[str, str],
+    batch: int,
+    threads: int,
+    rounds: int,
+    work: Path,
+    cores: str,
 ) -> dict[str, float]:
-    """Milliseconds per call, by contestant."""
-    started = {name: start(model, name, batch, threads, work, cores) for name in names}
-    contestants = {name: one for name, one in started.items() if one is not None}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    """Milliseconds per call, by the key of each contestant in `names`."""  # fmt: skip
+    started = {key: start(model, name, batch, threads, work, cores) for key, name in names.items()}
+    contestants = {key: one for key, one in started.items() if one is not None}
+    times: dict[str, list[float]] = {key: [] for key in contestants}
     for _ in range(rounds):
-        for name, contestant in contestants.items():
-            times[name] += contestant.ask(BURST)
+        for key, contestant in contestants.items():
+            times[key] += contestant.ask(BURST)
     for contestant in contestants.values():
         contestant.close()
-    return {name: _faster_half(milliseconds) for name, milliseconds in times.items()}
+    return {key: _faster_half(milliseconds) for key, milliseconds in times.items()}
+
+
+def pick(
+    model: str, names: Sequence[str], batch: int, threads: int, work: Path, cores: str
+) -> dict[str, float]:
+    """Milliseconds of ours and of the candidates as a worker loads them: what `engines: auto`
+    decides by, on the batch that is measured as the serving batch."""
+    raced = {name: f"{compress_contestants.SERVED}{name}" for name in ("ours", *names)}
+    return race(model, raced, batch, threads, PICK_ROUNDS, work, cores)
 
 
 def compile_ahead(model: str, batch: int, threads: int, work: Path) -> bool:

@@ -1,9 +1,9 @@
 """The models of the compression benchmark and their inputs.
 
-ResNet-50, MobileNetV2, BERT and ViT-S are built here with seeded random weights, their batch
-norms' statistics taken from the inputs: speed does not depend on weights. EfficientNet-Lite0 and
-MiniLM carry their trained weights from the packages that ship them; MiniLM's head is fitted to
-the labels of a few hundred reviews.
+ResNet-50, MobileNetV2, BERT, ViT-S and the two small networks are built here with seeded random
+weights, their batch norms' statistics taken from the inputs: speed does not depend on weights.
+EfficientNet-Lite0 and MiniLM carry their trained weights from the packages that ship them; MiniLM's
+head is fitted to the labels of a few hundred reviews.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks import compress_data
-from benchmarks.compress_data import FULL_REVIEWS, PHOTOGRAPHS, REVIEWS, Source
+from benchmarks.compress_data import FULL_REVIEWS, PHOTOGRAPHS, REVIEWS, THUMBNAILS, Source
 from benchmarks.packages import package_folder
 
 
@@ -151,6 +151,19 @@ def minilm() -> nn.Module:
     return build(2)
 
 
+def convnet() -> nn.Module:
+    """The shape that the recipe `fashion` serves, without its pixels' normalisation."""
+    from optimize.models.architectures import convnet as architecture
+
+    return architecture.build(10, widths=(16, 32, 48, 48), strides=(2, 1, 2, 1)).body
+
+
+def resnet20() -> nn.Module:
+    from optimize.models.architectures import resnet as architecture
+
+    return architecture.build(10, width=16, blocks=3).body
+
+
 def _fit_head(model: nn.Module) -> None:
     """Fit the head by ridge regression to the labels of reviews that nothing is measured on."""
     rows = compress_data.labelled_reviews()[-_FITTED:]
@@ -200,8 +213,10 @@ ZOO = {
     "bert6": Entry(bert6, FULL_REVIEWS, "transformer", "random"),
     "minilm": Entry(minilm, REVIEWS, "transformer", "trained", varied=True),
     "vit_s": Entry(vit_s, PHOTOGRAPHS, "transformer", "random"),
+    "convnet": Entry(convnet, THUMBNAILS, "cnn", "random"),
+    "resnet20": Entry(resnet20, THUMBNAILS, "cnn", "random"),
 }
-_BATCH_NORM_MODELS = ("resnet50", "mobilenetv2")
+_BATCH_NORM_MODELS = ("resnet50", "mobilenetv2", "convnet", "resnet20")
 _FITTED = 384
 
 

@@ -114,25 +114,55 @@ def speech(results: dict[str, Any]) -> str:
     )
 
 
-def serving(results: dict[str, Any]) -> str:
-    """Texts per second against other servers, by number of clients."""
-    names = {
-        "ours": "ours in TorchServe",
-        "litserve": "the same file in LitServe",
-        "onnxruntime_flask": "the teacher in ONNX Runtime int8 under gunicorn",
-        "teacher_torchserve": "the float teacher in TorchServe",
-    }
-    rates = {
-        title: " / ".join(
-            f"{point['per_second']:.0f}" for point in results["servers"][name].values()
-        )
-        for name, title in names.items()
-    }
-    return (
-        "Reviews per second with 1 / 4 / 16 clients: "
-        + ", ".join(f"{title} {rate}" for title, rate in rates.items())
-        + " (`make bench-serve-text`)."
-    )
+_SERVERS = {
+    "torchserve": "**ours in TorchServe**",
+    "service": "**ours in our own service**",
+    "flask": "Flask, gunicorn sync",
+    "fastapi": "FastAPI, uvicorn",
+    "litserve": "LitServe",
+    "litserve_batch4": "LitServe, batch 4",
+    "mosec": "mosec, batch 4",
+    "bentoml": "BentoML, batch 4",
+    "ray": "Ray Serve, batch 4",
+}
+
+
+def serving(results: dict[str, Any]) -> list[str]:
+    """The serving race: a table for each kind of input, and what it means for a user."""
+    lines = []
+    for kind in ("images", "text", "speech"):
+        if kind not in results:
+            continue
+        found = results[kind]
+        columns = list(found["clients"])
+        lines += [
+            "",
+            f"| {kind}: answers a second / p50 ms, {found['artifact']} | "
+            + " | ".join(f"{c} client{'s' * (c != '1')}" for c in columns)
+            + " |",
+            "|---" * (1 + len(columns)) + "|",
+        ]
+        for server, title in _SERVERS.items():
+            cells = [found["clients"][c].get(server) for c in columns]
+            if any(cells):
+                row = [f"{m['rps']:.0f} / {m['p50_ms']:.1f}" if m else "" for m in cells]
+                lines.append(f"| {title} | " + " | ".join(row) + " |")
+        ceiling = ", ".join(f"batch {b} {v:.0f}" for b, v in found["ceiling_by_batch"].items())
+        more = [f"Without a server, in two processes: {ceiling}"]
+        if "gain" in found:
+            gains = " / ".join(f"{ratio:.1f}x" for ratio in found["gain"]["ratio"].values())
+            more.append(
+                f"our archive in TorchServe over the float32 original in {found['gain']['peer']} "
+                f"with {' / '.join(found['gain']['ratio'])} clients: {gains}"
+            )
+        if "arrivals" in found:
+            rates = ", ".join(
+                f"{server} {m['server_rps']:.0f}" for server, m in found["arrivals"].items()
+            )
+            bound = next(iter(found["arrivals"].values()))["bound_ms"]
+            more.append(f"Poisson arrivals a second with p99 under {bound:g} ms (LoadGen): {rates}")
+        lines += ["", f"{'; '.join(more)} (`make bench-serve`, {results['date']})."]
+    return lines
 
 
 def figures() -> str:
@@ -149,10 +179,11 @@ def figures() -> str:
         ("preprocess", preprocessing),
         ("compress", compression),
         ("speech", speech),
-        ("serve_text", serving),
     ):
         measured = json.loads((folder / f"{name}.json").read_text())
         lines.append(f"- {describe(measured)}")
+    if (folder / "serving.json").is_file():
+        lines += serving(json.loads((folder / "serving.json").read_text()))
     return "\n".join(lines) + "\n"
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy import claims, verdict
-from deploy.archive import mar
+from deploy.adopt import command as adopt
+from deploy.archive import adopted, mar
 from deploy.archive.verify import identity, refuse_tar
+from deploy.emit import command as emit
 from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
 from deploy.serve import Place, serve
 from deploy.service import command as service
@@ -23,8 +25,9 @@ from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
-from deploy.torchserve.rollout import check_unchanged, digest
+from deploy.torchserve.rollout import check_unchanged, digest, registration
 from deploy.torchserve.tokens import KEY_FILE, Tokens
+from deploy.tune import command as tune
 
 EPILOG = """\
 exit codes:
@@ -92,7 +95,9 @@ def _archive(args: argparse.Namespace) -> None:
     print(f"model    {sealed.name} version {sealed.version}")
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
-    print(f"signed   {look(sealed.path, _trusted(args), sealed.sha256)}")
+    print(look(sealed.path, _trusted(args), sealed.sha256).line(9))
+    if sealed.adopted:
+        print(f"evidence {adopted.STATUS}")
 
 
 def _java(args: argparse.Namespace) -> None:
@@ -143,14 +148,14 @@ def _register(args: argparse.Namespace) -> None:
     sha256 = digest(archive) if known else None
     signed = configuration.trust(Path(args.config)).admit(archive, sha256)
     management = _clients(args)[0]
-    print(management.register(args.url, args.workers))
+    print(management.register(args.url, args.workers, settings=registration(archive)))
     if known and sha256:
         try:
             check_unchanged(archive, sha256)
         except Untrusted:
             management.unregister(*known)
             raise
-    print("unsigned" if signed.state == "unsigned" else f"signed {signed}")
+    print(signed.line())
 
 
 def _describe(args: argparse.Namespace) -> None:
@@ -226,8 +231,7 @@ def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
 def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
     """What is known of the signature beside the archive that a model was registered from."""
     trusted = configuration.trust(Path(args.config)).trusted
-    found = look(Path(args.model_store) / str(entry.get("modelUrl")), trusted)
-    return str(found) if found.state == "unsigned" else f"signed {found}"
+    return look(Path(args.model_store) / str(entry.get("modelUrl")), trusted).line()
 
 
 def _print(value: Any) -> None:
@@ -295,6 +299,12 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub = verb("verify", verdict.run, "check an archive, and print what it claims")
     verdict.add_arguments(sub)
     _add_operators(sub)
+    sub = verb("adopt", adopt.run, "take an archive that others made into the model store")
+    adopt.add_arguments(sub)
+    _add_operators(sub)
+    sub = verb("emit", emit.run, "write what another server needs to serve an archive")
+    emit.add_arguments(sub)
+    _add_operators(sub)
     sub = verb("java", _java, "print the Java home in use, or link it into the environment")
     sub.add_argument("action", choices=["home", "link"])
     sub = verb("start", _start, "start TorchServe, unless it runs")
@@ -342,8 +352,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     _add_key(sub)
     sub = verb("evidence", claims.run, "print what an archive claims, and who signed it")
     claims.add_arguments(sub)
-    sub = verb("flask", service.run, "serve archives in this process, without TorchServe")
-    service.add_arguments(sub)
+    for name, also in (("serve-archive", ""), ("flask", ": serve-archive's older name")):
+        sub = verb(name, service.run, f"serve archives without TorchServe{also}")
+        service.add_arguments(sub)
+        _add_operators(sub)
+    sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
+    tune.add_arguments(sub)
+    _add_engines(sub)
     _add_operators(sub)
     return parser
 

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from deploy.archive import store
+from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
 from deploy.errors import BadInput, Untrusted
 from deploy.evidence import bom, statement
@@ -95,12 +95,13 @@ def lines(sealed: Archive, inside: dict[str, bytes], signed: Signed, stated: Sig
     found = [
         *_row("model", f"{sealed.name} version {sealed.version}"),
         *_row("archive", f"SHA-256 {sealed.sha256}"),
-        *_row("signed", str(signed)),
+        *_row("signature", str(signed)),
     ]
     if statement.NAME in inside:
         found += _claims(json.loads(inside[statement.NAME]), stated)
     else:
-        found += _row("claims", f"no statement: {_OLD}")
+        none = adopted.STATUS if sealed.adopted else f"no statement: {_OLD}"
+        found += _row("claims", none)
     if bom.NAME in inside:
         found += _made_of(json.loads(inside[bom.NAME]))
     return found
@@ -165,10 +166,19 @@ def _licence(entry: dict[str, Any]) -> str:
 
 
 def _row(title: str, text: str) -> list[str]:
-    first, rest = f"{title:<10} ", " " * 11
+    """A row of printable characters alone: an archive's words could command a terminal."""
+    first, rest = f"{_printable(title):<10} ", " " * 11
     return textwrap.wrap(
-        text, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        _printable(text),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_on_hyphens=False,
     )
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _as_json(

@@ -32,10 +32,22 @@ class NotAsReported(BadInput):
     exit_code = UNPROVEN
 
 
+class Unsafe(DeployError):
+    """An archive holds what could do more than compute; nothing of it was run or kept."""
+
+    exit_code = UNPROVEN
+
+
 class Untrusted(DeployError):
     """An archive is not signed by a key that is trusted, or not as it was signed."""
 
     exit_code = UNPROVEN
+
+
+class Missing(DeployError):
+    """A package is not installed that an archive's handler imports."""
+
+    exit_code = ENVIRONMENT
 
 
 class NoServer(DeployError):

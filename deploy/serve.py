@@ -61,7 +61,7 @@ def serve(
         try:
             own = () if key is None else (keys.of(key.public_key(), "the key given"),)
             shown = replace(trust, trusted=trust.trusted or own)
-            say(f"signed    {shown.admit(sealed.path, sealed.sha256)}")
+            say(shown.admit(sealed.path, sealed.sha256).line(10))
             sample = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
         except BaseException:
             if sealed.path not in there:

@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from deploy.archive import store
+from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
 from deploy.claims import trusted_keys
 from deploy.errors import Untrusted
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     signed = look(path, trusted_keys(args), sealed.sha256)
     with zipfile.ZipFile(path) as packed:
         count = len(packed.namelist())
-        report = json.loads(packed.read("report.json"))
+        report = {} if sealed.adopted else json.loads(packed.read("report.json"))
     found = {**claimed(sealed, report, count), "signed": str(signed)}
     if args.json:
         print(json.dumps(as_json(sealed, report, signed), indent=2))
@@ -58,10 +58,15 @@ def run(args: argparse.Namespace) -> None:
 
 def claimed(sealed: Archive, report: dict[str, Any], count: int) -> dict[str, str]:
     """What an archive of `count` entries says of itself, by row; nothing in it is believed."""
-    return {
+    whole = {
         "model": f"{sealed.name} version {sealed.version}",
         "archive": f"{size(sealed.bytes)}, {count} entries, each as it was sealed",
         "sha256": sealed.sha256,
+    }
+    if sealed.adopted:
+        return {**whole, "evidence": adopted.STATUS}
+    return {
+        **whole,
         "measured": measured(report),
         "budget": budget(report),
         "gate": _gate(report),
@@ -129,6 +134,7 @@ def as_json(sealed: Archive, report: dict[str, Any], signed: Signed) -> dict[str
         "version": sealed.version,
         "bytes": sealed.bytes,
         "sha256": sealed.sha256,
+        "adopted": sealed.adopted,
         "bound": binding.is_bound(report),
         "metric": {
             "name": name,

@@ -26,7 +26,7 @@ from handlers.memory import Keeper
 from handlers.metrics import Metrics
 from handlers.payload import MAX_INPUTS, Request
 from handlers.streaming import Send
-from handlers.worker import Retirement, settle
+from handlers.worker import Retirement, settle, settled
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +143,7 @@ class BaseHandler:
         self.budget = self._measured_budget()
         self.metrics = names.served(context, self.card.name)
         self.memory = Keeper()
+        settled()
         self.initialized = True
 
     def _measured_budget(self) -> Budget:
@@ -204,9 +205,10 @@ class BaseHandler:
 
     def handle(self, data: Any, context: Any) -> list[bytes]:
         """TorchServe's entry point: a batch of requests to encoded JSON, never raising."""
-        self.retirement.begin()
+        connection = getattr(context, "cl_socket", None)
+        self.retirement.begin(connection)
         bodies = self._handled(data, context)
-        self.retirement.end(self.memory.worn, getattr(context, "cl_socket", None))
+        self.retirement.end(self.memory.worn, connection)
         return bodies
 
     def _handled(self, data: Any, context: Any) -> list[bytes]:

@@ -9,22 +9,27 @@ import torch
 from handlers import attribution
 from handlers.attribution import Array
 from handlers.base import BaseHandler
-from handlers.errors import ModelError, RequestError
+from handlers.errors import ModelError
 from handlers.payload import Input, Request
 from handlers.predictions import DRAFT, one_or_many, prediction
-from handlers.texts import BUCKET, Encoder, Text, bucket, load_tokenizer, read_text
+from handlers.texts import (
+    MAX_REQUEST_TOKENS,
+    MAX_WINDOWS,
+    Encoder,
+    Text,
+    counted,
+    every_length,
+    few_and_many,
+    load_tokenizer,
+    outputs,
+    padded_tokens,
+)
 from handlers.windows import pool
 
 DEFAULT_TOP_K = 5
-MAX_WINDOWS = 64
-# Most padded tokens of one call: more are split over several calls, to bound memory.
-CALL_TOKENS = 4096
 # Most evaluations of one explanation: its bound in time.
 MAX_WORDS, MAX_SHAP_WORDS, SHAP_EVALUATIONS = 256, 48, 256
 METHODS = ("ablation", "shap")
-# Most padded tokens of one request, those of every evaluation of an explanation among them.
-MAX_REQUEST_TOKENS = 262_144
-_TRIAL_WINDOWS = 1, 8
 
 
 class TextClassifier(BaseHandler):
@@ -51,17 +56,10 @@ class TextClassifier(BaseHandler):
         label = request.choice("target", self.card.labels, None)
         target = None if label is None else self.card.labels.index(label)
 
-        limit, total = self.max_bytes(), 0
+        read = counted(self.max_bytes())
 
         def load(entry: Input) -> Text:
-            nonlocal total
-            read = read_text(entry, limit)
-            total += len(read.encode("utf-8"))
-            if total > limit:
-                raise RequestError(
-                    413, "too_many_bytes", f"over {limit} bytes of text in one request"
-                )
-            text = self.encode(read, entry.where, words=request.explain)
+            text = self.encode(read(entry), entry.where, words=request.explain)
             text.explain, text.target, text.method = request.explain, target, method
             return text
 
@@ -69,7 +67,7 @@ class TextClassifier(BaseHandler):
 
     def cost(self, value: Text) -> float:
         """Padded tokens of all windows that are computed."""
-        tokens = sum(bucket(len(window), self.max_length) for window in value.windows)
+        tokens = padded_tokens(value.windows, self.max_length)
         if not value.explain:
             return tokens
         if value.method == "shap":
@@ -111,46 +109,17 @@ class TextClassifier(BaseHandler):
         return answers if request.many else answers[0]
 
     def example(self) -> Text:
-        """A text with a window of every padded length, so that every shape is warmed up."""
-        sizes = range(BUCKET, self.max_length + 1, BUCKET)
-        first, last = self.encode.first, self.encode.last
-        return Text("", [[first, *[last] * (size - 1)] for size in sizes])
+        return every_length(self.encode, self.max_length)
 
     def request_limit(self) -> float:
         return MAX_REQUEST_TOKENS
 
     def trials(self) -> tuple[Text, Text]:
-        first, last = self.encode.first, self.encode.last
-        window = [first, *[last] * (self.max_length - 1)]
-        few, many = (Text("", [window] * count) for count in _TRIAL_WINDOWS)
-        return few, many
+        return few_and_many(self.encode, self.max_length)
 
     def _logits(self, windows: list[list[int]]) -> torch.Tensor:
-        """Logits of windows `[windows, labels]`; only windows of one padded length share a call.
-
-        A window is padded by its own length alone, so its logits do not depend on the others.
-        """
-        waiting: dict[int, list[int]] = {}
-        for position, window in enumerate(windows):
-            waiting.setdefault(bucket(len(window), self.max_length), []).append(position)
-        all_logits = torch.empty(len(windows), len(self.card.labels))
-        for length, positions in waiting.items():
-            step = max(1, CALL_TOKENS // length)
-            for start in range(0, len(positions), step):
-                chosen = positions[start : start + step]
-                ids = torch.zeros(len(chosen), length, dtype=torch.int32)
-                for row, position in zip(ids, chosen, strict=True):
-                    row[: len(windows[position])] = torch.tensor(
-                        windows[position], dtype=torch.int32
-                    )
-                logits = self.predict(ids)
-                if logits.ndim != 2 or logits.shape[1] != all_logits.shape[1]:
-                    shape = list(logits.shape)
-                    raise ModelError(
-                        f"the model returns {shape}, the card has {all_logits.shape[1]} labels"
-                    )
-                all_logits[chosen] = logits.float()
-        return all_logits
+        """Logits of windows `[windows, labels]`."""
+        return outputs(self.predict, windows, self.max_length, len(self.card.labels))
 
     # Explanations.
 

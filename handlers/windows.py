@@ -2,7 +2,7 @@
 
 A text of more tokens than a window takes is cut into the fewest windows that hold it, all of
 (nearly) the same length, without overlap and without leaving anything out. The text's logits
-are the mean of its windows' logits.
+are the mean of its windows' logits, its embedding the mean of theirs, scaled to length 1.
 """
 
 from collections.abc import Sequence
@@ -38,3 +38,16 @@ def pool(logits: Tensor, owner: Tensor, texts: int) -> Tensor:
     total = torch.zeros(texts, logits.shape[1]).index_add_(0, owner, logits.float())
     counts = torch.bincount(owner, minlength=texts)
     return total / counts[:, None]
+
+
+def mean_direction(embeddings: Tensor, owner: Tensor, texts: int) -> Tensor:
+    """Embedding of each text: the mean of its windows', scaled to length 1.
+
+    Args:
+        embeddings: `[windows, width]`, each of length 1.
+        owner, texts: as for `pool`.
+
+    Returns:
+        float32 `[texts, width]`.
+    """
+    return torch.nn.functional.normalize(pool(embeddings, owner, texts), dim=1)

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,17 +12,24 @@ from marpress import workplace
 
 OPTIMIZE = ("run", "export", "report", "compare")
 DEPLOY = (
-    *("archive", "java", "start", "stop", "status", "register", "describe", "list", "scale"),
-    *("default", "unregister", "predict", "token", "serve", "flask"),
+    *("archive", "verify", "evidence", "adopt", "java", "start", "stop", "status", "register"),
+    *("describe", "list", "scale", "default", "unregister", "predict", "token", "serve"),
+    *("serve-archive", "flask", "tune", "emit"),
 )
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return textwrap.fill(
+        ", ".join(names), 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+
 
 DESCRIPTION = f"""\
 commands:
   init [FOLDER]   write config.properties, recipes/ and model_store/ into a folder
-  {", ".join(OPTIMIZE)}
+{_listed(OPTIMIZE)}
                   make a model small and prove it: as python -m optimize COMMAND
-  {", ".join(DEPLOY[:9])},
-  {", ".join(DEPLOY[9:])}
+{_listed(DEPLOY)}
                   archive and serve it: as python -m deploy COMMAND
 
 `marpress COMMAND --help` says what a command takes, and its exit codes.

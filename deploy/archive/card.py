@@ -20,7 +20,10 @@ HANDLER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True)
 class Serving:
-    """How TorchServe runs a model; delay in milliseconds, timeouts in seconds."""
+    """How TorchServe runs a model; delay in milliseconds, timeouts in seconds.
+
+    With a delay of 0 no request waits for another, and a batch holds two at most.
+    """
 
     workers: int
     batch_size: int
@@ -147,23 +150,20 @@ def _text(card: dict[str, Any], key: str, path: Path, prefix: str = "") -> str:
 
 
 def _read_serving(section: dict[str, Any], path: Path) -> Serving:
-    def positive(key: str, most: int, default: int | None = None) -> int:
+    def whole(key: str, most: int, default: int | None = None, least: int = 1) -> int:
         value = section.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            hint = ""
-            if key == "max_batch_delay_ms":
-                hint = " (TorchServe reads 0 as 'not set' and waits 100 ms)"
-            raise BadInput(f"{path}: serving.{key} must be an integer of at least 1{hint}")
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise BadInput(f"{path}: serving.{key} must be an integer of at least {least}")
         if value > most:
             raise BadInput(f"{path}: serving.{key} is {value}, {most} at most")
         return value
 
     return Serving(
-        workers=positive("workers", MAX_WORKERS),
-        batch_size=positive("batch_size", 1024),
-        max_batch_delay_ms=positive("max_batch_delay_ms", 60_000),
-        response_timeout_s=positive("response_timeout_s", DAY),
-        startup_timeout_s=positive("startup_timeout_s", DAY, 120),
+        workers=whole("workers", MAX_WORKERS),
+        batch_size=whole("batch_size", 1024),
+        max_batch_delay_ms=whole("max_batch_delay_ms", 60_000, least=0),
+        response_timeout_s=whole("response_timeout_s", DAY),
+        startup_timeout_s=whole("startup_timeout_s", DAY, 120),
     )
 
 

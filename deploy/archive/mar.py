@@ -234,16 +234,24 @@ def _add_evidence(contents: dict[str, bytes], card: Card) -> None:
     if claimed is not None:
         contents[statement.NAME] = statement.to_bytes(claimed)
         digests[statement.NAME] = hashlib.sha256(contents[statement.NAME]).hexdigest()
-    contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    try:
+        contents[bom.NAME] = bom.build(card.name, report, digests, model_file)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise BadInput(
+            f"{card.folder / 'report.json'} makes no bill of materials: {error}: run the recipe "
+            "again"
+        ) from error
 
 
 def _model_config(card: Card) -> bytes:
     serving = card.serving
+    # TorchServe reads 0 in this file as 100 ms: who registers the archive tells it (rollout).
+    delay = max(1, serving.max_batch_delay_ms)
     return (
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
         f"batchSize: {serving.batch_size}\n"
-        f"maxBatchDelay: {serving.max_batch_delay_ms}\n"
+        f"maxBatchDelay: {delay}\n"
         f"responseTimeout: {serving.response_timeout_s}\n"
         f"startupTimeout: {serving.startup_timeout_s}\n"
     ).encode()

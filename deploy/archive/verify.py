@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from deploy.archive import bound, layout
+from deploy.archive import adopted, bound, layout
 from deploy.archive.card import NAME
 from deploy.errors import BadInput, NotAsReported
+from deploy.evidence import statement
 from handlers import operators, seal
 from handlers.seal import MANIFEST
 
@@ -21,13 +22,17 @@ TORCHSCRIPT = (".pt", ".pth", ".jit", ".ts")
 
 @dataclass(frozen=True)
 class Archive:
-    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256."""
+    """A sealed archive: its path, its model's name and version, size in bytes and SHA-256.
+
+    `adopted`: it was made by others; no report says what it is worth.
+    """
 
     path: Path
     name: str
     version: str
     bytes: int
     sha256: str
+    adopted: bool = False
 
 
 def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
@@ -47,19 +52,26 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
             names = [info.filename for info in infos]
             _check_names(archive, names)
             model = _manifest(archive, file, infos)
-            card, report = (
-                _json_entry(archive, file, infos, name) for name in ("model.json", "report.json")
-            )
+            others = adopted.MARK in names
+            wanted = (adopted.MARK,) if others else ("model.json", "report.json")
+            parts = [_json_entry(archive, file, infos, name) for name in wanted]
             for key in ("handler", "serializedFile", "configFile"):
+                if others and (key not in model or key == "handler"):
+                    continue  # it may name a function, or none of these files
                 if model.get(key) not in names:
                     named = f"{key} {str(model.get(key))[:80]!r}"
                     raise BadInput(f"{archive}: {MANIFEST} names {named}, not inside")
             sha256, found = layout.compare(file, infos, archive)
             _compare_list(archive, file, infos, found)
-            bound.check_archive(archive, report, card, found, str(model["handler"]))
+            if not others:
+                card, report = parts
+                bound.check_archive(archive, report, card, found, str(model["handler"]))
+                told = statement.NAME in names
+                stated = _json_entry(archive, file, infos, statement.NAME) if told else None
+                bound.check_statement(archive, report, found, str(model["serializedFile"]), stated)
             for info in infos:
                 if allow_ops is not None and info.filename.endswith(TORCHSCRIPT):
-                    needed = info.filename == model["serializedFile"]
+                    needed = not others and info.filename == model["serializedFile"]
                     with layout.content(file, info) as part:
                         check_operators(part, f"{archive}: {info.filename}", allow_ops, needed)
             size = file.seek(0, 2)
@@ -68,7 +80,15 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         why = f"{str(error)[:200]}{_tar(archive)}"
         raise BadInput(f"{archive} is not a readable archive: {why}") from error
-    return Archive(archive, str(model["modelName"]), str(model["modelVersion"]), size, sha256)
+    except BadInput as error:
+        if adopted.is_foreign(archive):
+            raise BadInput(
+                f"{archive} was made by others and is not sealed: run deploy adopt first "
+                f"(python -m deploy adopt {archive})"
+            ) from error
+        raise
+    identified = str(model["modelName"]), str(model["modelVersion"])
+    return Archive(archive, *identified, size, sha256, others)
 
 
 def _compare_list(
@@ -200,6 +220,6 @@ def _tar(archive: Path) -> str:
     except OSError:
         return ""
     return (
-        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: make a "
-        "zip of it with build_mar.sh, or with --archive-format zip-store"
+        ". It is a gzipped tar, as `torch-model-archiver --archive-format tgz` makes them: "
+        f"`python -m deploy adopt {archive}` makes a zip of it"
     )

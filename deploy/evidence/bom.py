@@ -108,20 +108,27 @@ def _packages(report: Mapping[str, Any]) -> list[Any]:
     return found
 
 
-def _tools(report: Mapping[str, Any]) -> list[Any]:
+def _tools(report: Mapping[str, Any]) -> Any:
+    """What measured the model and wrote the report."""
     from cyclonedx.model import HashAlgorithm, HashType
-    from cyclonedx.model.tool import Tool
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.tool import ToolRepository
 
     harness = report.get("harness")
     if not harness:
-        return []
-    content = HashType(alg=HashAlgorithm.SHA_256, content=harness["sha256"])
-    return [Tool(name=harness["name"], version=harness["version"], hashes=[content])]
+        return ToolRepository()
+    measured_by = Component(
+        type=ComponentType.APPLICATION,
+        name=harness["name"],
+        version=harness["version"],
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=harness["sha256"])],
+    )
+    return ToolRepository(components=[measured_by])
 
 
 def _licence(stated: str | None) -> list[Any]:
     """An SPDX identifier or expression as such, other words by name; nothing for nothing stated."""
-    from cyclonedx.factory.license import LicenseFactory
+    from cyclonedx.contrib.license.factories import LicenseFactory
 
     if not stated or stated.startswith("unknown"):
         return []

@@ -29,7 +29,21 @@ def build(
         report: the artifact's report.json.
         digests: SHA-256 of every packed file; those that the report is about are the subject.
         model_file: the name of the one that is served.
+
+    Raises:
+        BadInput: a part of the report is of another shape than the program writes.
     """
+    try:
+        return _build(report, digests, model_file)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise BadInput(
+            f"report.json makes no statement: {str(error)[:80]}: run the recipe again"
+        ) from error
+
+
+def _build(
+    report: Mapping[str, Any], digests: Mapping[str, str], model_file: str
+) -> dict[str, Any] | None:
     gate, data, final = (report.get(key) or {} for key in ("gate", "data", "final"))
     if not gate.get("criteria") or "samples" not in final or "fingerprint" not in data:
         return None

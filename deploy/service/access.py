@@ -9,38 +9,41 @@ import ipaddress
 import socket
 from collections.abc import Collection
 from pathlib import Path
-
-from flask import Flask, request
+from typing import TYPE_CHECKING
 
 from deploy.errors import BadInput
 from deploy.service.failure import Failure, bad_token
+from deploy.service.request import Request
+
+if TYPE_CHECKING:
+    from deploy.service.app import App
 
 # Health asks for no key: what restarts a service has none.
 OPEN = ("/ping", "/v2/health/live", "/v2/health/ready")
 SHORTEST_KEY = 16
 
 
-def guard(app: Flask, hosts: Collection[str] = (), key: str | None = None) -> None:
-    """Refuse requests under other names than addresses, this machine's and `hosts`; and, with a
-    key, those without it."""
+def guard(app: "App", hosts: Collection[str] = (), key: str | None = None) -> None:
+    """Refuse requests under other names than addresses, this machine's and `hosts` ("*": any); and,
+    with a key, those without it."""
     names = {"localhost", socket.gethostname().lower(), *(host.lower() for host in hosts)}
 
-    @app.before_request
-    def check() -> None:
-        host = _name(request.environ.get("HTTP_HOST", ""))
-        if host and host not in names and not _is_address(host):
+    @app.guard
+    def check(request: Request) -> None:
+        host = _name(request.header("host"))
+        if host and "*" not in names and host not in names and not _is_address(host):
             raise Failure(
                 403,
                 "ForbiddenException",
                 f"this service is not known as {host[:80]!r}: start it with --allow-host NAME",
             )
         if key is not None and request.path not in OPEN:
-            authorize(key)
+            authorize(request, key)
 
 
-def authorize(key: str) -> None:
-    """Raise Failure unless the request at hand carries the key."""
-    sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+def authorize(request: Request, key: str) -> None:
+    """Raise Failure unless the request carries the key."""
+    sent = request.header("authorization").removeprefix("Bearer ")
     if not hmac.compare_digest(sent.encode(), key.encode()):
         raise bad_token()
 

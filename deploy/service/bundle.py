@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 
 from deploy import scratch
+from deploy.adopt import requirements
 from deploy.archive import entry
+from deploy.archive.adopted import MARK
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
 from handlers.seal import MANIFEST
@@ -30,7 +32,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An unpacked archive: `folder` is private to its owner, `entry` the handler's module in it."""
+    """An unpacked archive: `folder` is private to its owner, `entry` the handler's module in it.
+
+    `adopted`: the handler is anyone's, and is loaded by TorchServe's rules; it finds the packages
+    of its requirements.txt in `packages`.
+    """
 
     folder: Path
     name: str
@@ -40,6 +46,8 @@ class Bundle:
     entry: str
     settings: Settings
     card: dict[str, Any]
+    adopted: bool = False
+    packages: Path | None = None
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -70,7 +78,10 @@ def unpack(path: Path, handlers: Path | None = None, allow_ops: Collection[str] 
         copy.unlink()
         manifest = json.loads((content / MANIFEST).read_text("utf-8"))
         if handlers is not None:
+            if sealed.adopted:
+                raise BadInput(f"{path} is adopted and holds none of our handlers: no --handlers")
             _replace_handlers(content, handlers, str(manifest["model"]["handler"]))
+        config = manifest["model"].get("configFile")
         return Bundle(
             folder=folder,
             name=sealed.name,
@@ -78,8 +89,10 @@ def unpack(path: Path, handlers: Path | None = None, allow_ops: Collection[str] 
             url=path.name,
             sha256=sealed.sha256,
             entry=str(manifest["model"]["handler"]),
-            settings=_settings(content / str(manifest["model"]["configFile"])),
-            card=json.loads((content / "model.json").read_text("utf-8")),
+            settings=_settings(content / str(config), lenient=sealed.adopted),
+            card=_card(content) if not sealed.adopted else {},
+            adopted=sealed.adopted,
+            packages=_packages(content, path.parent) if sealed.adopted else None,
         )
     except BaseException:
         scratch.remove(folder)
@@ -101,7 +114,21 @@ def _replace_handlers(folder: Path, handlers: Path, module: str) -> None:
     (folder / module).write_bytes(entry.plain(Path(module).stem))
 
 
-def _settings(path: Path) -> Settings:
+def _card(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / "model.json").read_text("utf-8"))
+    return card
+
+
+def _packages(folder: Path, store: Path) -> Path | None:
+    noted = json.loads((folder / MARK).read_text("utf-8"))
+    listed = noted.get("requirements") or []
+    return requirements.packages(store, [str(item) for item in listed]) if listed else None
+
+
+def _settings(path: Path, lenient: bool = False) -> Settings:
+    """`lenient`: what is missing or no whole number of 1 or more takes its default."""
+    if lenient and not path.is_file():
+        return Settings()
     try:
         values = yaml.safe_load(path.read_text("utf-8")) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -111,6 +138,8 @@ def _settings(path: Path) -> Settings:
 
     def whole(key: str, default: int) -> int:
         value = values.get(key, default)
+        if lenient and (type(value) is not int or value < 1):
+            return default
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise BadInput(f"{path.name} in the archive: {key} must be a whole number of 1 or more")
         return value

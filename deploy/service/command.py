@@ -1,14 +1,18 @@
-"""The verb `python -m deploy flask`: serve archives in this process, without TorchServe."""
+"""The verb `python -m deploy serve-archive`: serve archives without TorchServe.
+
+`flask` is its older name, with the same options.
+"""
 
 import argparse
+import asyncio
+import os
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy.errors import BadInput, Refused
 from deploy.torchserve import config as configuration
-from deploy.torchserve import ports
+from deploy.torchserve import environment, ports
 from deploy.torchserve import server as torchserve
 from deploy.torchserve.inference import content_type, parameter_headers, parse_parameters
 from deploy.torchserve.tokens import KEY_FILE
@@ -21,7 +25,13 @@ HOST = "127.0.0.1"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --workdir and --model-store are shared with the other verbs."""
-    parser.add_argument("archives", nargs="+", metavar="ARCHIVE", help="model_store/NAME.mar")
+    parser.add_argument("archives", nargs="*", metavar="ARCHIVE", help="model_store/NAME.mar")
+    parser.add_argument(
+        "--sagemaker",
+        action="store_true",
+        help="as SageMaker starts a container: the archives of SM_MODEL_DIR or /opt/ml/model, the "
+        "port of SAGEMAKER_BIND_TO_PORT, all addresses, no key, any name",
+    )
     parser.add_argument("--host", default=HOST, help="address to listen at (default: loopback)")
     parser.add_argument(
         "--key-file", metavar="FILE", help="a key that every client must send as Bearer"
@@ -40,7 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--management-port", type=int, default=8081, help="always on loopback (default: 8081)"
     )
-    parser.add_argument("--workers", type=int, help="threads per model (default: the archive's)")
+    parser.add_argument("--workers", type=int, help="processes per model (default: the archive's)")
+    parser.add_argument(
+        "--memory-limit", type=int, metavar="MIB", help="data that a worker may hold (default: any)"
+    )
     parser.add_argument("--once", metavar="FILE", help="answer one file in-process and exit")
     parser.add_argument("--content-type", help="of FILE (default: from its suffix)")
     parser.add_argument(
@@ -54,19 +67,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT, or answer --once. Raises DeployError."""
     try:
-        import flask  # noqa: F401
+        import httptools  # noqa: F401
         import prometheus_client  # noqa: F401
-        import waitress  # noqa: F401
+        import uvicorn  # noqa: F401
+        import werkzeug  # noqa: F401
     except ImportError as error:
-        packages = "flask waitress prometheus-client"
+        packages = "flask uvicorn httptools prometheus-client psutil"
         raise BadInput(f"{error}: `pip install {packages}`, or run `make setup`") from error
     if args.workers is not None and not 1 <= args.workers <= 64:
         raise BadInput("--workers must be a whole number from 1 to 64")
+    if args.memory_limit is not None and args.memory_limit < 1:
+        raise BadInput("--memory-limit must be a whole number of MiB")
+    if args.sagemaker:
+        _obey_sagemaker(args)
+    if not args.archives:
+        raise BadInput("name an archive: model_store/NAME.mar")
     handlers = Path(args.handlers) if args.handlers else None
     if args.once is not None:
         _once(args, handlers)
     else:
         _serve(args, handlers)
+
+
+def _obey_sagemaker(args: argparse.Namespace) -> None:
+    from deploy.service import sagemaker
+
+    args.archives = args.archives or [str(path) for path in sagemaker.archives(os.environ)]
+    args.port = sagemaker.port(os.environ)
+    args.host, args.no_key, args.allow_host = "0.0.0.0", True, ["*"]
 
 
 def _once(args: argparse.Namespace, handlers: Path | None) -> None:
@@ -86,9 +114,7 @@ def _once(args: argparse.Namespace, handlers: Path | None) -> None:
 
 
 def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
-    from deploy.service import access, app, control, keys
-    from deploy.service.models import Models
-    from deploy.service.server import Server, stop_on_signals
+    from deploy.service import access, process
 
     workdir = Path(args.workdir)
     if torchserve.running(workdir) is not None:
@@ -102,47 +128,50 @@ def _serve(args: argparse.Namespace, handlers: Path | None) -> None:
             f"--host {args.host} lets others in: give --key-file FILE with the key they must send, "
             "or --no-key if something in front asks for one"
         )
-    hosts = [args.host, *args.allow_host]
-    trust = configuration.trust(Path(args.config), optional=True)
-    models = Models(handlers=handlers, allow_ops=args.allow_ops, trust=trust)
+    # Workers have what is left here, and run the archives' code.
+    kept = environment.passed(os.environ)
+    for name in set(os.environ) - set(kept):
+        del os.environ[name]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # while loading: clean up and go
+    process.prepare()
+    asyncio.run(_served(args, handlers, key))
+
+
+async def _served(args: argparse.Namespace, handlers: Path | None, key: str | None) -> None:
+    from deploy.service import app, control, keys
+    from deploy.service.models import Models
+    from deploy.service.server import Server, stop_on_signals
+
+    workdir = Path(args.workdir)
+    limit = None if args.memory_limit is None else args.memory_limit << 20
+    trust = configuration.trust(Path(args.config), optional=True)
+    models = Models(handlers=handlers, allow_ops=args.allow_ops, memory_limit=limit, trust=trust)
+    finished = False
     try:
         for path in args.archives:
-            _load(models, Path(path), args.workers)
-        inference = Server(app.build(models, hosts, key), args.host, args.port, _threads(models))
+            await _load(models, Path(path), args.workers)
+        inference_app = app.build(models, [args.host, *args.allow_host], key)
+        inference = Server(inference_app, args.host, args.port)
         own_key = keys.write(workdir)
         try:
             management_app = control.build(models, Path(args.model_store), own_key)
-            management = Server(management_app, HOST, args.management_port, threads=2)
+            management = Server(management_app, HOST, args.management_port)
             stop_on_signals(inference, management)
             print(f"inference   {inference.address}")
             print(f"management  {management.address} (key in {workdir / KEY_FILE})", flush=True)
-            management_thread = threading.Thread(target=management.run, name="management")
-            management_thread.start()
-            finished = inference.run()
-            management.stop()
-            management_thread.join()
+            finished = all(await asyncio.gather(inference.answer(), management.answer()))
         finally:
             keys.remove(workdir, own_key)
     finally:
-        finished = models.close()
+        finished = await models.close() and finished
     print("stopped" if finished else "stopped; some requests were not answered")
 
 
-def _load(models: "Models", path: Path, workers: int | None) -> None:
+async def _load(models: "Models", path: Path, workers: int | None) -> None:
     from deploy.service.failure import Failure
 
     try:
-        model = models.register(path, workers, at_startup=True)
+        model = await models.register(path, workers, at_startup=True)
     except Failure as error:
         raise BadInput(f"{path}: {error.message}") from error
     print(f"loaded      {model.bundle.name} version {model.bundle.version}", flush=True)
-
-
-def _threads(models: "Models") -> int:
-    """Requests in the service at a time: every model's queue, and a batch for each worker."""
-    from deploy.service.pool import QUEUE_SIZE
-
-    loaded = [m for name in models.names() for m in models.versions(name)]
-    requests = sum(QUEUE_SIZE + m.bundle.settings.batch_size * m.min_workers for m in loaded)
-    return max(QUEUE_SIZE, min(256, requests))

@@ -6,46 +6,45 @@ store; nothing is ever downloaded.
 
 from pathlib import Path
 
-from flask import Flask, Response, request
-
 from deploy.errors import BadInput, Untrusted
 from deploy.service import access, describe
-from deploy.service.app import bare
+from deploy.service.app import App
 from deploy.service.failure import Failure, bad_request, no_resource
 from deploy.service.models import Models
-from deploy.service.paths import segments
-from deploy.service.responses import json_response
+from deploy.service.request import Request
+from deploy.service.responses import Reply, json_response
 
 UNREACHABLE = "does not match any allowed URL(s)"
 
 
-def build(models: Models, store: Path, key: str) -> Flask:
+def build(models: Models, store: Path, key: str) -> App:
     """The management application for `models`; `store` holds the archives."""
-    app = bare("marpress-management", models)
+    app = App(models)
     access.guard(app, key=key)
     describe.add_routes(app, models, customized=True)
 
-    @app.post("/models")
-    def register() -> Response:
-        return _status(_register(models, store))
+    @app.route("/models", methods=["POST"])
+    async def register(request: Request) -> Reply:
+        return _status(await _register(models, store, request.values))
 
-    @app.put("/models/<path:rest>")
-    def change(rest: str) -> Response:
-        parts = segments(request)
+    @app.route("/models/<path:rest>", methods=["PUT"])
+    async def change(request: Request, rest: str) -> Reply:
+        parts = request.segments
         if len(parts) == 3 and parts[2] == "set-default":
             models.set_default(parts[0], parts[1])
             which = f'model "{parts[0]}" to "{parts[1]}"'
             return _status(f"Default version successfully updated for {which}")
         if len(parts) not in {1, 2}:
             raise no_resource()
-        return _status(_scale(models, parts[0], parts[1] if len(parts) == 2 else None))
+        version = parts[1] if len(parts) == 2 else None
+        return _status(await _scale(models, parts[0], version, request.values))
 
-    @app.delete("/models/<path:rest>")
-    def unregister(rest: str) -> Response:
-        parts = segments(request)
+    @app.route("/models/<path:rest>", methods=["DELETE"])
+    async def unregister(request: Request, rest: str) -> Reply:
+        parts = request.segments
         if len(parts) not in {1, 2}:
             raise no_resource()
-        models.unregister(parts[0], parts[1] if len(parts) == 2 else None)
+        await models.unregister(parts[0], parts[1] if len(parts) == 2 else None)
         return _status(f'Model "{parts[0]}" unregistered')
 
     return app
@@ -65,10 +64,10 @@ def archive_path(store: Path, url: str | None) -> Path:
     return path
 
 
-def _register(models: Models, store: Path) -> str:
-    path = archive_path(store, request.values.get("url"))
+async def _register(models: Models, store: Path, values: dict[str, str]) -> str:
+    path = archive_path(store, values.get("url"))
     try:
-        model = models.register(path, _workers("initial_workers"))
+        model = await models.register(path, _workers(values, "initial_workers"))
     except (BadInput, Untrusted) as error:
         raise Failure(400, "InvalidModelException", str(error)) from error
     except OSError as error:
@@ -78,19 +77,19 @@ def _register(models: Models, store: Path) -> str:
     return f"{which} registered with {model.min_workers} initial workers"
 
 
-def _scale(models: Models, name: str, version: str | None) -> str:
+async def _scale(models: Models, name: str, version: str | None, values: dict[str, str]) -> str:
     model = models.get(name, version)
-    least, most = _workers("min_worker"), _workers("max_worker")
+    least, most = _workers(values, "min_worker"), _workers(values, "max_worker")
     workers = 1 if least is None else least
     if most is not None and most < workers:
         raise bad_request("max_worker cannot be less than min_worker.")
-    models.scale(model, workers)
+    await models.scale(model, workers)
     which = name if version is None else f"{name}, version: {version}"
     return f"Workers scaled to {workers} for model: {which}"
 
 
-def _workers(name: str) -> int | None:
-    text = request.values.get(name)
+def _workers(values: dict[str, str], name: str) -> int | None:
+    text = values.get(name)
     if text is None:
         return None
     if not text.isdecimal() or int(text) > 64:
@@ -102,5 +101,5 @@ def _missing(message: str) -> Failure:
     return Failure(404, "ModelNotFoundException", message)
 
 
-def _status(message: str) -> Response:
+def _status(message: str) -> Reply:
     return json_response({"status": message})

@@ -1,45 +1,47 @@
 """TorchServe's list of models and their descriptions, on both addresses."""
 
-import os
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
-from flask import Flask, Response, request
 
 from deploy.service import metadata
 from deploy.service.failure import Failure, no_resource
 from deploy.service.models import Model, Models
-from deploy.service.paths import segments
-from deploy.service.pool import QUEUE_SIZE, Thread
-from deploy.service.responses import json_response
+from deploy.service.pool import QUEUE_SIZE, Slot
+from deploy.service.request import Request
+from deploy.service.responses import Reply, json_response
+
+if TYPE_CHECKING:
+    from deploy.service.app import App
 
 
-def add_routes(app: Flask, models: Models, customized: bool = False) -> None:
+def add_routes(app: "App", models: Models, customized: bool = False) -> None:
     """GET /models and /models/NAME[/VERSION]; with `customized` the models' own descriptions.
 
     Those hold the report, so that they are for the management address alone.
     """
 
-    @app.get("/models")
-    @app.get("/models/<path:rest>")
-    def described(rest: str = "") -> Response:
-        return describe(models, segments(request), customized)
+    @app.route("/models", "/models/<path:rest>")
+    async def described(request: Request, rest: str = "") -> Reply:
+        return await describe(models, request.segments, request.args, customized)
 
 
-def describe(models: Models, parts: list[str], may_customize: bool) -> Response:
+async def describe(
+    models: Models, parts: list[str], args: dict[str, str], may_customize: bool
+) -> Reply:
     """The list of models, or one of them. Raises Failure."""
     if len(parts) > 2:
         raise no_resource()
     if not parts:
-        return json_response(listing(models, request.args))
+        return json_response(listing(models, args))
     name, version = parts[0], parts[1] if len(parts) > 1 else None
     chosen = models.versions(name) if version == "all" else [models.get(name, version)]
-    customized = request.args.get("customized", "").lower() == "true"
+    customized = args.get("customized", "").lower() == "true"
     if customized and not may_customize:
         message = "customized=true is answered at the management address, which asks for its key"
         raise Failure(403, "ForbiddenException", message)
-    return json_response([_entry(model, customized) for model in chosen])
+    return json_response([await _entry(model, customized) for model in chosen])
 
 
 def listing(models: Models, query: Any) -> dict[str, Any]:
@@ -57,9 +59,8 @@ def listing(models: Models, query: Any) -> dict[str, Any]:
     return page
 
 
-def _entry(model: Model, customized: bool) -> dict[str, Any]:
+async def _entry(model: Model, customized: bool) -> dict[str, Any]:
     settings = model.bundle.settings
-    memory = psutil.Process().memory_info().rss
     entry: dict[str, Any] = {
         "modelName": model.bundle.name,
         "modelVersion": model.bundle.version,
@@ -73,27 +74,35 @@ def _entry(model: Model, customized: bool) -> dict[str, Any]:
         "startupTimeout": settings.startup_timeout_s,
         "deviceType": "cpu",
         "loadedAtStartup": model.at_startup,
-        "workers": [_worker(thread, memory) for thread in model.pool.threads],
+        "workers": [_worker(slot) for slot in model.pool.slots],
         "jobQueueStatus": {
             "remainingCapacity": QUEUE_SIZE - model.pool.pending,
             "pendingRequests": model.pool.pending,
         },
     }
     if customized:
-        entry["customizedMetadata"] = metadata.description(model)
+        entry["customizedMetadata"] = await metadata.description(model)
     return entry
 
 
-def _worker(thread: Thread, memory: int) -> dict[str, Any]:
+def _worker(slot: Slot) -> dict[str, Any]:
     return {
-        "id": str(thread.number),
-        "startTime": _instant(thread.started),
-        "status": "READY" if thread.running else "UNLOADED",
-        "memoryUsage": memory,
-        "pid": os.getpid(),
+        "id": str(slot.number),
+        "startTime": _instant(slot.started),
+        "status": "READY" if slot.running else "UNLOADED",
+        "memoryUsage": _memory(slot.pid),
+        "pid": slot.pid,
         "gpu": False,
         "gpuUsage": "N/A",
     }
+
+
+def _memory(pid: int | None) -> int:
+    """Resident bytes of a process, 0 for one that has gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss) if pid is not None else 0
+    except psutil.Error:
+        return 0
 
 
 def _instant(moment: datetime) -> str:

@@ -96,8 +96,16 @@ def unavailable(name: str, version: str | None, wait: float = 0.0) -> Failure:
     return failure
 
 
+def worker_died(times: int) -> Failure:
+    """The worker that had the request ended, and so did the one that tried it again."""
+    message = f"Worker died: {times} workers ended while they had this request"
+    if times == 1:
+        message = "Worker died in the middle of the answer"
+    return Failure(500, "WORKER_DIED", message)
+
+
 def busy() -> Failure:
-    """As many requests as the service takes are in it already."""
+    """As many bytes of requests as the service holds are in it already."""
     failure = Failure(503, "ServiceUnavailableException", "too many requests at a time")
     failure.retry_after = 1
     return failure

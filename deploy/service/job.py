@@ -1,14 +1,13 @@
 """One request on its way through the queue: its deadline, its client, its answer."""
 
+import asyncio
 import math
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from deploy.service.context import Answer
 from deploy.service.row import Row
-from deploy.service.worker import Answer
 
 Gone = Callable[[], bool]
 """Whether the client of a request has hung up."""
@@ -18,7 +17,8 @@ class Job:
     """One queued request; times are of time.monotonic, in seconds.
 
     `streams`: the client takes partial answers too. `timeout` seconds after the arrival, or after
-    the last partial answer, the request is given up.
+    the last partial answer, the request is given up. `deaths` counts the workers that ended while
+    they had it.
     """
 
     def __init__(
@@ -35,54 +35,51 @@ class Job:
         self.queued = time.monotonic()
         self.started: float | None = None
         self.finished = 0.0
-        self.answer: Answer | None = None
+        self.deaths = 0
+        self.last_sent = 0.0
+        self._since = self.queued
         self._timeout = timeout
         self._gone = gone
-        self._given_up = False
-        self._partial: deque[Answer] = deque()
-        self.last_sent = 0.0
-        self._changed = threading.Condition()
+        self._answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._partial: asyncio.Queue[Answer | None] | None = asyncio.Queue() if streams else None
+
+    @property
+    def done(self) -> bool:
+        """Whether it was answered or given up."""
+        return self._answer.done()
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() >= max(self._since, self.last_sent) + self._timeout
 
     @property
     def abandoned(self) -> bool:
         """Whether nobody waits for the answer any more."""
-        return self._given_up or self._left() <= 0 or (self._gone is not None and self._gone())
+        return self.done or self.late or (self._gone is not None and self._gone())
+
+    def again(self) -> None:
+        """Give it its time anew: it is to be tried once more."""
+        self._since = time.monotonic()
 
     def send(self, partial: Answer) -> None:
-        """Pass a partial answer to the waiting thread."""
-        with self._changed:
-            self._partial.append(partial)
-            self.last_sent = time.monotonic()
-            self._changed.notify_all()
+        """Pass a partial answer on."""
+        self.last_sent = time.monotonic()
+        if self._partial is not None and not self.done:
+            self._partial.put_nowait(partial)
 
-    def finish(self, answer: Answer) -> None:
-        """Pass the answer to the waiting thread."""
-        with self._changed:
-            self.answer = answer
-            self.finished = time.monotonic()
-            self._changed.notify_all()
+    def finish(self, answer: Answer | None) -> None:
+        """Pass the answer on; None for a request that is given up."""
+        self.finished = time.monotonic()
+        if not self.done:
+            self._answer.set_result(answer)
+            if self._partial is not None:
+                self._partial.put_nowait(None)
 
-    def partial(self) -> Answer | None:
+    async def partial(self) -> Answer | None:
         """The next partial answer; None if the whole one is there, or none came in time."""
-        self._wait_for(lambda: bool(self._partial) or self.answer is not None)
-        return self._partial.popleft() if self._partial else None
+        return None if self._partial is None else await self._partial.get()
 
-    def wait(self, timeout: float = math.inf) -> Answer | None:
-        """The answer; None if it did not come in time. It is not computed then any more."""
-        self._wait_for(lambda: self.answer is not None, timeout)
-        if self.answer is None:
-            self._given_up = True
-        return self.answer
-
-    def _wait_for(self, condition: Callable[[], bool], timeout: float = math.inf) -> None:
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while not condition():
-                left = min(self._left(), deadline - time.monotonic())
-                if left <= 0:
-                    return
-                self._changed.wait(None if left == math.inf else left)
-
-    def _left(self) -> float:
-        """Seconds until the deadline."""
-        return max(self.queued, self.last_sent) + self._timeout - time.monotonic()
+    async def answer(self) -> Answer | None:
+        """The answer; None if it did not come in time."""
+        return await self._answer

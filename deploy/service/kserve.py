@@ -7,17 +7,19 @@ parameters travel under "parameters".
 """
 
 import json
-from typing import Any
-
-from flask import Blueprint, Response, request
+from typing import TYPE_CHECKING, Any
 
 from deploy.service import binary, metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, bad_request
 from deploy.service.models import Model, Models
-from deploy.service.responses import OCTETS, client_gone, error_response, json_response
+from deploy.service.request import Request
+from deploy.service.responses import OCTETS, Reply, error_response, json_response
 from deploy.service.tensors import Tensor
 from handlers import json_body
 from handlers.errors import RequestError
+
+if TYPE_CHECKING:
+    from deploy.service.app import App
 
 VERSION = "0.1.0"
 LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -28,36 +30,33 @@ _PROTOCOL = frozenset(
 )
 
 
-def blueprint(models: Models) -> Blueprint:
+def add_routes(app: "App", models: Models) -> None:
     """The routes below /v2."""
-    routes = Blueprint("kserve", __name__, url_prefix="/v2")
+    base = "/v2/models/<name>"
+    of_version = f"{base}/versions/<version>"
 
-    @routes.get("")
-    def server() -> Response:
+    @app.route("/v2", form=failed)
+    def server(request: Request) -> Reply:
         about = {"name": "marpress", "version": VERSION, "extensions": ["binary_tensor_data"]}
         return json_response(about)
 
-    @routes.get("/health/live")
-    def live() -> Response:
-        live = models.live()
-        return json_response({"live": live}, 200 if live else 503)
+    @app.route("/v2/health/live", form=failed)
+    def live(request: Request) -> Reply:
+        return json_response({"live": True})
 
-    @routes.get("/health/ready")
-    def ready() -> Response:
+    @app.route("/v2/health/ready", form=failed)
+    def ready(request: Request) -> Reply:
         healthy = models.health() == "Healthy"
         return json_response({"ready": healthy}, 200 if healthy else 503)
 
-    @routes.get("/models/<name>/ready")
-    @routes.get("/models/<name>/versions/<version>/ready")
-    def model_ready(name: str, version: str | None = None) -> Response:
-        model = models.get(name, version)
-        ready = model.running > 0
+    @app.route(f"{base}/ready", f"{of_version}/ready", form=failed)
+    def model_ready(request: Request, name: str, version: str | None = None) -> Reply:
+        ready = models.get(name, version).running > 0
         return json_response({"name": name, "ready": ready}, 200 if ready else 503)
 
-    @routes.get("/models/<name>")
-    @routes.get("/models/<name>/versions/<version>")
-    def model_metadata(name: str, version: str | None = None) -> Response:
-        inputs, outputs = metadata.signature(models.get(name, version))
+    @app.route(base, of_version, form=failed)
+    async def model_metadata(request: Request, name: str, version: str | None = None) -> Reply:
+        inputs, outputs = await metadata.signature(models.get(name, version))
         about = {
             "name": name,
             "versions": [model.bundle.version for model in models.versions(name)],
@@ -67,37 +66,34 @@ def blueprint(models: Models) -> Blueprint:
         }
         return json_response(about)
 
-    @routes.post("/models/<name>/infer")
-    @routes.post("/models/<name>/versions/<version>/infer")
-    def infer(name: str, version: str | None = None) -> Response:
-        return _infer(models, name, version)
-
-    @routes.errorhandler(Failure)
-    def failed(failure: Failure) -> Response:
-        if isinstance(failure, VersionMissing):
-            which = f"'{failure.name}' version {failure.version}"
-            return error_response(404, f"Request for unknown model: {which} is not found")
-        if isinstance(failure, ModelMissing):
-            return error_response(404, f"Request for unknown model: '{failure.name}' is not found")
-        return error_response(failure.status, failure.message, failure)
-
-    return routes
+    @app.route(f"{base}/infer", f"{of_version}/infer", methods=["POST"], form=failed)
+    async def infer(request: Request, name: str, version: str | None = None) -> Reply:
+        return await _infer(models, request, name, version)
 
 
-def _infer(models: Models, name: str, version: str | None) -> Response:
+def failed(failure: Failure) -> Reply:
+    """A failure in KServe's form and words."""
+    if isinstance(failure, VersionMissing):
+        which = f"'{failure.name}' version {failure.version}"
+        return error_response(404, f"Request for unknown model: {which} is not found")
+    if isinstance(failure, ModelMissing):
+        return error_response(404, f"Request for unknown model: '{failure.name}' is not found")
+    return error_response(failure.status, failure.message, failure)
+
+
+async def _infer(models: Models, request: Request, name: str, version: str | None) -> Reply:
     model = models.get(name, version)
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if request.header("content-encoding", "identity").lower() != "identity":
         return error_response(
             415, "compressed bodies are not taken: send it without Content-Encoding"
         )
-    head, raw = binary.split(request.get_data(cache=False), request.headers.get(LENGTH_HEADER))
+    head, raw = binary.split(request.body, request.header(LENGTH_HEADER.lower()) or None)
     body = _object(head)
-    instances = _instances(model, _inputs(body), raw)
+    instances = await _instances(model, _inputs(body), raw)
     parameters = {k: v for k, v in _parameters(body).items() if k not in _PROTOCOL}
     row = {"body": {"instances": instances, "parameters": parameters}}
-    answer = models.ask(
-        name, version, row, {"content-type": "application/json"}, client_gone(request)
-    )
+    headers = {"content-type": "application/json"}
+    answer = await models.ask(name, version, row, headers, request.gone)
     value = json.loads(answer.body)
     if answer.status >= 400:
         return error_response(answer.status, str(value.get("message", value)))
@@ -135,7 +131,7 @@ def _parameters(holder: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _instances(model: Model, inputs: list[dict[str, Any]], raw: memoryview) -> list[Any]:
+async def _instances(model: Model, inputs: list[dict[str, Any]], raw: memoryview) -> list[Any]:
     """The rows of the one input tensor, its binary data cut from `raw`."""
     if len(inputs) != 1 or inputs[0]["name"] not in INPUT_NAMES:
         names = ", ".join(repr(entry["name"][:40]) for entry in inputs[:4])
@@ -153,7 +149,7 @@ def _instances(model: Model, inputs: list[dict[str, Any]], raw: memoryview) -> l
     if size != len(raw):
         raise bad_request(f"the body holds {len(raw)} bytes of binary data, {size} are announced")
     values = binary.rows(inputs[0], part)
-    if part is not None and metadata.takes_text(model):
+    if part is not None and await metadata.takes_text(model):
         return [_text(value) for value in values]
     return values
 
@@ -167,7 +163,7 @@ def _text(value: Any) -> Any:
         raise bad_request(f"a text is not valid UTF-8: {failure}") from failure
 
 
-def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Response:
+def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Reply:
     """The requested outputs, each in JSON or binary as requested."""
     requested = _requested_outputs(body, model, produced)
     everything = _parameters(body).get("binary_data_output") is True
@@ -192,9 +188,8 @@ def _response(model: Model, body: dict[str, Any], produced: list[Tensor]) -> Res
     if not blobs:
         return json_response(about)
     head = json.dumps(about).encode("ascii")
-    response = Response(head + b"".join(blobs), content_type=OCTETS)
-    response.headers[LENGTH_HEADER] = str(len(head))
-    return response
+    headers = {LENGTH_HEADER: str(len(head))}
+    return Reply(head + b"".join(blobs), content_type=OCTETS, headers=headers)
 
 
 def _requested_outputs(

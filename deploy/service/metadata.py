@@ -11,20 +11,20 @@ _NO_INPUTS = frozenset({"b64", "instances", "parameters"})
 _KINDS = {"integer": "INT64", "number": "FP32", "boolean": "BOOL"}
 
 
-def description(model: Model) -> Any:
+async def description(model: Model) -> Any:
     """The handler's own description of its model, asked for once. Raises Failure."""
     if model.described is None:
-        model.described = _described(model)
+        model.described = await _described(model)
     return model.described
 
 
-def signature(model: Model) -> tuple[list[Tensor], list[Tensor]]:
+async def signature(model: Model) -> tuple[list[Tensor], list[Tensor]]:
     """Inputs and outputs as the handler's JSON Schemas tell; -1 for sizes that vary.
 
     Raises Failure.
     """
-    name = next((n for n in _input_properties(model) if n not in _NO_INPUTS), "data")
-    schema = _object(description(model)).get("output") or {}
+    name = next((n for n in await _input_properties(model) if n not in _NO_INPUTS), "data")
+    schema = _object(await description(model)).get("output") or {}
     one = (schema.get("oneOf") or [schema])[0] if isinstance(schema, dict) else {}
     produced = dict(_properties(one))
     always = _object(one).get("required") or list(produced)
@@ -34,14 +34,14 @@ def signature(model: Model) -> tuple[list[Tensor], list[Tensor]]:
     return [Tensor(name, "BYTES", (-1,), [])], outputs or [Tensor("output", "BYTES", (-1,), [])]
 
 
-def takes_text(model: Model) -> bool:
+async def takes_text(model: Model) -> bool:
     """Whether the model reads text, so that bytes sent to it are UTF-8. Raises Failure."""
-    return bool({"text", "texts"} & set(_input_properties(model)))
+    return bool({"text", "texts"} & set(await _input_properties(model)))
 
 
-def _described(model: Model) -> Any:
+async def _described(model: Model) -> Any:
     job = model.pool.submit({}, {"describe": "True"})
-    answer = job.wait() if job is not None else None
+    answer = await job.answer() if job is not None else None
     if answer is None:
         raise internal(500, f"no worker of {model.bundle.name} described it")
     value = json.loads(answer.body)
@@ -50,8 +50,8 @@ def _described(model: Model) -> Any:
     return value
 
 
-def _input_properties(model: Model) -> dict[str, Any]:
-    return _properties(_object(description(model)).get("input"))
+async def _input_properties(model: Model) -> dict[str, Any]:
+    return _properties(_object(await description(model)).get("input"))
 
 
 def _object(value: Any) -> dict[str, Any]:

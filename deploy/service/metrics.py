@@ -1,6 +1,9 @@
 """Prometheus metrics, under the names that TorchServe's have."""
 
+import logging
+import re
 import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -24,49 +27,89 @@ _HELP = {
     _ERRORS: "Requests that a handler refused or failed on.",
 }
 
+logger = logging.getLogger(__name__)
+_NO_NAME = re.compile(r"[^a-zA-Z0-9_]")
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # TorchServe has no such series
 
 
 class Metrics:
-    """Counters and histograms of one process; each appears with its first value."""
+    """Counters and histograms of the service and its workers; each appears with its first value."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._families: dict[str, Any] = {}
+        self._series: dict[tuple[str, ...], Any] = {}
         self._lock = threading.Lock()
 
     def add(self, name: str, value: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
         # The library ends every Counter's name in _total, which not all of TorchServe's do.
         kind = Counter if name.endswith("_total") else Gauge
-        self._family(kind, name, labels).labels(**labels).inc(value)
+        self._of(kind, name, labels).inc(value)
 
     def observe(self, name: str, value: float, **labels: str) -> None:
         """Record one value of a histogram."""
-        self._family(Histogram, name, labels).labels(**labels).observe(value)
+        self._of(Histogram, name, labels).observe(value)
+
+    def record(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
+        """One value of a counter, gauge or histogram. Raises ValueError for other labels than the
+        name's values had before."""
+        if kind == "histogram":
+            self.observe(name, value, **labels)
+        elif kind == "gauge":
+            self._of(Gauge, name, labels).set(value)
+        else:
+            self.add(name, value, **labels)
 
     def text(self) -> str:
         """Everything in Prometheus's text format 0.0.4."""
         return generate_latest(self._registry).decode()
 
-    def _family(self, kind: type[MetricWrapperBase], name: str, labels: dict[str, str]) -> Any:
-        with self._lock:
-            if name not in self._families:
-                text = _HELP.get(name, name)
-                self._families[name] = kind(name, text, tuple(labels), registry=self._registry)
-            return self._families[name]
+    def _of(self, kind: type[MetricWrapperBase], name: str, labels: dict[str, str]) -> Any:
+        """The series of these labels; looked up here, since the library takes its time."""
+        key = (name, *labels.values())
+        series = self._series.get(key)
+        if series is None:
+            with self._lock:
+                if name not in self._families:
+                    text = _HELP.get(name, name)
+                    self._families[name] = kind(name, text, tuple(labels), registry=self._registry)
+                series = self._series[key] = self._families[name].labels(**labels)
+        return series
 
 
 class HandlerMetrics:
-    """A handler's `metrics` in this service: the same two methods as handlers.metrics.Metrics."""
+    """What the handlers of one model recorded, summed over its workers."""
 
     def __init__(self, metrics: Metrics, name: str, version: str) -> None:
         self._metrics = metrics
         self._labels = {"ModelName": name, "ModelVersion": version, "Level": "Model"}
 
+    def take(self, records: list[list[Any]]) -> None:
+        """Add what a worker's `Records` took; what is none of it raises TypeError, ValueError."""
+        known: dict[str, Callable[..., None]] = {
+            "observe": self.observe,
+            "error": self.error,
+            "record": self.record,
+        }
+        for kind, *values in records:
+            known[kind](*values)
+
     def observe(self, name: str, value: float) -> None:
         """Record one value of a histogram."""
-        self._metrics.observe(name, value, **self._labels)
+        self._metrics.observe(str(name), float(value), **self._labels)
+
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """One value of an adopted handler's own counter, gauge or histogram.
+
+        A value that does not fit the name's other values is left out: a metric fails no request.
+        """
+        named = {_NO_NAME.sub("_", key): text for key, text in labels.items()}
+        try:
+            self._metrics.record(kind, _NO_NAME.sub("_", name), value, {**self._labels, **named})
+        except ValueError as error:
+            logger.warning("the metric %s is left out: %s", name, error)
 
     def error(self, status: int, type: str) -> None:
         """Count one failed request."""

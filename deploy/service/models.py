@@ -1,20 +1,22 @@
-"""The models that one process serves: several archives, several versions of each."""
+"""The models that one service has: several archives, several versions of each."""
 
-import threading
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploy.archive.card import check_workers
 from deploy.errors import BadInput
 from deploy.service.bundle import Bundle, unpack
+from deploy.service.context import Answer
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
 from deploy.service.job import Gone
-from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, Metrics
+from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, HandlerMetrics, Metrics
 from deploy.service.pool import Pool
+from deploy.service.process import Process
 from deploy.service.row import Row
-from deploy.service.worker import Answer, Worker
 from deploy.signing.policy import Policy
 
 CLOSE_TIMEOUT = 30.0
@@ -26,6 +28,7 @@ class Model:
 
     Attributes:
         min_workers: how many workers were asked for; `running` of them are ready.
+        loaded: when, in seconds since 1970.
         described: the handler's description, once `metadata.description` has asked for it.
     """
 
@@ -34,19 +37,20 @@ class Model:
     at_startup: bool = False
     min_workers: int = 1
     described: Any = None
+    loaded: float = field(default_factory=time.time)
 
     @property
     def running(self) -> int:
         """How many workers answer requests."""
-        return sum(thread.running for thread in self.pool.threads)
+        return self.pool.running
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+    async def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Answer the waiting requests, stop the workers, delete the unpacked archive.
 
         Returns whether every request was answered within `timeout` seconds.
         """
-        done = self.pool.close(timeout)
-        self.bundle.remove()
+        done = await self.pool.close(timeout)
+        await asyncio.to_thread(self.bundle.remove)
         return done
 
 
@@ -57,11 +61,11 @@ class _Versions:
 
 
 class Models:
-    """Loads, unloads and finds models; safe to use from many threads.
+    """Loads, unloads and finds models, in one event loop.
 
     `handlers` is a folder to use in place of the archives' own handlers/; `allow_ops` are
     operators that their TorchScript may call beyond the allowed ones; `trust` says whose archives
-    are loaded.
+    are loaded; `memory_limit` is in bytes, of each worker.
     """
 
     def __init__(
@@ -70,115 +74,100 @@ class Models:
         handlers: Path | None = None,
         allow_ops: Collection[str] = (),
         trust: Policy | None = None,
+        memory_limit: int | None = None,
     ) -> None:
         self._trust = trust or Policy()
         self.metrics = metrics or Metrics()
+        self._memory_limit = memory_limit
         self._handlers = handlers
         self._allow_ops = allow_ops
         self._all: dict[str, _Versions] = {}
-        self._lock = threading.RLock()
 
-    def register(self, path: Path, workers: int | None = None, at_startup: bool = False) -> Model:
+    async def register(
+        self, path: Path, workers: int | None = None, at_startup: bool = False
+    ) -> Model:
         """Load an archive; its workers are ready when this returns.
 
         The first version of a name becomes its default. Raises BadInput for an archive that is
         not whole, Untrusted for one that `trust` does not admit, Failure 409 for a version that is
         loaded already, 500 for one that does not start.
         """
-        bundle = unpack(path, self._handlers, self._allow_ops)
+        bundle = await asyncio.to_thread(unpack, path, self._handlers, self._allow_ops)
         try:
-            self._trust.admit(path, bundle.sha256)
+            await asyncio.to_thread(self._trust.admit, path, bundle.sha256)
             self._refuse_known(bundle)
-            model = self._started(bundle, workers, at_startup)
+            model = await self._started(bundle, workers, at_startup)
         except BaseException:
             bundle.remove()
             raise
-        with self._lock:
-            try:
-                self._refuse_known(bundle)
-            except Failure:
-                model.close()
-                raise
-            versions = self._all.setdefault(bundle.name, _Versions(bundle.version, {}))
-            versions.models[bundle.version] = model
+        try:
+            self._refuse_known(bundle)
+        except Failure:
+            await model.close()
+            raise
+        versions = self._all.setdefault(bundle.name, _Versions(bundle.version, {}))
+        versions.models[bundle.version] = model
         return model
 
     def get(self, name: str, version: str | None = None) -> Model:
         """A version of a model, the default without `version`. Raises Failure 404."""
-        with self._lock:
-            if name not in self._all:
-                raise ModelMissing(name)
-            versions = self._all[name]
-            chosen = versions.default if version is None else version
-            if chosen not in versions.models:
-                raise VersionMissing(name, chosen)
-            return versions.models[chosen]
+        if name not in self._all:
+            raise ModelMissing(name)
+        versions = self._all[name]
+        chosen = versions.default if version is None else version
+        if chosen not in versions.models:
+            raise VersionMissing(name, chosen)
+        return versions.models[chosen]
 
     def names(self) -> list[str]:
         """The names of the models, in order."""
-        with self._lock:
-            return sorted(self._all)
+        return sorted(self._all)
 
     def health(self) -> str:
-        """Healthy, Partial Healthy or Unhealthy, over the default versions, as TorchServe says.
-
-        A service that is not `live` is Unhealthy.
-        """
-        if not self.live():
-            return "Unhealthy"
-        with self._lock:
-            defaults = [self.get(name) for name in self._all]
+        """Healthy, Partial Healthy or Unhealthy, over the default versions, as TorchServe says."""
+        defaults = [self.get(name) for name in self._all]
         asked = sum(model.min_workers for model in defaults)
         running = sum(model.running for model in defaults)
         if running and running < asked:
             return "Partial Healthy"
         return "Unhealthy" if asked and not running else "Healthy"
 
-    def live(self) -> bool:
-        """False once the workers of a model have made no progress for twice its timeout."""
-        with self._lock:
-            loaded = [m for versions in self._all.values() for m in versions.models.values()]
-        return not any(model.pool.stuck for model in loaded)
-
     def versions(self, name: str) -> list[Model]:
         """All versions of a model, the default first. Raises Failure 404."""
         default = self.get(name)
-        with self._lock:
-            return [default, *(m for m in self._all[name].models.values() if m is not default)]
+        return [default, *(m for m in self._all[name].models.values() if m is not default)]
 
     def set_default(self, name: str, version: str) -> None:
         """Make `version` the one that answers requests that name none. Raises Failure 404."""
-        with self._lock:
-            self.get(name)
-            if version not in self._all[name].models:
-                message = f"Model version {version} does not exist for model {name}"
-                raise Failure(404, "ModelVersionNotFoundException", message)
-            self._all[name].default = version
+        self.get(name)
+        if version not in self._all[name].models:
+            message = f"Model version {version} does not exist for model {name}"
+            raise Failure(404, "ModelVersionNotFoundException", message)
+        self._all[name].default = version
 
-    def unregister(self, name: str, version: str | None = None) -> None:
+    async def unregister(self, name: str, version: str | None = None) -> None:
         """Unload a version once it has answered its waiting requests. Raises Failure."""
-        with self._lock:
-            model = self.get(name, version)
-            versions = self._all[name]
-            if model.bundle.version == versions.default and len(versions.models) > 1:
-                message = f"Cannot remove default version for model {name}"
-                raise Failure(403, "InvalidModelVersionException", message)
-            del versions.models[model.bundle.version]
-            if not versions.models:
-                del self._all[name]
-        model.close()
+        model = self.get(name, version)
+        versions = self._all[name]
+        if model.bundle.version == versions.default and len(versions.models) > 1:
+            message = f"Cannot remove default version for model {name}"
+            raise Failure(403, "InvalidModelVersionException", message)
+        del versions.models[model.bundle.version]
+        if not versions.models:
+            del self._all[name]
+        await model.close()
 
-    def scale(self, model: Model, workers: int) -> None:
+    async def scale(self, model: Model, workers: int) -> None:
         """Run that many workers of a model. Raises Failure 500."""
         bundle = model.bundle
         try:
-            model.pool.scale(workers, bundle.settings.startup_timeout_s)
+            await model.pool.scale(workers, bundle.settings.startup_timeout_s)
         except BadInput as error:
             which = f"Failed to start workers for model {bundle.name} version: {bundle.version}"
             raise internal(500, f"{error}. {which}") from error
         model.min_workers = workers
 
-    def ask(
+    async def ask(
         self,
         name: str,
         version: str | None,
@@ -190,29 +179,30 @@ class Models:
 
         `gone` tells whether the client has hung up: then nothing is computed.
         """
-        *_, answer = self._answers(name, version, row, headers, gone, streams=False)
-        return answer
+        answers = self._answers(name, version, row, headers, gone, streams=False)
+        return [answer async for answer in answers][-1]
 
-    def stream(
+    async def stream(
         self,
         name: str,
         version: str | None,
         row: Row,
         headers: Mapping[str, Any],
         gone: Gone | None = None,
-    ) -> Iterator[Answer]:
+    ) -> AsyncIterator[Answer]:
         """Partial answers as they come, if the client asked for them, then the whole one.
 
         Raises Failure as `ask` does; after a first answer a failure is yielded as the last one.
         """
         answers = self._answers(name, version, row, headers, gone, streams=True)
-        yield next(answers)
+        yield await anext(answers)
         try:
-            yield from answers
+            async for answer in answers:
+                yield answer
         except Failure as failure:
             yield Answer(failure.status, failure.body())
 
-    def _answers(
+    async def _answers(
         self,
         name: str,
         version: str | None,
@@ -220,16 +210,16 @@ class Models:
         headers: Mapping[str, Any],
         gone: Gone | None,
         streams: bool,
-    ) -> Iterator[Answer]:
+    ) -> AsyncIterator[Answer]:
         model = self.get(name, version)
         labels = {"model_name": name, "model_version": version or "default"}
         self.metrics.add(REQUESTS, 1, **labels)
         job = model.pool.submit(row, headers, streams, gone)
         if job is None:
             raise unavailable(name, version, model.pool.expected_wait)
-        while streams and (partial := job.partial()) is not None:
+        while streams and (partial := await job.partial()) is not None:
             yield partial
-        answer = job.wait()
+        answer = await job.answer()
         if answer is None or job.started is None:
             timeout = model.bundle.settings.response_timeout_s
             raise internal(504, f"the model gave no answer within {timeout} s")
@@ -237,38 +227,36 @@ class Models:
         self.metrics.add(INFERENCE, 1e6 * (job.finished - job.started), **labels)
         yield answer
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+    async def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Unload everything; whether all waiting requests were answered in `timeout` seconds."""
-        with self._lock:
-            loaded = [m for versions in self._all.values() for m in versions.models.values()]
-            self._all.clear()
-        closed = [model.close(timeout) for model in loaded]
+        loaded = [m for versions in self._all.values() for m in versions.models.values()]
+        self._all.clear()
+        closed = await asyncio.gather(*(model.close(timeout) for model in loaded))
         return all(closed)
 
     def _refuse_known(self, bundle: Bundle) -> None:
-        with self._lock:
-            known = self._all.get(bundle.name)
-            if known is not None and bundle.version in known.models:
-                message = (
-                    f"Model version {bundle.version} is already registered for model {bundle.name}"
-                )
-                raise Failure(409, "ConflictStatusException", message)
+        known = self._all.get(bundle.name)
+        if known is not None and bundle.version in known.models:
+            message = (
+                f"Model version {bundle.version} is already registered for model {bundle.name}"
+            )
+            raise Failure(409, "ConflictStatusException", message)
 
-    def _started(self, bundle: Bundle, workers: int | None, at_startup: bool) -> Model:
+    async def _started(self, bundle: Bundle, workers: int | None, at_startup: bool) -> Model:
         settings = bundle.settings
         if workers is None:
             check_workers(settings.workers, bundle.name)
         pool = Pool(
-            lambda: Worker(bundle, self.metrics),
-            f"W-{bundle.name}_{bundle.version}",
+            lambda told, ended: Process(bundle, self._memory_limit, told, ended),
+            f"{bundle.name} {bundle.version}",
             settings.batch_size,
-            settings.max_batch_delay_ms / 1000,
             settings.response_timeout_s,
+            HandlerMetrics(self.metrics, bundle.name, bundle.version).take,
         )
         model = Model(bundle, pool, at_startup)
         try:
-            self.scale(model, settings.workers if workers is None else workers)
+            await self.scale(model, settings.workers if workers is None else workers)
         except BaseException:
-            pool.close(CLOSE_TIMEOUT)
+            await pool.close(CLOSE_TIMEOUT)
             raise
         return model

@@ -6,8 +6,8 @@ from pathlib import Path
 from deploy.errors import BadInput
 from deploy.service import row
 from deploy.service.bundle import unpack
-from deploy.service.metrics import Metrics
-from deploy.service.worker import Answer, Worker
+from deploy.service.context import Answer
+from deploy.service.worker import Records, Worker
 from deploy.signing.policy import Policy
 
 
@@ -32,7 +32,7 @@ def ask(
     bundle = unpack(path, handlers, allow_ops)
     try:
         (trust or Policy()).admit(path, bundle.sha256)
-        worker = Worker(bundle, Metrics())
+        worker = Worker(bundle, Records())
         try:
             fields, described = row.read(body, headers.items())
             return worker.answer([fields], [described], [None])[0]

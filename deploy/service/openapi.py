@@ -1,13 +1,16 @@
 """The OpenAPI 3.1 document of everything that the service's inference address answers."""
 
-from typing import Any
-
-from flask import Flask, Response
+from typing import TYPE_CHECKING, Any
 
 from deploy.service import binary
 from deploy.service.kserve import INPUT_NAMES, LENGTH_HEADER
 from deploy.service.models import Models
-from deploy.service.responses import JSON, OCTETS, json_response
+from deploy.service.openai import FORMATS
+from deploy.service.request import Request
+from deploy.service.responses import JSON, OCTETS, Reply, json_response
+
+if TYPE_CHECKING:
+    from deploy.service.app import App
 
 _ERROR = {
     "type": "object",
@@ -30,13 +33,14 @@ _PREDICTION = {
 _PREDICT = {"400", "404", "405", "413", "415", "422", "500", "501", "503", "504", "507"}
 
 
-def add_route(app: Flask, models: Models) -> None:
+def add_route(app: "App", models: Models) -> None:
     """GET /openapi.json, and OPTIONS / where TorchServe has its own."""
 
-    @app.get("/openapi.json")
-    @app.route("/", methods=["OPTIONS"])
-    def openapi() -> Response:
+    def openapi(request: Request) -> Reply:
         return json_response(document(models))
+
+    app.route("/openapi.json")(openapi)
+    app.route("/", methods=["OPTIONS"])(openapi)
 
 
 def document(models: Models) -> dict[str, Any]:
@@ -44,7 +48,14 @@ def document(models: Models) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "Marpress", "version": "1"},
-        "paths": {**_torchserve(), **_tensorflow(), **_kserve(), **_about()},
+        "paths": {
+            **_torchserve(),
+            **_sagemaker(),
+            **_tensorflow(),
+            **_kserve(),
+            **_openai(),
+            **_about(),
+        },
         "components": {
             "schemas": {"Error": _ERROR, "ShortError": _SHORT_ERROR},
             "parameters": _parameters(models),
@@ -94,6 +105,59 @@ def _torchserve() -> dict[str, Any]:
     for tail, also in (("", []), ("/{version}", ["describedVersion"])):
         about = _operation("describe a model" + " version" * bool(also), described, {"403", "404"})
         paths[f"/models/{{name}}{tail}"] = _item(["name", *also], {"get": about})
+    return paths
+
+
+def _sagemaker() -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for path, names in (
+        ("/invocations", []),
+        ("/models/{name}/invoke", ["name"]),
+        ("/{name}/predict", ["name"]),
+        ("/{name}/{version}/predict", ["name", "version"]),
+    ):
+        asked = _operation(f"POST {path}", _PREDICTION, _PREDICT, body=_any_body())
+        paths[path] = _item(names, {"post": asked})
+    return paths
+
+
+def _openai() -> dict[str, Any]:
+    wrong = {"type": "object", "required": ["error"]}
+    text = {"schema": {"type": "string"}}
+    said = _answer({"type": "object", "required": ["text"]})
+    said["content"] |= {"text/plain": text, "text/vtt": text, "text/event-stream": text}
+    form = {
+        "type": "object",
+        "required": ["file", "model"],
+        "properties": {
+            "file": {"type": "string", "format": "binary"},
+            "model": {"type": "string"},
+            "language": {"type": "string"},
+            "response_format": {"enum": list(FORMATS)},
+            "stream": {"type": "boolean"},
+        },
+    }
+    body = {"required": True, "content": {"multipart/form-data": {"schema": form}}}
+    spoken = _operation("transcribe a recording", said, _PREDICT, body=body)
+    listing = _answer({"type": "object", "required": ["object", "data"]})
+    paths = {
+        "/v1/models": {"get": _operation("list the models for OpenAI's clients", listing, set())},
+        "/v1/audio/transcriptions": {"post": spoken},
+    }
+    texts = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+    wanted = {
+        "type": "object",
+        "required": ["input", "model"],
+        "properties": {"input": texts, "model": {"type": "string"}},
+    }
+    body = {"required": True, "content": {JSON: {"schema": wanted}}}
+    vectors = _answer({"type": "object", "required": ["object", "data", "model", "usage"]})
+    embedded = _operation("embed texts", vectors, _PREDICT, body=body)
+    paths["/v1/embeddings"] = {"post": embedded}
+    for operation in (spoken, embedded):
+        for status, response in operation["responses"].items():
+            if status != "200":
+                response["content"] = _json(wrong)["content"]
     return paths
 
 

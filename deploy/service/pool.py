@@ -1,148 +1,177 @@
-"""Workers of one model version around one queue, with dynamic batching.
+"""Worker processes of one model version around one queue, with dynamic batching.
 
-A worker takes the first request that waits, then up to batch_size - 1 more for as long as
-max_batch_delay allows, as TorchServe's batch aggregator does. Each worker is a thread with a
-handler of its own; PyTorch and the image libraries release the interpreter while they work.
+A free worker takes what waits, up to the batch size, and never waits for company: a lone request
+goes at once, and under load batches fill by themselves.
+
+A worker that ends, or that answers nothing for as long as a request may take, is replaced. The
+requests it had are each tried once more, alone, so that one which ends workers is found: it gets
+500 WORKER_DIED, the others their answers. At most one such request is with a worker at a time, so
+that where there are several workers the rest go on; its time counts from there.
 
 A request has a deadline from its arrival: one that cannot be met is refused at once, and what
-nobody waits for any more is not computed.
+nobody waits for any more is not computed. Everything here runs in one event loop.
 """
 
-import itertools
+import asyncio
 import logging
 import math
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from deploy.errors import BadInput
-from deploy.service.failure import internal
+from deploy.service.context import Answer
+from deploy.service.failure import worker_died
 from deploy.service.job import Gone, Job
 from deploy.service.row import Row
-from deploy.service.worker import Answer, Send
+from deploy.service.wire import Batch
 
 logger = logging.getLogger(__name__)
 
 QUEUE_SIZE = 100
-RELOAD_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before the attempts to load a worker again
+PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # seconds before a worker is started again
+MAX_DEATHS = 2
+GRACE = 0.5  # seconds after the deadline of a lone request until its worker is ended
+HEARTBEAT = 5.0  # seconds of idleness after which a worker is asked for a sign of life
+_TICK = 0.1
 
 
-class Serves(Protocol):
-    """What a thread calls: a Worker."""
-
-    def answer(
-        self,
-        rows: Sequence[Row],
-        headers: Sequence[Mapping[str, Any]],
-        senders: Sequence[Send | None],
-    ) -> list[Answer]: ...
-
-    def close(self) -> None: ...
-
-
-class Thread:
-    """One worker thread; `failure` says why it could not start, or start again.
-
-    `busy` is the batch it works on; `progress` when it last took one or a partial answer left.
-    """
-
-    def __init__(self, number: int, name: str, run: Callable[["Thread"], None]) -> None:
-        self.number = number
-        self.started = datetime.now(UTC)
-        self.ready = threading.Event()
-        self.failure: BaseException | None = None
-        self.busy: list[Job] = []
-        self.progress = time.monotonic()
-        self._thread = threading.Thread(target=run, args=(self,), name=name, daemon=True)
-        self._thread.start()
+class Worker(Protocol):
+    """What the pool needs of a worker process: a `process.Process`."""
 
     @property
-    def running(self) -> bool:
-        """Whether it answers requests."""
-        return self.ready.is_set() and self.failure is None
+    def pid(self) -> int | None: ...
 
-    def silent(self) -> float:
-        """For how many seconds it has worked on one batch without a sign of life."""
-        batch = self.busy
-        if not batch:
-            return 0.0
-        return time.monotonic() - max(self.progress, *(job.last_sent for job in batch))
+    async def start(self) -> None: ...
 
-    def join(self, timeout: float) -> bool:
-        """Whether it has ended within `timeout` seconds."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+    def send(self, batch: Batch) -> None: ...
+
+    def end(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+    async def gone(self) -> None: ...
+
+    def how(self) -> str: ...
+
+
+Make = Callable[[Callable[[dict[str, Any], list[bytes]], None], Callable[[], None]], Worker]
+"""Makes a worker, not started yet; the two are called with its messages, and at its end."""
+
+Recorded = Callable[[list[list[Any]]], None]
+"""Takes what a handler's metrics recorded."""
+
+
+class Slot:
+    """A worker's place: the process that fills it now, and the batch it works on."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.started = datetime.now(UTC)
+        self.worker: Worker | None = None
+        self.running = False
+        self.retired = False
+        self.batch: list[Job] = []
+        self.since = 0.0  # of the batch, or of its last partial answer
+        self.launched = math.inf  # when its process was started
+        self.heard = 0.0  # the last sign of life
+        self.asked = 0.0  # when it was asked for one; 0.0: it was not
+        self.failures = 0  # in a row, without an answer in between
+        self.reason = ""
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process, if there is one."""
+        return self.worker.pid if self.worker is not None else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can take a batch."""
+        return self.running and not self.batch and not self.retired
 
 
 class Pool:
-    """The threads and the queue.
+    """The workers and the queue.
 
     Args:
-        make: loads a worker, in the thread that will use it.
-        name: of the threads.
-        batch_size, delay_s: of the batches.
+        make: makes a worker.
+        name: for the log.
+        batch_size: the most requests that a worker is given together.
         timeout: seconds from a request's arrival to its answer, or between partial answers.
+        recorded: takes what the handlers record.
     """
 
     def __init__(
         self,
-        make: Callable[[], Serves],
+        make: Make,
         name: str,
         batch_size: int,
-        delay_s: float,
         timeout: float = math.inf,
+        recorded: Recorded = lambda records: None,
     ) -> None:
         self._make = make
         self._name = name
         self._batch_size = batch_size
-        self._delay = delay_s
         self._timeout = timeout
+        self._recorded = recorded
         self._batch_seconds = 0.0  # of late
         self._waiting: deque[Job] = deque()
-        self._changed = threading.Condition()
+        self._suspects: deque[Job] = deque()
         self._target = 0
+        self._startup = math.inf
         self._closed = False
         self._numbers = 0
-        self.threads: list[Thread] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.Task[None] | None = None
+        self.slots: list[Slot] = []
 
     @property
     def pending(self) -> int:
         """How many requests wait."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._suspects)
+
+    @property
+    def running(self) -> int:
+        """How many workers can answer requests."""
+        return sum(slot.running for slot in self.slots)
 
     @property
     def expected_wait(self) -> float:
         """Seconds until a request that came now would be answered, judged by the last batches."""
-        ahead = self.pending + sum(len(thread.busy) for thread in list(self.threads))
+        ahead = self.pending + sum(len(slot.batch) for slot in self.slots)
         batches = math.ceil((ahead + 1) / self._batch_size)
         return math.ceil(batches / max(1, self._target)) * self._batch_seconds
 
-    @property
-    def stuck(self) -> bool:
-        """Whether all workers have shown no progress for twice the time a request may take."""
-        threads = [thread for thread in list(self.threads) if thread.running]
-        return bool(threads) and all(t.silent() > 2 * self._timeout for t in threads)
-
-    def scale(self, workers: int, timeout: float) -> None:
+    async def scale(self, workers: int, timeout: float) -> None:
         """Run that many workers, and return when they are ready. Raises BadInput."""
-        with self._changed:
-            self._target = workers
-            fresh = [self._start() for _ in range(workers - len(self.threads))]
-            self._changed.notify_all()
-        deadline = time.monotonic() + timeout
-        for thread in fresh:
-            thread.ready.wait(max(0.0, deadline - time.monotonic()))
-        failed = [t for t in fresh if t.failure is not None or not t.ready.is_set()]
+        if self._ticker is None:
+            self._ticker = asyncio.create_task(self._tick_on())
+        self._target = workers
+        self._startup = timeout
+        fresh = [self._add() for _ in range(workers - len(self.slots))]
+        for slot in self.slots[workers:]:
+            slot.retired = True
+            if not slot.batch and slot.worker is not None:
+                slot.worker.end()
+        self.slots = self.slots[:workers] + [s for s in self.slots[workers:] if s.batch]
+        if not fresh:
+            return
+        await asyncio.wait([slot.ready for slot in fresh], timeout=timeout)
+        failed = [s for s in fresh if not s.ready.done() or s.ready.exception() is not None]
         if failed:
-            with self._changed:
-                self._target = max(0, self._target - len(failed))
-                self.threads = [t for t in self.threads if t not in failed]
-                self._changed.notify_all()
-            reason = failed[0].failure or f"not ready after {timeout:.0f} s"
-            raise BadInput(str(reason))
+            self._target = max(0, self._target - len(failed))
+            self.slots = [slot for slot in self.slots if slot not in failed]
+            reason = f"not ready after {timeout:.0f} s"
+            for slot in failed:
+                slot.retired = True
+                if slot.ready.done():
+                    reason = str(slot.ready.exception())
+                if slot.worker is not None:
+                    slot.worker.kill()
+            raise BadInput(reason)
 
     def submit(
         self,
@@ -156,138 +185,230 @@ class Pool:
         That is when the pool has no workers, QUEUE_SIZE wait already, or the queue is longer than
         what the workers can do within the timeout. `gone` tells whether its client has hung up.
         """
-        job = Job(row, headers, streams, self._timeout, gone)
-        with self._changed:
-            if len(self._waiting) >= QUEUE_SIZE or (
-                self._waiting and self.expected_wait > self._timeout
-            ):
-                self._waiting = deque(job for job in self._waiting if not job.abandoned)
-            full = len(self._waiting) >= QUEUE_SIZE
-            late = bool(self._waiting) and self.expected_wait > self._timeout
-            if self._closed or not self._target or full or late:
+        if self._closed or not self._target:
+            return None
+        if self._is_full():
+            self._waiting = deque(job for job in self._waiting if _is_wanted(job))
+            if self._is_full():
                 return None
-            self._waiting.append(job)
-            self._changed.notify_all()
+        job = Job(row, headers, streams, self._timeout, gone)
+        self._waiting.append(job)
+        self._dispatch()
         return job
 
-    def close(self, timeout: float) -> bool:
+    async def close(self, timeout: float) -> bool:
         """Answer the waiting requests, then stop; whether that took at most `timeout` seconds."""
-        with self._changed:
-            self._closed = True
-            threads = list(self.threads)
-            self._changed.notify_all()
+        self._closed = True
         deadline = time.monotonic() + timeout
-        joined = [t.join(max(0.0, deadline - time.monotonic())) for t in threads]
-        return all(joined)
+        while (self.pending or any(s.batch for s in self.slots)) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        finished = not self.pending and not any(slot.batch for slot in self.slots)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        workers = [slot.worker for slot in self.slots if slot.worker is not None]
+        for slot in self.slots:
+            slot.retired = True
+        for worker in workers:
+            worker.end() if finished else worker.kill()
+        for job in [*self._waiting, *self._suspects, *(j for s in self.slots for j in s.batch)]:
+            job.finish(None)
+        await asyncio.gather(*(worker.gone() for worker in workers), *self._tasks)
+        self.slots = []
+        return finished
 
-    def _start(self) -> Thread:
-        self._numbers += 1
-        name = f"{self._name}-{self._numbers}"
-        thread = Thread(9000 + self._numbers, name, self._run)
-        self.threads.append(thread)
-        return thread
+    # Batches
 
-    def _run(self, thread: Thread) -> None:
-        worker = self._load(thread)
-        thread.ready.set()
-        while worker is not None and (batch := self._batch(thread)):
-            if self._answer(worker, thread, batch):
-                continue
-            # What is no Exception (a panic of a library in Rust is not) may have left anything
-            # behind: a fresh worker goes on, as a fresh process would in TorchServe.
-            _close(worker)
-            worker = self._load_again(thread)
-        if worker is not None:
-            _close(worker)
+    def _is_full(self) -> bool:
+        late = bool(self._waiting) and self.expected_wait > self._timeout
+        return self.pending >= QUEUE_SIZE or late
 
-    def _answer(self, worker: Serves, thread: Thread, batch: list[Job]) -> bool:
-        """Answer a batch; False if the worker failed with more than an Exception."""
-        started = time.monotonic()
-        thread.progress, thread.busy = started, batch
-        for job in batch:
-            job.started = started
-        answers = [Answer(503, internal(503, "Prediction failed").body()) for _ in batch]
-        try:
-            answers = worker.answer(
-                [job.row for job in batch],
-                [job.headers for job in batch],
-                [job.send if job.streams else None for job in batch],
+    def _dispatch(self) -> None:
+        """Give free workers what waits."""
+        while self._waiting or self._suspects:
+            slot = next((slot for slot in self.slots if slot.idle), None)
+            if slot is None or not (batch := self._next()):
+                return
+            slot.batch = batch
+            slot.since = time.monotonic()
+            for job in batch:
+                job.started = slot.since
+            assert slot.worker is not None
+            slot.worker.send(
+                Batch(
+                    [job.row for job in batch],
+                    [job.headers for job in batch],
+                    [job.streams for job in batch],
+                )
             )
-        except BaseException:
-            logger.exception("a worker of %s failed on a batch of %d", self._name, len(batch))
-            return False
-        finally:
-            for job, answer in zip(batch, answers, strict=True):
-                job.finish(answer)
-            thread.busy = []
-            # One that hung says nothing about the next.
-            spent = min(time.monotonic() - started, self._timeout)
-            self._batch_seconds += (spent - self._batch_seconds) / (4 if self._batch_seconds else 1)
-        return True
 
-    def _load(self, thread: Thread) -> Serves | None:
-        try:
-            return self._make()
-        except BaseException as error:
-            thread.failure = error
-            return None
-
-    def _load_again(self, thread: Thread) -> Serves | None:
-        """A fresh worker, tried until it loads; None once the pool wants this thread no more."""
-        thread.failure = RuntimeError("the worker failed and is loaded again")
-        for attempt in itertools.count():
-            try:
-                worker = self._make()
-            except BaseException:
-                logger.exception("a worker of %s does not load again", self._name)
-                pause = RELOAD_PAUSES[min(attempt, len(RELOAD_PAUSES) - 1)]
-                with self._changed:
-                    if self._changed.wait_for(lambda: self._surplus(thread), pause):
-                        break
-            else:
-                thread.failure = None
-                return worker
-        with self._changed:
-            if thread in self.threads:
-                self.threads.remove(thread)
-        return None
-
-    def _batch(self, thread: Thread) -> list[Job]:
-        """The next requests to answer together; empty when this thread is to end."""
-        with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._waiting or self._surplus(thread))
-                # No thread ends while requests wait that no other thread would take.
-                others = len(self.threads) > 1 and not self._closed
-                if self._surplus(thread) and (others or not self._waiting):
-                    if thread in self.threads:
-                        self.threads.remove(thread)
-                    return []
-                if batch := self._collected():
-                    return batch
-
-    def _collected(self) -> list[Job]:
-        """The first request that somebody waits for and its company; the lock is held."""
+    def _next(self) -> list[Job]:
+        """The next requests to answer together: one suspect, unless another is being tried."""
+        trying = any(job.deaths for slot in self.slots for job in slot.batch)
+        while self._suspects and not trying:
+            job = self._suspects.popleft()
+            job.again()
+            if _is_wanted(job):
+                return [job]
         batch: list[Job] = []
-        deadline = time.monotonic() + self._delay
-        while len(batch) < self._batch_size:
-            while self._waiting and len(batch) < self._batch_size:
-                job = self._waiting.popleft()
-                if not job.abandoned:
-                    batch.append(job)
-            left = deadline - time.monotonic()
-            if not batch or self._closed or left <= 0 or len(batch) == self._batch_size:
-                break
-            self._changed.wait(left)
+        while self._waiting and len(batch) < self._batch_size:
+            job = self._waiting.popleft()
+            if _is_wanted(job):
+                batch.append(job)
         return batch
 
-    def _surplus(self, thread: Thread) -> bool:
-        """Whether this thread is one too many; the youngest go first."""
-        return self._closed or thread not in self.threads[: self._target]
+    # A worker's life
+
+    def _add(self) -> Slot:
+        self._numbers += 1
+        slot = Slot(9000 + self._numbers)
+        self.slots.append(slot)
+        self._start(slot, 0.0)
+        return slot
+
+    def _start(self, slot: Slot, pause: float) -> None:
+        task = asyncio.create_task(self._started(slot, pause))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _started(self, slot: Slot, pause: float) -> None:
+        before = slot.worker
+        if before is not None:
+            await before.gone()
+            logger.warning("worker %d of %s %s", slot.number, self._name, before.how())
+        deadline = time.monotonic() + pause
+        while not self._closed and not slot.retired and time.monotonic() < deadline:
+            await asyncio.sleep(min(_TICK, pause))
+        if slot.retired or (self._closed and not self.pending):
+            return
+        worker = self._make(
+            lambda head, blobs: self._told(slot, head, blobs), lambda: self._ended(slot)
+        )
+        slot.worker, slot.reason, slot.launched = worker, "", time.monotonic()
+        try:
+            await worker.start()
+        except OSError as error:
+            logger.error("worker %d of %s does not start: %s", slot.number, self._name, error)
+            slot.reason = str(error)
+            self._ended(slot)
+
+    def _told(self, slot: Slot, head: dict[str, Any], blobs: list[bytes]) -> None:
+        kind = head["kind"]
+        slot.heard, slot.asked = time.monotonic(), 0.0
+        if kind == "answers":
+            self._answered(slot, head, blobs)
+        elif kind == "partial":
+            slot.since = slot.heard
+            answer = Answer(head["status"], blobs[0], head["type"], partial=True)
+            slot.batch[head["at"]].send(answer)
+        elif kind == "ready":
+            slot.running = True
+            slot.started = datetime.now(UTC)
+            if not slot.ready.done():
+                slot.ready.set_result(None)
+            self._dispatch()
+        elif kind == "failed":
+            slot.reason = str(head["reason"])
+
+    def _answered(self, slot: Slot, head: dict[str, Any], blobs: list[bytes]) -> None:
+        batch, slot.batch = slot.batch, []
+        spent = time.monotonic() - slot.since
+        self._batch_seconds += (spent - self._batch_seconds) / (4 if self._batch_seconds else 1)
+        slot.failures = 0
+        if slot.retired:
+            self._retire(slot)
+        else:
+            self._dispatch()  # first: the worker has nothing to do
+        for job, (status, kind), body in zip(batch, head["answers"], blobs, strict=True):
+            job.finish(Answer(status, body, kind))
+        self._recorded(head["metrics"])
+
+    def _retire(self, slot: Slot) -> None:
+        if slot in self.slots:
+            self.slots.remove(slot)
+        if slot.worker is not None:
+            slot.worker.end()
+
+    def _ended(self, slot: Slot) -> None:
+        """The process has gone, or its connection."""
+        batch, slot.batch = slot.batch, []
+        slot.running = False
+        slot.asked = 0.0
+        for job in batch:
+            self._try_again(job)
+        if not slot.ready.done():
+            slot.ready.set_exception(
+                BadInput(slot.reason or "the worker ended before it was ready")
+            )
+            slot.ready.exception()  # retrieved, even where nobody waits any more
+        elif not slot.retired:
+            if slot.reason:
+                logger.error("worker %d of %s: %s", slot.number, self._name, slot.reason)
+            pause = PAUSES[min(slot.failures, len(PAUSES) - 1)]
+            slot.failures += 1
+            self._start(slot, pause)
+        self._dispatch()
+
+    def _try_again(self, job: Job) -> None:
+        """A request whose worker has ended."""
+        job.deaths += 1
+        if job.done:
+            return
+        if job.deaths >= MAX_DEATHS or job.last_sent or not self._target:
+            failure = worker_died(job.deaths)
+            job.finish(Answer(failure.status, failure.body()))
+            return
+        self._suspects.append(job)
+
+    # Time
+
+    async def _tick_on(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            self._tick(time.monotonic())
+
+    def _tick(self, now: float) -> None:
+        """Give up what is late, end workers that hang, ask idle ones for a sign of life."""
+        for job in self._waiting:
+            if job.late:
+                job.finish(None)
+        for slot in self.slots:
+            if slot.batch:
+                self._watch(slot, now)
+            elif slot.running and slot.worker is not None:
+                if slot.asked and now - slot.asked > self._timeout + GRACE:
+                    logger.error("worker %d of %s is stuck", slot.number, self._name)
+                    slot.worker.kill()
+                elif not slot.asked and now - slot.heard > HEARTBEAT:
+                    slot.asked = now
+                    slot.worker.send(Batch())
+            elif not slot.running and now - slot.launched > self._startup:
+                slot.launched = math.inf
+                slot.reason = f"not ready after {self._startup:g} s"
+                if slot.worker is not None:
+                    slot.worker.kill()
+        if self._waiting and self._waiting[0].done:
+            self._waiting = deque(job for job in self._waiting if not job.done)
+
+    def _watch(self, slot: Slot, now: float) -> None:
+        silent = now - slot.since
+        if len(slot.batch) == 1:
+            job = slot.batch[0]
+            if job.late:
+                job.finish(None)
+            hangs = silent > self._timeout + GRACE
+        else:
+            hangs = silent > self._timeout
+        if hangs and slot.worker is not None:
+            logger.error(
+                "worker %d of %s gave no answer within %g s", slot.number, self._name, silent
+            )
+            slot.since = now
+            slot.worker.kill()
 
 
-def _close(worker: Serves) -> None:
-    try:
-        worker.close()
-    except BaseException:
-        logger.exception("a worker did not close")
+def _is_wanted(job: Job) -> bool:
+    """Whether somebody waits for the answer; a request that nobody waits for is given up."""
+    if job.abandoned:
+        job.finish(None)
+        return False
+    return True

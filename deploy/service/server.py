@@ -1,158 +1,208 @@
-"""Run WSGI applications under waitress, and stop without dropping a request.
+"""Run applications under uvicorn, and stop without dropping a request.
 
-What asks for health has threads of its own; what asks for work is counted, and refused before it
-gets a thread once all are taken. A client has a time to send its request in.
+uvicorn speaks HTTP; this adds what it leaves open: a client has a time to send its request in,
+a request's head has a size, and there is room for a number of connections, of which the oldest
+without a request go first.
 """
 
-import json
-import logging
-import re
+import asyncio
+import contextlib
 import resource
 import signal
-import threading
+import socket
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from http import HTTPStatus
+from collections.abc import Iterator
 from typing import Any
 
-import waitress
-from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
-from waitress.utilities import Error, InternalServerError, RequestEntityTooLarge
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from deploy.errors import NoServer
-from deploy.service.app import MAX_BODY
-from deploy.service.failure import bad_request, busy, internal, too_large
+from deploy.service.app import App
+from deploy.service.asgi import Asgi
+from deploy.service.failure import Failure, bad_request
 from deploy.torchserve import ports
-
-logger = logging.getLogger(__name__)
 
 # As TorchServe's Netty: 4 KiB of request line and 8 KiB of headers.
 MAX_HEADERS = 12_288
-DRAIN_TIMEOUT = 30.0
+DRAIN_TIMEOUT = 30
+KEEP_ALIVE = 120
 HEAD_SECONDS = 20.0  # from the first byte, or the connection, to the end of the headers
 BODY_SECONDS = 60.0  # from the first byte to the end of the body
 CONNECTIONS = 1000
-_TICK = 0.1
-_LIGHT = re.compile(r"/(ping|metrics|v2|v2/health/(live|ready)|v2/models/.+/ready)/?")
 _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Server:
-    """One application on one loopback address; `run` serves until `stop` is called."""
+class Server(uvicorn.Server):
+    """One application on one address; `serve` answers until `stop` is called."""
 
-    def __init__(self, application: Any, host: str, port: int, threads: int) -> None:
-        """Listen; `threads` requests at a time may ask for work. Raises NoServer."""
+    def __init__(self, app: App, host: str, port: int) -> None:
+        """Listen. Raises NoServer."""
         _raise_file_limit()
         try:
-            self._server = waitress.create_server(
-                application,
-                host=host,
-                port=port,
-                threads=threads,
-                max_request_body_size=MAX_BODY,
-                max_request_header_size=MAX_HEADERS,
-                connection_limit=CONNECTIONS,
-                channel_timeout=120,
-                # Goes on reading while a request is answered, so that a hang-up is noticed.
-                channel_request_lookahead=1,
-                ident=None,
-                expose_tracebacks=False,
-            )
+            self.socket = _listening(host, port)
         except OSError as error:
             taken = f": {ports.owner(port)} has it" if not ports.is_free(port, host) else ""
             raise NoServer(
                 f"cannot listen at {host}:{port}{taken} ({error.strerror}); choose --port"
             ) from error
-        self._server.channel_class = _Channel
-        self._server.add_task = self._admit
-        self._light = ThreadedTaskDispatcher()
-        self._light.set_thread_count(2)
-        self._most = threads
-        self._admitted = 0
-        self._count = threading.Lock()
-        self._swept = time.monotonic()
-        self.draining = threading.Event()
-        self._server.draining = self.draining
-        self.address = f"http://{host}:{self._server.effective_port}"
+        name = f"[{host}]" if ":" in host else host
+        self.address = f"http://{name}:{self.socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            Asgi(app),
+            http=Connection,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            backlog=CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=DRAIN_TIMEOUT,
+        )
+        super().__init__(config)
 
     def stop(self) -> None:
-        """Have `run` stop listening, answer open requests and return; safe in a signal handler."""
-        self.draining.set()
+        """Have `answer` stop listening, answer what was asked and return."""
+        self.should_exit = True
 
-    def run(self) -> bool:
+    async def answer(self) -> bool:
         """Serve until `stop`; whether every request in flight was answered before the end."""
-        self._turn_until(self.draining.is_set)
-        wasyncore.dispatcher.close(self._server)  # the listening socket only
-        # Requests that had arrived by then, but were not read yet, are in flight too.
-        wasyncore.loop(timeout=_TICK, use_poll=True, map=self._server._map, count=3)
-        deadline = time.monotonic() + DRAIN_TIMEOUT
-        self._turn_until(lambda: not self._busy() or time.monotonic() > deadline)
-        finished = not self._busy()
-        for channel in list(self._server.active_channels.values()):
-            channel.close()
-        for dispatcher in (self._server.task_dispatcher, self._light):
-            dispatcher.shutdown(cancel_pending=True, timeout=1)
-        if finished:
-            self._server.trigger.close()
-        return finished
+        await self.serve(sockets=[self.socket])
+        return not self.server_state.tasks
 
-    def _admit(self, channel: "_Channel") -> None:
-        """Give a channel's next request a thread, or refuse it."""
-        request = channel.requests[0]
-        if request.error is None and not _LIGHT.fullmatch(request.path):
-            with self._count:
-                admitted = self._admitted < self._most
-                self._admitted += admitted
-            if admitted:
-                self._server.task_dispatcher.add_task(_Work(channel, self._release))
-                return
-            request.error = _Busy("")
-        self._light.add_task(channel)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to `stop_on_signals`: there are two servers."""
+        yield
 
-    def _release(self) -> None:
-        with self._count:
-            self._admitted -= 1
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second."""
+        if counter % 10 == 0:
+            sweep(self.server_state.connections)
+        return await super().on_tick(counter)
 
-    def _sweep(self) -> None:
-        """Close connections that take too long to send a request, and make room for others."""
-        now = time.monotonic()
-        if now - self._swept < 1 and len(self._server._map) < CONNECTIONS:
-            return
-        self._swept = now
-        channels = self._server.active_channels.values()
-        waiting = [c for c in channels if not c.requests and not c.total_outbufs_len]
-        late = [c for c in waiting if c.is_late(now)]
-        if len(self._server._map) - len(late) >= CONNECTIONS:
-            late = sorted(waiting, key=lambda c: c.since or c.idle_since)[: CONNECTIONS // 20]
-        for channel in late:
-            channel.turn_away()
 
-    def _turn_until(self, done: Callable[[], bool]) -> None:
-        while not done():
-            wasyncore.loop(timeout=_TICK, use_poll=True, map=self._server._map, count=1)
-            self._sweep()
+class Connection(HttpToolsProtocol):
+    """A connection.
 
-    def _busy(self) -> bool:
-        """Whether a request is being received or answered, or an answer is being sent."""
-        return any(
-            channel.requests or channel.request is not None or channel.total_outbufs_len
-            for channel in self._server.active_channels.values()
-        )
+    `since`: when the request began that it is sending, in time.monotonic's seconds, None between
+    two requests; a new connection is expected to send one.
+    """
+
+    def connection_made(self, transport: Any) -> None:
+        self.since: float | None = time.monotonic()
+        self.idle_since = self.since
+        self.in_body = False
+        self._head_size = 0
+        super().connection_made(transport)
+        self.app_state = {"gone": transport.is_closing}
+        if len(self.server_state.connections) > CONNECTIONS:
+            make_room(self.server_state.connections)
+
+    def data_received(self, data: bytes) -> None:
+        if self.since is None:
+            self.since = time.monotonic()
+        if not self.in_body:
+            self._head_size += len(data)
+        super().data_received(data)
+        if not self.in_body and self._head_size > MAX_HEADERS and not self.transport.is_closing():
+            self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._fields = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields += len(name) + len(value) + 4
+        if self._fields > MAX_HEADERS:
+            raise ValueError("too many headers")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self.in_body = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.in_body, self._head_size = False, 0
+        self.since, self.idle_since = None, time.monotonic()
+
+    def send_400_response(self, msg: str) -> None:
+        """What never reaches the application is refused in the same form as there."""
+        failure: Failure = bad_request("Invalid HTTP message.")
+        body = failure.body()
+        head = "HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+        head += f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no request of its is being answered."""
+        return self.cycle is None or self.cycle.response_complete or self.since is not None
+
+    def is_late(self, now: float) -> bool:
+        """Whether its request should have come by now."""
+        if self.since is None:
+            return False
+        return now - self.since > (BODY_SECONDS if self.in_body else HEAD_SECONDS)
+
+    def turn_away(self) -> None:
+        """Tell the client that it is too late, if it listens, and hang up."""
+        if self.since is not None and not (self.cycle and self.cycle.response_started):
+            self.transport.write(_TOO_LATE)
+        self.transport.close()
+
+
+def sweep(connections: set[Any]) -> None:
+    """Close connections that take too long to send a request."""
+    now = time.monotonic()
+    for connection in [c for c in connections if c.is_late(now)]:
+        connection.turn_away()
+
+
+def make_room(connections: set[Any]) -> None:
+    """Close the oldest connections without a request, if there are too many."""
+    open_ones = [c for c in connections if not c.transport.is_closing()]
+    if len(open_ones) > CONNECTIONS:
+        waiting = [c for c in open_ones if c.waiting]
+        oldest = sorted(waiting, key=lambda c: c.since or c.idle_since)
+        for connection in oldest[: CONNECTIONS // 20]:
+            connection.turn_away()
 
 
 def stop_on_signals(*servers: Server) -> None:
-    """Stop at SIGTERM and SIGINT; a second signal has its usual effect."""
+    """Stop at SIGTERM and SIGINT; a second signal has its usual effect. In the event loop."""
+    loop = asyncio.get_running_loop()
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int) -> None:
         for server in servers:
             server.stop()
-        signal.signal(number, signal.SIG_DFL)
+        loop.remove_signal_handler(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        loop.add_signal_handler(number, stop, number)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    # asyncio turns Nagle's algorithm off where the socket says that it is TCP's.
+    wire = socket.socket(family, kind, protocol)
+    try:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wire.bind(address)
+        wire.listen(CONNECTIONS)
+        wire.setblocking(False)
+    except OSError:
+        wire.close()
+        raise
+    return wire
 
 
 def _raise_file_limit() -> None:
@@ -161,99 +211,3 @@ def _raise_file_limit() -> None:
     wanted = 4 * CONNECTIONS if hard == resource.RLIM_INFINITY else min(hard, 4 * CONNECTIONS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class _Busy(Error):  # type: ignore[misc]
-    """All threads are taken."""
-
-    code, reason = 503, "Service Unavailable"
-
-
-class _Work:
-    """A channel's next request, counted until it is answered."""
-
-    def __init__(self, channel: "_Channel", release: Callable[[], None]) -> None:
-        self._channel = channel
-        self._release = release
-
-    def service(self) -> None:
-        try:
-            self._channel.service()
-        finally:
-            self._release()
-
-    def cancel(self) -> None:
-        self._release()
-        self._channel.cancel()
-
-
-class _Task(WSGITask):  # type: ignore[misc]
-    """Asks clients to disconnect once the server stops; an application must not (PEP 3333)."""
-
-    def build_response_header(self) -> bytes:
-        if self.channel.server.draining.is_set():
-            self.set_close_on_finish()
-        return bytes(super().build_response_header())
-
-
-class _Refusal(ErrorTask):  # type: ignore[misc]
-    """Refuses requests that never reach the application, in the same form as it does."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        if isinstance(error, RequestEntityTooLarge):
-            failure = too_large(MAX_BODY)
-        elif isinstance(error, InternalServerError):
-            failure = internal(500, "the service failed: see its log")
-        elif isinstance(error, _Busy):
-            failure = busy()
-        else:
-            failure = bad_request("Invalid HTTP message.")
-        body = failure.body()
-        if str(getattr(self.request, "path", "")).startswith(("/v1/", "/v2")):
-            body = json.dumps({"error": failure.message}).encode()
-        if failure.retry_after is not None:
-            self.response_headers.append(("Retry-After", str(failure.retry_after)))
-        self.status = f"{failure.status} {HTTPStatus(failure.status).phrase}"
-        self.response_headers.append(("Content-Type", "application/json"))
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Channel(HTTPChannel):  # type: ignore[misc]
-    """A connection.
-
-    `since`: when the request began that it is sending, in time.monotonic's seconds, None between
-    two requests; a new connection is expected to send one.
-    """
-
-    task_class = _Task
-    error_task_class = _Refusal
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.since: float | None = time.monotonic()
-        self.idle_since = self.since
-        super().__init__(*args, **options)
-
-    def received(self, data: bytes) -> Any:
-        if self.since is None:
-            self.since = time.monotonic()
-        result = super().received(data)
-        if self.request is None:
-            self.since, self.idle_since = None, time.monotonic()
-        return result
-
-    def is_late(self, now: float) -> bool:
-        """Whether its request should have come by now."""
-        if self.since is None:
-            return False
-        in_body = self.request is not None and self.request.headers_finished
-        return now - self.since > (BODY_SECONDS if in_body else HEAD_SECONDS)
-
-    def turn_away(self) -> None:
-        """Tell the client that it is too late, if it listens, and hang up."""
-        if self.since is not None and not self.total_outbufs_len:
-            with suppress(OSError):
-                self.socket.send(_TOO_LATE)
-        self.will_close = True

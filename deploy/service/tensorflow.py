@@ -7,28 +7,30 @@ take TensorFlow's own Example records and are not there.
 """
 
 import json
-from typing import Any
-
-from flask import Blueprint, Response, request
+from typing import TYPE_CHECKING, Any
 
 from deploy.service import metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing
 from deploy.service.models import Model, Models
-from deploy.service.responses import client_gone, error_response, json_response
+from deploy.service.request import Request
+from deploy.service.responses import Reply, error_response, json_response
 from handlers import json_body
 from handlers.errors import RequestError
+
+if TYPE_CHECKING:
+    from deploy.service.app import App
 
 SIGNATURE = "serving_default"
 _TYPES = {"BOOL": "DT_BOOL", "INT64": "DT_INT64", "FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
 
 
-def blueprint(models: Models) -> Blueprint:
-    """The routes below /v1/models."""
-    routes = Blueprint("tensorflow", __name__, url_prefix="/v1/models")
+def add_routes(app: "App", models: Models) -> None:
+    """The routes below /v1/models/NAME."""
+    base = "/v1/models/<name>"
+    of_version = f"{base}/versions/<version>"
 
-    @routes.get("/<name>")
-    @routes.get("/<name>/versions/<version>")
-    def status(name: str, version: str | None = None) -> Response:
+    @app.route(base, of_version, form=failed)
+    def status(request: Request, name: str, version: str | None = None) -> Reply:
         try:
             chosen = models.versions(name) if version is None else [models.get(name, version)]
         except Failure:
@@ -37,31 +39,28 @@ def blueprint(models: Models) -> Blueprint:
             return error_response(404, message)
         return json_response({"model_version_status": [_status(model) for model in chosen]})
 
-    @routes.get("/<name>/metadata")
-    @routes.get("/<name>/versions/<version>/metadata")
-    def model_metadata(name: str, version: str | None = None) -> Response:
-        return json_response(_metadata(models.get(name, version)))
+    @app.route(f"{base}/metadata", f"{of_version}/metadata", form=failed)
+    async def model_metadata(request: Request, name: str, version: str | None = None) -> Reply:
+        return json_response(await _metadata(models.get(name, version)))
 
-    @routes.post("/<name>:predict")
-    @routes.post("/<name>/versions/<version>:predict")
-    def predict(name: str, version: str | None = None) -> Response:
-        return _predict(models, name, version)
-
-    @routes.errorhandler(Failure)
-    def failed(failure: Failure) -> Response:
-        if isinstance(failure, VersionMissing):
-            which = f"Specific({failure.name}, {failure.version})"
-            return error_response(404, f"Servable not found for request: {which}")
-        if isinstance(failure, ModelMissing):
-            return error_response(404, f"Servable not found for request: Latest({failure.name})")
-        return error_response(failure.status, failure.message, failure)
-
-    return routes
+    @app.route(f"{base}:predict", f"{of_version}:predict", methods=["POST"], form=failed)
+    async def predict(request: Request, name: str, version: str | None = None) -> Reply:
+        return await _predict(models, request, name, version)
 
 
-def _predict(models: Models, name: str, version: str | None) -> Response:
+def failed(failure: Failure) -> Reply:
+    """A failure in TensorFlow Serving's form and words."""
+    if isinstance(failure, VersionMissing):
+        which = f"Specific({failure.name}, {failure.version})"
+        return error_response(404, f"Servable not found for request: {which}")
+    if isinstance(failure, ModelMissing):
+        return error_response(404, f"Servable not found for request: Latest({failure.name})")
+    return error_response(failure.status, failure.message, failure)
+
+
+async def _predict(models: Models, request: Request, name: str, version: str | None) -> Reply:
     models.get(name, version)
-    body = _body(request.get_data(cache=False))
+    body = _body(request.body)
     signature = body.pop("signature_name", "") or SIGNATURE
     if signature != SIGNATURE:
         return error_response(
@@ -72,9 +71,8 @@ def _predict(models: Models, name: str, version: str | None) -> Response:
         return error_response(400, 'JSON Value: the body must hold either "instances" or "inputs"')
     rows = _rows(body.pop("inputs")) if columnar else body.pop("instances")
     row = {"body": {"instances": rows, **body}}
-    answer = models.ask(
-        name, version, row, {"content-type": "application/json"}, client_gone(request)
-    )
+    headers = {"content-type": "application/json"}
+    answer = await models.ask(name, version, row, headers, request.gone)
     value = json.loads(answer.body)
     if answer.status >= 400:
         return error_response(answer.status, str(value.get("message", value)))
@@ -120,8 +118,8 @@ def _status(model: Model) -> dict[str, Any]:
     }
 
 
-def _metadata(model: Model) -> dict[str, Any]:
-    inputs, produced = metadata.signature(model)
+async def _metadata(model: Model) -> dict[str, Any]:
+    inputs, produced = await metadata.signature(model)
     definition = {
         "inputs": {t.name: _info(t) for t in inputs},
         "outputs": {t.name: _info(t) for t in produced},

@@ -1,70 +1,40 @@
-"""A handler in this process: what a TorchServe worker is in its own.
+"""A worker: a handler in a process of its own, as in TorchServe, and the loop that it runs.
 
-Not a thread yet: `Worker` loads and calls, `pool` runs it in a thread, `once` in the main one.
+`Worker` loads and calls; `serve` is the whole life of the process; `once` and `debug` use a
+`Worker` in their own.
 """
 
-import inspect
+import ctypes
 import logging
+import os
+import resource
+import signal
+import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from types import ModuleType, SimpleNamespace
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from deploy.errors import BadInput
-from deploy.service import namespace
-from deploy.service.bundle import Bundle, content
+from deploy.service import entry, wire
+from deploy.service.bundle import Bundle
+from deploy.service.context import Answer, Context, Send
 from deploy.service.failure import internal
-from deploy.service.metrics import HandlerMetrics, Metrics
-from deploy.service.quantized_engine import TURNS
 from deploy.service.row import Row
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass
-class Answer:
-    """One request's answer as the handler gave it, or a partial one."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    partial: bool = False
-
-
-Send = Callable[[Answer], None]
-"""Sends a partial answer to its client."""
+OUT_OF_MEMORY = 77  # exit code
+_PR_SET_PDEATHSIG = 1
 
 
 class Worker:
     """One handler of one archive, initialised; used by one thread at a time."""
 
-    def __init__(self, bundle: Bundle, metrics: Metrics) -> None:
+    def __init__(self, bundle: Bundle, metrics: entry.Metrics) -> None:
         """Import the handler and load its model. Raises BadInput with the handler's reason."""
-        self._quantized_engine = _quantized_engine(bundle)
-        folder = content(bundle)
-        try:
-            module, self._space = namespace.load(folder, bundle.entry)
-        except Exception as error:
-            raise BadInput(f"{bundle.url}: {bundle.entry} does not import: {error}") from error
-        properties = {
-            "model_dir": str(folder),
-            "gpu_id": None,
-            "batch_size": bundle.settings.batch_size,
-            "server_name": "marpress",
-            "limit_max_image_pixels": True,
-        }
-        context = SimpleNamespace(
-            model_name=bundle.name, manifest={}, system_properties=properties, metrics=None
-        )
-        try:
-            self.handler = _handler_class(module, bundle)()
-            with TURNS.turn(self._quantized_engine):
-                self.handler.initialize(context)
-        except BadInput:
-            raise
-        except Exception as error:
-            raise BadInput(f"{bundle.url} does not load: {error}") from error
-        self.handler.metrics = HandlerMetrics(metrics, bundle.name, bundle.version)
+        self._entry = entry.load(bundle, metrics)
 
     def answer(
         self,
@@ -72,82 +42,149 @@ class Worker:
         headers: Sequence[Mapping[str, Any]],
         senders: Sequence[Send | None],
     ) -> list[Answer]:
-        """Answer a batch through the handler's `handle`, as TorchServe calls it; never raises.
+        """Answer a batch through the handler's `handle`, as TorchServe calls it.
 
-        `senders` send partial answers, None for a request whose client takes none.
+        `senders` send partial answers, None for a request whose client takes none. When the
+        handler fails on several requests together, each is tried alone, unless one of them has been
+        answered in part. Raises MemoryError, and what is no Exception.
         """
-        context = _Context(headers, senders)
+        sent: list[int] = []
         try:
-            with TURNS.turn(self._quantized_engine):
-                bodies = self.handler.handle(list(rows), context)
-            if len(bodies) != len(rows):
-                raise RuntimeError(f"{len(bodies)} answers for {len(rows)} requests")
+            return self._answered(rows, headers, [_noted(send, sent) for send in senders])
+        except MemoryError:
+            raise
         except Exception:
             logger.exception("the handler failed on a batch of %d", len(rows))
+            if len(rows) > 1 and not sent:
+                alone = zip(rows, headers, senders, strict=True)
+                return [self.answer([row], [head], [send])[0] for row, head, send in alone]
             body = internal(503, "Prediction failed").body()
             return [Answer(503, body) for _ in rows]
+
+    def close(self) -> None:
+        """Unload the handler's modules."""
+        self._entry.close()
+
+    def _answered(
+        self,
+        rows: Sequence[Row],
+        headers: Sequence[Mapping[str, Any]],
+        senders: Sequence[Send | None],
+    ) -> list[Answer]:
+        context = Context(headers, senders)
+        bodies = self._entry.handle(rows, context)
+        if len(bodies) != len(rows):
+            raise RuntimeError(f"{len(bodies)} answers for {len(rows)} requests")
         return [
             Answer(reply.status, bytes(body), reply.content_type)
             for reply, body in zip(context.replies, bodies, strict=True)
         ]
 
-    def close(self) -> None:
-        """Unload the handler's modules."""
-        namespace.forget(self._space)
+
+class Records:
+    """What a handler's metrics recorded since the last message: `handlers.metrics`' methods."""
+
+    def __init__(self) -> None:
+        self._taken: list[list[Any]] = []
+
+    def observe(self, name: str, value: float) -> None:
+        """Record one value of a histogram."""
+        self._taken.append(["observe", name, float(value)])
+
+    def error(self, status: int, type: str) -> None:
+        """Count one failed request."""
+        self._taken.append(["error", int(status), str(type)])
+
+    def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
+        """One value of an adopted handler's own counter, gauge or histogram."""
+        self._taken.append(["record", str(kind), str(name), float(value), dict(labels)])
+
+    def take(self) -> list[list[Any]]:
+        """What was recorded; it is forgotten here."""
+        taken, self._taken = self._taken, []
+        return taken
 
 
-@dataclass
-class _Reply:
-    status: int = 200
-    content_type: str = "application/json"
+def serve(connection: socket.socket, bundle: Bundle, memory_limit: int | None = None) -> None:
+    """Load the handler and answer batches until the service closes the connection.
+
+    `memory_limit`: bytes of data that this process may allocate. It dies with its parent.
+    """
+    _settle(memory_limit)
+    records = Records()
+    try:
+        worker = Worker(bundle, records)
+    except BaseException as error:
+        _log_unexpected(error)
+        connection.sendall(wire.message_frame({"kind": "failed", "reason": _reason(error)}))
+        return
+    connection.sendall(wire.message_frame({"kind": "ready"}))
+    while (batch := wire.receive_batch(connection)) is not None:
+        if not batch.rows:
+            connection.sendall(wire.message_frame({"kind": "alive"}))
+            continue
+        senders = [
+            _sender(connection, at) if streams else None for at, streams in enumerate(batch.streams)
+        ]
+        try:
+            answers = worker.answer(batch.rows, batch.headers, senders)
+        except MemoryError:
+            # What is left of such a process nobody knows.
+            logger.exception("out of memory on a batch of %d", len(batch.rows))
+            os._exit(OUT_OF_MEMORY)
+        head = {
+            "kind": "answers",
+            "answers": [[answer.status, answer.content_type] for answer in answers],
+            "metrics": records.take(),
+        }
+        connection.sendall(wire.message_frame(head, [answer.body for answer in answers]))
 
 
-@dataclass
-class _Context:
-    """The part of TorchServe's context that a handler uses during a batch."""
-
-    headers: Sequence[Mapping[str, Any]]
-    senders: Sequence[Send | None]
-    replies: list[_Reply] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.replies = [_Reply() for _ in self.headers]
-
-    def get_all_request_header(self, idx: int) -> Mapping[str, Any]:
-        return self.headers[idx]
-
-    def set_response_content_type(self, idx: int, value: str) -> None:
-        self.replies[idx].content_type = value
-
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        self.replies[idx].status = code
-
-    def response_writer(self, idx: int) -> Callable[[bytes], None] | None:
-        """For handlers/streaming.py: a function that sends the bytes of a partial answer."""
-        send = self.senders[idx]
-        if send is None:
-            return None
-
-        def write(data: bytes) -> None:
-            reply = self.replies[idx]
-            send(Answer(reply.status, data, reply.content_type, partial=True))
-
-        return write
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent ends, however that ends (Linux)."""
+    with suppress(OSError, AttributeError):
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
-def _quantized_engine(bundle: Bundle) -> str | None:
-    model = bundle.card.get("model")
-    engine = model.get("quantized_engine") if isinstance(model, dict) else None
-    return engine if isinstance(engine, str) else None
+def _settle(memory_limit: int | None) -> None:
+    die_with_parent()
+    # The service ends its workers; a signal to the whole group is not for them.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):  # when memory is short, the kernel takes a worker, not the service
+        Path("/proc/self/oom_score_adj").write_text("500")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory_limit is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
 
 
-def _handler_class(module: ModuleType, bundle: Bundle) -> Any:
-    """The one class that the entry module defines, as TorchServe chooses it."""
-    classes = [
-        value
-        for _, value in inspect.getmembers(module, inspect.isclass)
-        if value.__module__ == module.__name__
-    ]
-    if len(classes) != 1 or not hasattr(classes[0], "handle"):
-        raise BadInput(f"{bundle.url}: {bundle.entry} must define one class with `handle`")
-    return classes[0]
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _log_unexpected(error: BaseException) -> None:
+    if not isinstance(error, BadInput):
+        logger.error("the worker does not start", exc_info=error)
+        sys.stderr.flush()
+
+
+def _sender(connection: socket.socket, at: int) -> Send:
+    def send(partial: Answer) -> None:
+        head = {"kind": "partial", "at": at, "status": partial.status, "type": partial.content_type}
+        connection.sendall(wire.message_frame(head, [partial.body]))
+
+    return send
+
+
+def _noted(send: Send | None, sent: list[int]) -> Callable[[Answer], None] | None:
+    if send is None:
+        return None
+
+    def noted(partial: Answer) -> None:
+        sent.append(1)
+        send(partial)
+
+    return noted

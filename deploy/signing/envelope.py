@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_BYTES = 16 * 2**20
+_NONE = "that is no signed statement: an envelope of DSSE with in-toto's type"
 
 
 def sign(payload: bytes, key: "EllipticCurvePrivateKey") -> bytes:
@@ -39,10 +40,15 @@ def verified(data: bytes, key: keys.PublicKey) -> bytes:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
     from securesystemslib.exceptions import VerificationError
 
-    envelope = dsse.Envelope.from_dict(_checked(data))
     public: Any = load_pem_public_key(key.pem)
     try:
-        envelope.verify([signer.SSlibKey.from_crypto(public, keyid=key.fingerprint)], 1)
+        envelope = dsse.Envelope.from_dict(_checked(data))
+    except ValueError:
+        raise BadInput(_NONE) from None
+    # A keyid is a hint, which anybody may write: each signature is tried with this key.
+    named = [signer.SSlibKey.from_crypto(public, keyid=name) for name in envelope.signatures]
+    try:
+        envelope.verify(named, 1)
     except VerificationError:
         raise Untrusted(
             f"the statement is not signed by {key.name or keys.short(key.fingerprint)}: ask "
@@ -73,9 +79,7 @@ def _checked(data: bytes) -> dict[str, Any]:
         if found["payloadType"] != PAYLOAD_TYPE:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadInput(
-            "that is no signed statement: an envelope of DSSE with in-toto's type"
-        ) from None
+        raise BadInput(_NONE) from None
     checked: dict[str, Any] = found
     return checked
 

@@ -49,6 +49,10 @@ class Signed:
     name: str = ""
     why: str = ""
 
+    def line(self, width: int = 0) -> str:
+        """A line of its own: `unsigned`, or `signed` and by whom, from column `width`."""
+        return "unsigned" if self.state == "unsigned" else f"{'signed ':<{width}}{self}"
+
     def __str__(self) -> str:
         """One line for people."""
         key = keys.short(self.fingerprint)

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,15 +41,21 @@ class Management:
         self._log_dir = log_dir
 
     def register(
-        self, url: str, initial_workers: int | None = None, synchronous: bool = True
+        self,
+        url: str,
+        initial_workers: int | None = None,
+        synchronous: bool = True,
+        settings: Mapping[str, int] | None = None,
     ) -> str:
         """Register an archive: the file name of one in the model store, or an allowed URL.
 
         Without `initial_workers` the archive's own model-config decides. With it the model is
-        scaled afterwards, since TorchServe lets the archive win. Returns TorchServe's message.
+        scaled afterwards, since TorchServe lets the archive win. `settings` are batch_size and
+        max_batch_delay, which win over the archive's. Returns TorchServe's message.
         Raises UrlRefused, Conflict, WorkerDied.
         """
         params: dict[str, Any] = {"url": url, "synchronous": _flag(synchronous)}
+        params |= settings or {}
         if initial_workers is not None:
             params["initial_workers"] = initial_workers
         try:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def roll_out(sealed: Archive, management: Management, workdir: Path, ask: Ask, s
 def _register(sealed: Archive, management: Management, ask: Ask) -> None:
     """Register a version and ask it; one that fails is removed again."""
     try:
-        message = management.register(sealed.path.name)
+        message = management.register(sealed.path.name, settings=registration(sealed.path))
         if sealed.version not in _versions(management, sealed.name):
             raise Refused(
                 f"TorchServe registered something else than {sealed.name} version "
@@ -79,6 +80,18 @@ def digest(archive: Path) -> str:
     """A file's SHA-256."""
     with archive.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def registration(archive: Path) -> dict[str, int]:
+    """What the management API must be told beside the archive: a delay of 0, which its
+    model-config.yaml cannot say."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            serving = json.loads(packed.read("model.json")).get("serving", {})
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile):
+        return {}  # TorchServe says what is wrong with it
+    waits = not isinstance(serving, dict) or serving.get("max_batch_delay_ms") != 0
+    return {} if waits else {"max_batch_delay": 0}
 
 
 def _with_workers(sealed: Archive, management: Management, label: str, say: Say) -> None:

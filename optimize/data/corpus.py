@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from handlers.errors import ModelError
 from handlers.texts import read_tokenizer, special_tokens
 from handlers.windows import windows
 from optimize.data.dataset import Dataset, Split
@@ -120,8 +121,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise DataError(
             f"{path} cannot be read ({error}): save it with tokenizer.save_pretrained"
         ) from error
-    if None in (tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")):
-        raise DataError(f"{path} has no [CLS] and [SEP]: only BERT's tokenizers are supported")
+    try:
+        special_tokens(tokenizer, path)
+    except ModelError as error:
+        raise DataError(f"{error}: only tokenizers of encoders are supported") from error
     return tokenizer
 
 

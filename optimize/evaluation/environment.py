@@ -6,7 +6,15 @@ import platform
 from pathlib import Path
 from typing import Any
 
+VARIABLE = "MARPRESS_ENGINES"
+"""Set to `none`, a build measures neither runtimes nor kernels to choose between them."""
+
 _PACKAGES = ("torch", "numpy", "pillow", "simplejpeg", "torch-pruning")
+
+
+def may_race() -> bool:
+    """Whether runtimes and kernels are chosen by measuring them; see VARIABLE."""
+    return os.environ.get(VARIABLE) != "none"
 
 
 def processor() -> str:

@@ -23,6 +23,7 @@ from optimize.lowering.kernels.attention import (
     UniformAttention,
 )
 from optimize.lowering.kernels.rowwise import RowwiseLinear
+from optimize.lowering.passes.pooling import averaged_map
 from optimize.lowering.passes.zero_points import Offsets
 from optimize.lowering.plan import TRANSPARENT, Group, Plan
 from optimize.lowering.qparams import QParams, quantize_channels
@@ -183,7 +184,7 @@ class Emitter:
         output, to = None, onednn.FLOAT32
         if group.post != "none" and self._read_as_uint8(group.last):
             output, to = self.qparams[group.last], onednn.UINT8
-        elif feeds_attention(group.last):
+        elif self.plan.half_attention and feeds_attention(group.last):
             to = onednn.BFLOAT16
         post, algorithm = group.post, "none"
         if post == "gelu_tanh":
@@ -227,13 +228,20 @@ class Emitter:
     def _head(self, name: str, group: Group, packed: bool) -> None:
         """A small last layer stays float32: exact logits for the price of one dequantize."""
         weight, bias = self._weights(group.node)
+        source = group.inputs[0]
+        averaged = averaged_map(source) if self.plan.packing is None else None
+        if averaged is None:
+            read = self.forms.get(source, FLOAT, packed)
+        else:
+            weight = weight / averaged[1]
+            feature_map = self.forms.get(averaged[0], FLOAT)
+            read = self.call("pool", quantized.SumPositions(), feature_map)
         head: nn.Module
         if self.plan.packing is not None:
             head = RowwiseLinear(weight, bias)
         else:
             head = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
             head.load_state_dict({"weight": weight, **({} if bias is None else {"bias": bias})})
-        read = self.forms.get(group.inputs[0], FLOAT, packed)
         self.forms.put(group.last, FLOAT, self.call(name, head, read), packed)
 
     def _other(self, node: fx.Node) -> None:

@@ -22,6 +22,7 @@ from optimize.lowering.qparams import QParams
 from optimize.utils.torchscript import silenced
 
 Engine = Literal["onednn", "fbgemm"]
+Attention = Literal["bf16", "fp32"]
 
 ENGINE: Engine = "onednn"
 _TRANSFORMER = (aten.scaled_dot_product_attention.default, aten.layer_norm.default)
@@ -80,6 +81,7 @@ def lower_int8(
     input_zero_point: int | None = None,
     engine: Engine | None = None,
     hot_batch: int | None = None,
+    attention: Attention = "bf16",
     keep_float: Collection[str] = (),
     ranges: Ranges = "mse",
 ) -> Lowered:
@@ -107,6 +109,7 @@ def lower_int8(
         hot_batch: with oneDNN, keep the kernels ready to run for batch 1, for this batch size
             and for the first other one, by copies of the packed weights in memory (the file
             holds them once). None: kernels ready for the first batch size they meet only.
+        attention: what self-attention on oneDNN computes its products in.
         keep_float: names of layers, or of modules that contain them, that stay in float32
             because they cost accuracy; they are named in `left_in_float`.
         ranges: how activation ranges follow from the calibration data.
@@ -144,6 +147,7 @@ def lower_int8(
         packing=packing,
         keep_float=keep_float,
     )
+    plan.half_attention = attention == "bf16"
     qparams = calibrate(graph, plan.observed(), batches, ranges, packing)
     offsets = fold_offsets(plan, qparams)
     # Both packing and the fused adds look at the engine, the latter whenever they run.

@@ -81,6 +81,7 @@ class Plan:
             GELU inside linear layers; FBGEMM's otherwise.
         transformer: whether linear layers return float32 or bfloat16 and attention has kernels.
         packing: where padding is left out, None for nowhere.
+        half_attention: whether oneDNN's queries, keys and values are bfloat16.
     """
 
     groups: dict[fx.Node, Group] = field(default_factory=dict)
@@ -90,6 +91,7 @@ class Plan:
     onednn: bool = True
     transformer: bool = False
     packing: Packing | None = None
+    half_attention: bool = True
 
     def lowered(self) -> list[str]:
         """Names of the layers that run or are stored in int8, in the order of the graph."""

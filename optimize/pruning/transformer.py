@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from optimize.models.architectures.bert import BertClassifier, Layer
+from optimize.models.architectures.bert import BertEncoder, Layer
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Block:
         return self.fc2.in_features
 
 
-def blocks(model: BertClassifier) -> list[Block]:
+def blocks(model: BertEncoder) -> list[Block]:
     """The layers of one of our BERT encoders."""
     layers = []
     for layer in model.layers:

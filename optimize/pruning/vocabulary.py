@@ -6,16 +6,20 @@ embedding is closest in cosine, through a lookup table inside the model.
 
 import copy
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optimize.data.corpus import TextSplit
-from optimize.models.architectures.bert import BertClassifier
+from optimize.models.architectures.bert import BertEncoder
+
+E = TypeVar("E", bound=BertEncoder)
 
 # Tokens that always keep a row of their own.
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "<pad>", "<unk>", "<s>", "</s>", "<mask>")
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,12 @@ def frequencies(split: TextSplit, tokens: int) -> Tensor:
     return torch.bincount(split.windows.flatten().long(), minlength=tokens)
 
 
+def special_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids that keep a row of their own whatever the texts hold; padding's is 0."""
+    found = (tokenizer.token_to_id(name) for name in SPECIAL)
+    return sorted({0, *(i for i in found if i is not None)})
+
+
 def nearest(table: Tensor, candidates: Tensor) -> Tensor:
     """For every row of `table`, the position in `candidates` of the row closest in cosine.
 
@@ -73,8 +83,8 @@ def nearest(table: Tensor, candidates: Tensor) -> Tensor:
 
 
 def shrink(
-    model: BertClassifier, counts: Tensor, special: list[int], options: VocabularyOptions
-) -> tuple[BertClassifier, float]:
+    model: E, counts: Tensor, special: list[int], options: VocabularyOptions
+) -> tuple[E, float]:
     """A copy with a table of `options.rows` rows, and the share of the texts' tokens that have
     a row of their own in it.
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from optimize.errors import DataError, ModelError, OptimizeError, OptionError
 from optimize.lowering import ENGINE, Lowered
+from optimize.lowering.int8 import Attention
 from optimize.lowering.observers import Ranges
 from optimize.quantization.accuracy_control import within_budget
 from optimize.quantization.bfloat16 import to_bfloat16
@@ -41,9 +42,11 @@ class QuantizeOptions:
             to float, the costliest first, until it holds. None: all layers whatever it costs.
         fallback: what those layers, and those in `keep`, compute in.
         engine: the kernels of `static_int8`: `fbgemm` starts them faster, `onednn` computes
-            faster; `auto` goes by the size of the layers.
+            faster; `auto` goes by the size of the layers, and a recipe's stage then measures
+            whether another choice is faster here (`optimize.quantization.kernels`).
         hot_batch: with `onednn`, keep kernels ready for batch 1 and for this batch size, by
-            copies in memory; 0: for the first size they meet.
+            copies in memory; 0: for the first size they meet, or with `auto` as measured.
+        attention: what self-attention on `onednn` computes in.
         keep: names of layers, or of modules that contain them, to leave in float.
         sensitivity: put what int8 costs in each layer alone into the report.
     """
@@ -56,6 +59,7 @@ class QuantizeOptions:
     fallback: Fallback = "fp32"
     engine: Literal["auto", "fbgemm", "onednn"] = "auto"
     hot_batch: int = 0
+    attention: Attention = "bf16"
     keep: list[str] = field(default_factory=list)
     sensitivity: bool = False
 
@@ -67,7 +71,7 @@ class QuantizeOptions:
         if self.max_drop is not None and self.max_drop >= 1:
             raise ValueError("max_drop is a share: 0.01 is one point")
         if self.method != "static_int8":
-            for name in ("ranges", "equalize", "fallback", "engine", "hot_batch"):
+            for name in ("ranges", "equalize", "fallback", "engine", "hot_batch", "attention"):
                 if getattr(self, name) != getattr(QuantizeOptions, name):
                     raise ValueError(f"{name} belongs to method static_int8, not {self.method}")
         if self.hot_batch and self.engine == "fbgemm":
@@ -180,6 +184,7 @@ def _build(
             fallback=options.fallback,
             engine=None if options.engine == "auto" else options.engine,
             hot_batch=options.hot_batch or None,
+            attention=options.attention,
         )
     methods = {
         "dynamic_int8": to_dynamic_int8,

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from optimize.errors import OptionError
 from optimize.lowering import Lowered, lower_int8
 from optimize.lowering.graphs import aten, constant
-from optimize.lowering.int8 import Engine
+from optimize.lowering.int8 import Attention, Engine
 from optimize.lowering.observers import Ranges
 from optimize.models.normalized import Normalized
 
@@ -27,6 +27,7 @@ def to_static_int8(
     fallback: Fallback = "fp32",
     engine: Engine | None = None,
     hot_batch: int | None = None,
+    attention: Attention = "bf16",
 ) -> Lowered:
     """uint8 activations, int8 weights per channel; see `optimize.lowering.lower_int8`.
 
@@ -37,7 +38,7 @@ def to_static_int8(
         keep_float: names of layers, or of modules that contain them, that stay in float.
         ranges: how ranges follow from the calibration data.
         fallback: what those layers compute in.
-        engine, hot_batch: as `lower_int8` takes them.
+        engine, hot_batch, attention: as `lower_int8` takes them.
 
     Raises:
         ModelError: the graph cannot be captured.
@@ -61,6 +62,7 @@ def to_static_int8(
             ranges=ranges,
             engine=engine,
             hot_batch=hot_batch,
+            attention=attention,
         )
         lowered.lowered = tuple(_BODY + name for name in lowered.lowered)
         lowered.left_in_float = {_BODY + k: v for k, v in lowered.left_in_float.items()}
@@ -72,6 +74,7 @@ def to_static_int8(
             ranges=ranges,
             engine=engine,
             hot_batch=hot_batch,
+            attention=attention,
         )
     if fallback == "bf16" and isinstance(lowered.body, fx.GraphModule):
         _halve(lowered.body)

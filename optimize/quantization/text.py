@@ -1,4 +1,4 @@
-"""Static int8 for text classifiers, on top of `optimize.lowering`."""
+"""Static int8 for text encoders, on top of `optimize.lowering`."""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from optimize.lowering import Lowered, lower_int8
-from optimize.models.architectures.bert import BertClassifier
+from optimize.models.architectures.bert import BertClassifier, BertEncoder
+from optimize.quantization.kernels import Kernels
 
 
 def quantize(
@@ -15,6 +16,7 @@ def quantize(
     batches: Sequence[Tensor],
     max_length: int,
     temperature: float = 1.0,
+    kernels: Kernels | None = None,
 ) -> Lowered:
     """A copy in int8; it answers for windows of at most `max_length` tokens.
 
@@ -22,21 +24,28 @@ def quantize(
     computed at all, so an answer does not depend on what else is in its batch.
 
     Args:
-        model: float, in eval mode; left as it is. One that is no `BertClassifier` keeps its
-            positions and its temperature.
+        model: float, in eval mode; left as it is. One that is no `BertEncoder` keeps its
+            positions, one that is no `BertClassifier` has no temperature.
         batches: real windows `[N, L]`, to set the activation ranges.
         max_length: positions kept.
         temperature: what the logits are divided by, inside the last layer.
+        kernels: the engine and what attention computes in; by the layers' sizes if left out.
 
     Returns:
         See `lower_int8`; sets this process' quantized engine.
     """
+    kernels = kernels or Kernels()
     shorter = copy.deepcopy(model).eval()
-    if not isinstance(shorter, BertClassifier):
-        return lower_int8(shorter, batches)
+    if not isinstance(shorter, BertEncoder):
+        return _lowered(shorter, batches, kernels)
     positions = shorter.embeddings.position.weight.detach()[:max_length]
     shorter.embeddings.position = nn.Embedding.from_pretrained(positions.clone())
-    with torch.no_grad():
-        shorter.head.weight.div_(temperature)
-        shorter.head.bias.div_(temperature)
-    return lower_int8(shorter, batches)
+    if isinstance(shorter, BertClassifier):
+        with torch.no_grad():
+            shorter.head.weight.div_(temperature)
+            shorter.head.bias.div_(temperature)
+    return _lowered(shorter, batches, kernels)
+
+
+def _lowered(model: nn.Module, batches: Sequence[Tensor], kernels: Kernels) -> Lowered:
+    return lower_int8(model, batches, engine=kernels.engine, attention=kernels.attention)

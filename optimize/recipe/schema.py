@@ -62,6 +62,7 @@ class Serving:
         max_pixels, max_bytes: larger requests are refused with 413 before decoding.
         engines: other runtimes' files to race against TorchScript, see `optimize.serving`:
             `auto` for all that are installed, a list of some, `torchscript` or `none` for none.
+        engine_gain: how many times as fast as TorchScript one must be at the serving batch.
     """
 
     workers: int = 2
@@ -73,10 +74,13 @@ class Serving:
     max_pixels: int = 33_554_432
     max_bytes: int = 10_485_760
     engines: Literal["auto", "torchscript", "none"] | list[str] = "auto"
+    engine_gain: float = 1.1
 
     def __post_init__(self) -> None:
         if min(self.workers, self.threads, self.batch_size, self.response_timeout_s) < 1:
             raise ValueError("workers, threads, batch_size and response_timeout_s start at 1")
+        if self.engine_gain < 1:
+            raise ValueError("engine_gain is 1 or more: 1.1 is a tenth faster")
         if unknown := [name for name in self.raced() if name not in ENGINES]:
             raise ValueError(
                 f"engines: there is no {unknown[0]!r}; a list holds some of {', '.join(ENGINES)}"

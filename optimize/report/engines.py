@@ -19,7 +19,7 @@ def sentence(report: dict[str, Any]) -> str:
         return f"TorchScript serves: {race['reason']}"
     where = f"batches of {race['batch']} on {race['threads']} thread{'s' * (race['threads'] > 1)}"
     if race["served"] == TORCHSCRIPT:
-        return f"TorchScript serves: nothing else was {race['least_gain']}x as fast at {where}"
+        return f"TorchScript serves: nothing else was {race['least_gain']:g}x as fast at {where}"
     return f"{race['served']} serves: {race['gain']:.2f}x as fast as TorchScript at {where}"
 
 
@@ -43,3 +43,12 @@ def rows(report: dict[str, Any]) -> list[list[str]]:
         candidates, key=lambda name: candidates[name].get("milliseconds", {}).get(batch, math.inf)
     )
     return [row(name, candidates[name]) for name in ranked]
+
+
+def kernels(found: dict[str, Any]) -> str:
+    """The kernels that a quantize stage chose, and what each of them took."""
+    times = "; ".join(
+        f"{name}: {', '.join(f'{batch} {milliseconds(ms)}' for batch, ms in by_batch.items())}"
+        for name, by_batch in found["milliseconds"].items()
+    )
+    return f"{found['chosen']}, the fastest of those measured ({times})"

@@ -246,6 +246,9 @@ def _evidence(report: dict[str, Any]) -> list[tuple[str, str]]:
     rows += served.row(report)
     rows += [("Note", note) for note in data["notes"]]
     for stage in report["stages"]:
+        kernels = stage.get("details", {}).get("kernels")
+        if kernels:
+            rows.append((f"Kernels of {stage['name']}", engines.kernels(kernels)))
         left = stage.get("details", {}).get("left_in_float")
         if left:
             layers = left

@@ -236,7 +236,7 @@ def ratios(report: dict[str, Any]) -> list[str]:
     metric = Metric.of(report)
     before, after = original[metric.name], final[metric.name]
     lines = [
-        f"{metric.name:<9}{before:.4f} -> {after:.4f} "
+        f"{metric.name:<8} {before:.4f} -> {after:.4f} "
         f"({metric.change(after - before)}, {final['samples']} samples, 95% interval "
         f"{final['ci95'][0]:.3f}-{final['ci95'][1]:.3f})",
         f"size     {size(original['bytes'])} -> {size(final['bytes'])} "

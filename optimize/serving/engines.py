@@ -8,13 +8,13 @@ part of the artifact, so one artifact gives one archive.
 
 import importlib
 import json
-import os
 import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import ExportRefused, OptimizeError
+from optimize.evaluation import environment
 from optimize.export import source
 from optimize.export.subject import Exportable
 from optimize.pipeline.job import Job
@@ -27,8 +27,6 @@ from optimize.utils import files
 SECONDS = 60.0  # for writing the candidates
 LIMIT = 120.0  # for everything
 FOLDER = "engines"
-VARIABLE = "MARPRESS_ENGINES"
-"""Set to `none` it switches the race off whatever recipes say, where builds must be quick."""
 
 
 def settle(job: Job[D, A]) -> None:
@@ -40,7 +38,7 @@ def settle(job: Job[D, A]) -> None:
         StorageError: the artifact's folder cannot be written to.
     """
     evidence = report.read(job.folder)
-    if "engines" in evidence or os.environ.get(VARIABLE) == "none":
+    if "engines" in evidence or not environment.may_race():
         return
     began = time.monotonic()
     asked = job.recipe.serving.raced()
@@ -91,6 +89,7 @@ def _raced(
         limits=candidates.limits,
         calls={f"batch{n}": job.task.calls(job.data, n)[0] for n in {1: 0, serving.batch_size: 0}},
         gate=race.Gate(gate["drop"], gate["max_drop"], gate["min_agreement"]),
+        gain=serving.engine_gain,
         threads=serving.threads,
         deadline=began + LIMIT,
     )
@@ -101,7 +100,7 @@ def _raced(
         "served": chosen,
         "file": _place(made[chosen], scratch) if chosen in made else "model.pt",
         "gain": round(own / best, 3),
-        "least_gain": race.GAIN,
+        "least_gain": serving.engine_gain,
         "batch": serving.batch_size,
         "threads": serving.threads,
         "candidates": {name: entry.to_json() for name, entry in entries.items()},

@@ -21,8 +21,7 @@ from optimize.export.formats.interface import Limits
 from optimize.export.runner import Runner
 from optimize.export.subject import Exportable, Inputs
 
-GAIN = 1.1  # a candidate must be this many times as fast at the serving batch
-ROUNDS = 6
+ROUNDS = 4
 TORCHSCRIPT = "torchscript"
 
 
@@ -66,8 +65,8 @@ class Entry:
         return {**found, **{k: v for k, v in more.items() if v is not None}, **self.measured}
 
 
-def order(milliseconds: Mapping[str, Mapping[str, float]], batch: str) -> list[str]:
-    """The candidates that are GAIN times as fast as TorchScript at `batch`, fastest first.
+def order(milliseconds: Mapping[str, Mapping[str, float]], batch: str, gain: float) -> list[str]:
+    """The candidates that are `gain` times as fast as TorchScript at `batch`, fastest first.
 
     Args:
         milliseconds: of each file, by batch; TORCHSCRIPT among them.
@@ -77,7 +76,7 @@ def order(milliseconds: Mapping[str, Mapping[str, float]], batch: str) -> list[s
     faster = [
         name
         for name, found in milliseconds.items()
-        if name != TORCHSCRIPT and found[batch] * GAIN <= own
+        if name != TORCHSCRIPT and found[batch] * gain <= own
     ]
     return sorted(faster, key=lambda name: milliseconds[name][batch])
 
@@ -91,6 +90,7 @@ def run(
     limits: Callable[[str], Limits],
     calls: Mapping[str, Inputs],
     gate: Gate,
+    gain: float,
     threads: int,
     deadline: float,
 ) -> tuple[str, dict[str, Entry]]:
@@ -102,6 +102,8 @@ def run(
         files: of the candidates, by name.
         limits: what a candidate's answers may differ by from the float module's.
         calls: real inputs to time, by `batchN`; the last label is the serving batch.
+        gate: what a candidate may lose.
+        gain: how many times as fast as `served` one must be.
         threads: intra-op threads of a worker.
         deadline: by `time.monotonic`; candidates not judged by then are out.
 
@@ -130,7 +132,7 @@ def run(
             entries[name].milliseconds = found
         times = {name: entries[name].milliseconds for name in runners}
         chosen = TORCHSCRIPT
-        ahead = order(times, serving_batch)
+        ahead = order(times, serving_batch, gain)
         for name in ahead:
             try:
                 _judge(exportable, runners, name, limits(name), gate, deadline, entries[name])
@@ -139,7 +141,7 @@ def run(
                 continue
             chosen = name
             break
-        _conclude(entries, times, chosen, serving_batch)
+        _conclude(entries, times, chosen, serving_batch, gain)
     return chosen, entries
 
 
@@ -193,6 +195,7 @@ def _conclude(
     times: Mapping[str, Mapping[str, float]],
     chosen: str,
     batch: str,
+    gain: float,
 ) -> None:
     """Write every outcome that is not written yet."""
     for name in times:
@@ -201,7 +204,7 @@ def _conclude(
             entries[name].outcome = "serves"
         elif name == TORCHSCRIPT:
             entries[name].outcome = "serves where the other does not"
-        elif not entries[name].outcome and ratio >= GAIN:
+        elif not entries[name].outcome and ratio >= gain:
             entries[name].outcome = f"{ratio:.2f}x TorchScript, {chosen} is faster"
         elif not entries[name].outcome:
-            entries[name].outcome = f"{ratio:.2f}x TorchScript, {GAIN} is asked for"
+            entries[name].outcome = f"{ratio:.2f}x TorchScript, {gain:g} is asked for"

@@ -15,14 +15,18 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Dataset
 from optimize.errors import DataError, ModelError
+from optimize.lowering import Lowered
 from optimize.models.answers import check_answers
 from optimize.models.notes import notes_of
 from optimize.pruning.options import PruneOptions
 from optimize.pruning.prune import prune, widths
 from optimize.pruning.sensitivity import accuracy_on, pruning_table
 from optimize.pruning.weights import NO_SPEED, zeros, zeros_held
+from optimize.quantization import kernels
 from optimize.quantization.fake_quantize import fake_quantized, input_ranges, layers
+from optimize.quantization.kernels import Kernels
 from optimize.quantization.quantize import QuantizeOptions, quantize
+from optimize.quantization.static import to_static_int8
 from optimize.recipe.schema import Named
 from optimize.tasks.base import Context, State
 from optimize.tasks.splits import split_of
@@ -220,6 +224,7 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[Dataset]
     model = state.model
     if options.recover is not None:
         model = _train_for_int8(state, options, context, images, details)
+    options = _with_fastest_kernels(model, images, options, context, details)
     accuracy = None
     if options.max_drop is not None or options.sensitivity:
         split = context.data.validation or split_of(context.data, "train")
@@ -238,6 +243,43 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[Dataset]
         float_model=float_model,
         engine=getattr(quantized, "engine", None),
         details=details,
+    )
+
+
+def _with_fastest_kernels(
+    model: nn.Module,
+    images: Tensor,
+    options: QuantizeStage,
+    context: Context[Dataset],
+    details: dict[str, Any],
+) -> QuantizeStage:
+    """The options with `engine: auto` settled by measuring, and no other batch made hot."""
+    if options.method != "static_int8" or options.engine != "auto" or options.hot_batch:
+        return options
+    batch = context.recipe.serving.batch_size
+    loads = {f"batch{n}": context.data.test.inputs[:n] for n in sorted({1, batch})}
+
+    def build(tried: Kernels) -> Lowered:
+        return to_static_int8(
+            model,
+            images[: kernels.FEW],
+            keep_float=options.keep,
+            ranges="minmax",
+            engine=tried.engine,
+            hot_batch=tried.hot_batch,
+            attention=tried.attention,
+        )
+
+    found = kernels.fastest(build, loads, other_engine=not kernels.has_groups(model))
+    if found is None:
+        return options
+    details["kernels"] = found.to_json()
+    context.say(f"    kernels: {found.kernels}, the fastest here")
+    return dataclasses.replace(
+        options,
+        engine=found.kernels.engine or "auto",
+        hot_batch=found.kernels.hot_batch or 0,
+        attention=found.kernels.attention,
     )
 
 

@@ -13,6 +13,7 @@ from optimize.tasks.base import Task
 _TASKS: dict[str, str | Task[Any, Any]] = {
     "image_classification": "optimize.tasks.image:ImageClassification",
     "text_classification": "optimize.tasks.text:TextClassification",
+    "text_embedding": "optimize.tasks.embedding:TextEmbedding",
     "speech_recognition": "optimize.tasks.speech:SpeechRecognition",
 }
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.data import text_files
-from optimize.data.corpus import TextDataset, load_tokenizer
+from optimize.data.corpus import TextDataset
 from optimize.data.dataset import Sample
 from optimize.data.tables import SUFFIXES
 from optimize.errors import DataError, ModelError, RecipeError
@@ -28,6 +28,7 @@ from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
 from optimize.tasks import named, text_stages
 from optimize.tasks.base import Inputs, Stage, Task
+from optimize.tasks.encoders import check_positions, check_tokenizer, in_folder
 from optimize.tasks.splits import with_validation
 from optimize.tasks.text_stages import split_of
 from optimize.training.finetune import FineTuneOptions
@@ -111,8 +112,8 @@ def build_model(
             raise ModelError(f"{spec.name} returned {type(built).__name__}, not an nn.Module")
         model = bert.of_transformers(built, dataset.labels, spec.name, new_head)
     elif spec.name in ("bert", "huggingface"):
-        spec = _in_folder(spec, dataset, folder)
-        _check_tokenizer(Path(spec.options["path"]), dataset)
+        spec = in_folder(spec, dataset.encoder, folder)
+        check_tokenizer(Path(spec.options["path"]), dataset.encoder)
         model = named.call(
             bert.build, spec, **offered, checkpoint=file, new_head=new_head
         )  # takes the checkpoint in: its names are Hugging Face's, or ours
@@ -126,46 +127,9 @@ def build_model(
         note(model, load_checkpoint(model, file))
     note(model, settle(model))
     if isinstance(model, BertClassifier):
-        _check_sizes(model, dataset, spec)
+        check_positions(model, dataset, spec)
     check(model, spec.name, dataset.test.inputs[:2], len(dataset.labels), "token ids")
     return model
-
-
-def _in_folder(spec: Named, dataset: TextDataset, folder: Path) -> Named:
-    """`spec` with the folder as its option `path`, absolute."""
-    options = dict(spec.options)
-    if "name" in options:
-        options["path"] = options.pop("name")
-    options.setdefault("path", str(dataset.encoder))
-    return named.absolute(dataclasses.replace(spec, options=options), folder, "path")
-
-
-def _check_tokenizer(folder: Path, dataset: TextDataset) -> None:
-    """Refuse texts that were cut by another tokenizer than the model's own."""
-    own, used = folder / "tokenizer.json", dataset.encoder / "tokenizer.json"
-    if not own.is_file() or not used.is_file() or own.read_bytes() == used.read_bytes():
-        return
-    if load_tokenizer(folder).get_vocab() != load_tokenizer(dataset.encoder).get_vocab():
-        raise ModelError(
-            f"the texts are cut by the tokenizer of {dataset.encoder}, and {folder} has another: "
-            "name the model's folder as data.encoder too"
-        )
-
-
-def _check_sizes(model: BertClassifier, dataset: TextDataset, spec: Named) -> None:
-    rows = model.embeddings.word.num_embeddings
-    if rows < dataset.vocabulary:
-        raise ModelError(
-            f"the tokenizer of {dataset.encoder} has {dataset.vocabulary} tokens, the model "
-            f"{rows}: name the model's folder as data.encoder too"
-        )
-    positions = model.embeddings.position.num_embeddings
-    if dataset.max_length > positions:
-        raise RecipeError(
-            f"data's max_length is {dataset.max_length} tokens, and this encoder has {positions} "
-            f"positions: set max_length to {positions} or less",
-            *spec.where,
-        )
 
 
 def score(answers: Tensor, targets: Tensor, labels: int) -> dict[str, Any]:

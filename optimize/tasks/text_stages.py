@@ -14,6 +14,7 @@ from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
+from optimize.quantization import kernels
 from optimize.quantization.text import quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
@@ -125,9 +126,7 @@ def run_vocabulary(
         raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
     rows = model.embeddings.word.num_embeddings
     counts = vocabulary.frequencies(split_of(data, "train"), rows)
-    tokenizer = load_tokenizer(data.encoder)
-    ids = [tokenizer.token_to_id(name) for name in vocabulary.SPECIAL]
-    special = [0, *(i for i in ids if i is not None)]
+    special = vocabulary.special_ids(load_tokenizer(data.encoder))
     smaller, covered = vocabulary.shrink(model, counts, special, options)
     return state.then(smaller, rows=options.rows, tokens_with_a_row_of_their_own=round(covered, 5))
 
@@ -165,11 +164,28 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
     model, longest = state.model, context.data.max_length
-    quantized = quantize(model, batches, longest)
+    found = kernels.fastest(
+        lambda tried: quantize(model, batches[:1], longest, kernels=tried),
+        _loads(windows[chosen], context.recipe.serving.batch_size),
+        other_engine=True,
+        hot=False,
+    )
+    details, settled = {}, None
+    if found is not None:
+        details, settled = {"kernels": found.to_json()}, found.kernels
+        context.say(f"    kernels: {settled}, the fastest here")
+    quantized = quantize(model, batches, longest, kernels=settled)
     if isinstance(model, BertClassifier):
         temperature = _temperature(quantized, context.data)
-        quantized = quantize(model, batches, longest, temperature)
-    return dataclasses.replace(state, model=quantized, engine=quantized.engine)
+        quantized = quantize(model, batches, longest, temperature, settled)
+    return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
+
+
+def _loads(windows: Tensor, batch: int) -> dict[str, Tensor]:
+    """A window of the median length, and `batch` windows of any length, by `batchN`."""
+    lengths = (windows != 0).sum(1)
+    middle = lengths.argsort(stable=True)[len(windows) // 2]
+    return {"batch1": _trimmed(windows[middle][None]), f"batch{batch}": _trimmed(windows[:batch])}
 
 
 def _learn(

@@ -9,7 +9,7 @@ before training.
 import copy
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optimize.data.corpus import TextSplit, lengths
-from optimize.models.architectures.bert import PADDING, BertClassifier
+from optimize.models.architectures.bert import PADDING, BertClassifier, BertEncoder
 from optimize.training import distributed
 from optimize.training.finetune import FineTuneOptions, StepLoss, against_labels, draw
 from optimize.training.trainer import autocast
 from optimize.utils.bars import bar
+
+E = TypeVar("E", bound=BertEncoder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,7 @@ def spread(layers: int, of: int) -> list[int]:
     return [round((i + 1) * of / layers) - 1 for i in range(layers)]
 
 
-def cut(teacher: BertClassifier, keep: list[int]) -> BertClassifier:
+def cut(teacher: E, keep: list[int]) -> E:
     """A copy of the teacher with the layers `keep` alone."""
     student = copy.deepcopy(teacher)
     student.layers = nn.ModuleList(student.layers[i] for i in keep)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from tests.integration.torchserve import ROOT, free_ports
 
 @dataclass(frozen=True)
 class Service:
-    """A running `python -m deploy flask` (or gunicorn: no management then)."""
+    """A running `python -m deploy serve-archive`."""
 
     process: subprocess.Popen
     address: str
@@ -33,24 +33,16 @@ class Service:
 
 
 @contextmanager
-def flask(workdir: Path, *archives: Path, **environment: str) -> Iterator[Service]:
-    """The service under waitress; it must end with 0 at SIGTERM."""
+def serving(
+    workdir: Path, *archives: Path, options: Sequence[str] = (), **environment: str
+) -> Iterator[Service]:
+    """The service; it must end with 0 at SIGTERM."""
     inference, management = free_ports(2)
-    command = [sys.executable, "-m", "deploy", "flask", *map(str, archives)]
+    command = [sys.executable, "-m", "deploy", "serve-archive", *map(str, archives)]
     command += ["--workdir", str(workdir), "--model-store", str(workdir / "model_store")]
     command += ["--port", str(inference), "--management-port", str(management)]
+    command += options
     with _started(command, workdir, inference, management, environment) as service:
-        yield service
-
-
-@contextmanager
-def gunicorn(workdir: Path, archive: Path) -> Iterator[Service]:
-    """The service under gunicorn, in two processes."""
-    (port,) = free_ports(1)
-    command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--threads", "8"]
-    command += ["--timeout", "120"]
-    command += ["--bind", f"127.0.0.1:{port}", f'deploy.service.app:create("{archive}")']
-    with _started(command, workdir, port, 0, {}) as service:
         yield service
 
 
@@ -85,7 +77,6 @@ def _wait(service: Service) -> None:
     for _ in range(900):
         assert service.process.poll() is None, service.log.read_text()
         try:
-            # gunicorn listens before its workers have loaded.
             requests.get(service.address + "/ping", timeout=60)
             return
         except requests.ConnectionError:

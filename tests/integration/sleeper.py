@@ -35,7 +35,7 @@ class Sleeper(BaseHandler):
         return {"slept": results[0]}
 
     def _sleep(self, value: Any) -> Any:
-        notes = Path(os.environ["SLEEPER"])
+        notes = Path(os.environ["TS_SLEEPER"])
         with (notes / "done").open("a") as file:
             file.write(f"{value}\\n")
         if value == "panic":

@@ -11,9 +11,8 @@ import requests
 
 from deploy.archive import mar
 from deploy.errors import WorkerDied
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import engines, quadrant
+from tests.integration.service import serving
 from tests.integration.torchserve import Running
 
 PICTURES = [(label, kind) for label in range(4) for kind in ("PNG", "JPEG")]
@@ -62,21 +61,20 @@ def test_torchserve_answers_as_with_torchscript(served: Running, store: Path, se
         served.management.unregister(name)
 
 
-def test_the_microservice_answers_as_torchserve(served: Running, sealed: Path) -> None:
-    models = Models()
-    try:
-        models.register(sealed)
-        client = build(models).test_client()
+def test_the_microservice_answers_as_torchserve(
+    served: Running, sealed: Path, tmp_path: Path
+) -> None:
+    with serving(tmp_path, sealed) as service:
         for label, kind in PICTURES:
             body = quadrant.picture(label, kind, side=60)
-            reply = client.post(f"/predictions/{sealed.stem}", data=body)
+            reply = requests.post(
+                f"{service.address}/predictions/{sealed.stem}", data=body, timeout=60
+            )
             assert reply.status_code == 200, reply.text
             expected = served.inference.predict("quadrant", body)
-            assert probabilities(reply.json) == pytest.approx(
+            assert probabilities(reply.json()) == pytest.approx(
                 probabilities(expected), abs=TOLERANCE
             )
-    finally:
-        models.close()
 
 
 def test_a_broken_file_is_named_when_the_worker_dies(served: Running, store: Path) -> None:

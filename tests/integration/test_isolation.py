@@ -4,6 +4,7 @@ import json
 import random
 import re
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPResponse
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from handlers.metrics import INTERVAL
 from tests.integration import quadrant
 from tests.integration.torchserve import Running
 from tests.unit.corpus import Malformed, malformed
@@ -130,6 +132,7 @@ def send(served: Running, shot: Malformed | int) -> requests.Response:
 
 def batch_figures(served: Running) -> tuple[float, float]:
     """How many batches the worker ran, and over how many pictures."""
+    time.sleep(INTERVAL + 0.5)  # workers tell once an interval
     text = requests.get(served.settings.metrics + "/metrics", timeout=10).text
     pattern = r'marpress_batch_size_{}{{ModelName="quadrant".*}} (\S+)'
     count, total = (

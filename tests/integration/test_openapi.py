@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import schemathesis
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
@@ -18,9 +17,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from deploy.archive import mar
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import quadrant
+from tests.integration.service import serving
 
 # Valid by the document means well formed, not that random bytes are a picture: what the model
 # makes of them is its own affair, so that "valid data must be accepted" is not asked.
@@ -36,13 +34,10 @@ CHECKS = [
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("openapi")
-    artifact = quadrant.make(folder / "artifacts", max_batch_delay_ms=1)
-    threads = torch.get_num_threads()
-    models = Models()
-    models.register(mar.seal(artifact, folder / "model_store").path)
-    yield schemathesis.openapi.from_wsgi("/openapi.json", build(models))
-    models.close()
-    torch.set_num_threads(threads)
+    artifact = quadrant.make(folder / "artifacts")
+    archive = mar.seal(artifact, folder / "model_store").path
+    with serving(folder, archive) as service:
+        yield schemathesis.openapi.from_url(f"{service.address}/openapi.json")
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)

@@ -3,12 +3,14 @@
 import base64
 import re
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import requests
 
 from deploy.errors import Refused
+from handlers.metrics import INTERVAL
 from tests.integration import quadrant
 from tests.integration.torchserve import Running
 
@@ -88,6 +90,7 @@ def test_the_handlers_metrics_come_out_in_prometheus_format(served: Running) -> 
     served.inference.predict("quadrant", quadrant.picture(0), "image/png")
     with pytest.raises(Refused):
         served.inference.predict("quadrant", b"bad", "image/png")
+    time.sleep(INTERVAL + 0.5)  # the worker tells once an interval
     text = requests.get(served.settings.metrics + "/metrics", timeout=10).text
     for name in ("preprocess_seconds", "inference_seconds", "postprocess_seconds", "batch_size"):
         found = re.search(rf'marpress_{name}_count{{ModelName="quadrant".*}} (\S+)', text)

@@ -1,6 +1,5 @@
-"""The microservice as a process: its own command, real clients, its end, and gunicorn."""
+"""The microservice as a process: its own command, real clients, its end, and how it holds out."""
 
-import base64
 import json
 import shutil
 import socket
@@ -20,7 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from deploy.archive import mar
 from tests.integration import countdown, quadrant
-from tests.integration.service import Service, flask, gunicorn
+from tests.integration.service import Service, serving
 from tests.integration.torchserve import ROOT
 
 
@@ -36,7 +35,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(store: Path) -> Iterator[Service]:
-    with flask(store.parent, store / "quadrant.mar", store / "slow.mar") as running:
+    with serving(store.parent, store / "quadrant.mar", store / "slow.mar") as running:
         yield running
 
 
@@ -184,7 +183,7 @@ def test_what_was_asked_before_sigterm_is_answered_and_the_end_is_clean(store: P
     temporary = workdir / "temporary"
     temporary.mkdir()
     with (
-        flask(workdir, store / "slow.mar", TMPDIR=str(temporary)) as running,
+        serving(workdir, store / "slow.mar", TMPDIR=str(temporary)) as running,
         ThreadPoolExecutor(16) as pool,
     ):
         assert (workdir / "key_file.json").is_file()
@@ -200,21 +199,6 @@ def test_what_was_asked_before_sigterm_is_answered_and_the_end_is_clean(store: P
         assert "stopped\n" in running.log.read_text()
     assert not (workdir / "key_file.json").exists()
     assert not list(temporary.iterdir())
-
-
-def test_gunicorn_serves_the_same_in_processes(store: Path) -> None:
-    workdir = store.parent / "gunicorn"
-    workdir.mkdir()
-    with gunicorn(workdir, store / "quadrant.mar") as running:
-        with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda n: ask(running, quadrant.picture(n % 4)), range(16)))
-        assert [a["predictions"][0]["index"] for a in answers] == [n % 4 for n in range(16)]
-        bad = requests.post(running.address + "/predictions/quadrant", data=b"x", timeout=30)
-        assert (bad.status_code, bad.json()["code"]) == (400, 400)
-        text = base64.b64encode(quadrant.picture(3)).decode()
-        rows = {"instances": [{"b64": text}]}
-        url = f"{running.address}/v1/models/quadrant:predict"
-        assert requests.post(url, json=rows, timeout=30).json()["predictions"][0]["index"][0] == 3
 
 
 def ask(service: Service, picture: bytes) -> dict:

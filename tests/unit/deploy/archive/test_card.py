@@ -64,7 +64,7 @@ def test_a_good_card(artifact: Path) -> None:
         ("serving.workers", 4000, "serving.workers is 4000, 64 at most"),
         ("serving.batch_size", 10**6, "1024 at most"),
         ("serving.batch_size", "8", "serving.batch_size must be"),
-        ("serving.max_batch_delay_ms", 0, "TorchServe reads 0 as 'not set' and waits 100 ms"),
+        ("serving.max_batch_delay_ms", -1, "max_batch_delay_ms must be an integer of at least 0"),
         ("serving.response_timeout_s", 1.5, "serving.response_timeout_s must be"),
     ],
 )

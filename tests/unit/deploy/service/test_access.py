@@ -3,24 +3,29 @@
 from pathlib import Path
 
 import pytest
-from flask import Flask, request
 
 from deploy.errors import BadInput
 from deploy.service import access
-from deploy.service.app import bare
+from deploy.service.app import App
 from deploy.service.models import Models
+from deploy.service.responses import Reply
+from tests.unit.deploy.service.client import Client
 
 
-def client(**options):
-    app: Flask = bare("test", Models())
-    access.guard(app, **options)
+@pytest.fixture
+def client(loop):
+    def make(**options):
+        app = App(Models())
+        access.guard(app, **options)
 
-    @app.route("/ping")
-    @app.route("/predictions/x", methods=["POST"])
-    def answer():
-        return request.path
+        @app.route("/ping")
+        @app.route("/predictions/x", methods=["POST"])
+        def answer(request):
+            return Reply(request.path.encode())
 
-    return app.test_client()
+        return Client(loop, app)
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -37,12 +42,12 @@ def client(**options):
         ("localhost.evil.example:8080", 403),
     ],
 )
-def test_names_of_the_service(host, status):
+def test_names_of_the_service(client, host, status):
     asked = client(hosts=["models.example"])
     assert asked.post("/predictions/x", headers={"Host": host}).status_code == status
 
 
-def test_a_key_is_asked_of_all_but_health():
+def test_a_key_is_asked_of_all_but_health(client):
     asked = client(key="a key of some length")
     assert asked.get("/ping").status_code == 200
     assert asked.post("/predictions/x").status_code == 400

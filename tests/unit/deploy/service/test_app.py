@@ -9,10 +9,9 @@ import torch
 
 from deploy.archive import mar
 from deploy.service import control
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import quadrant
 from tests.unit.corpus import malformed
+from tests.unit.deploy.service.client import Client, Running
 
 PICTURE = base64.b64encode(quadrant.picture(2)).decode()
 
@@ -29,9 +28,9 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def models(store):
+def models(store, loop):
     threads = torch.get_num_threads()
-    made = Models()
+    made = Running(loop)
     made.register(store / "quadrant.mar")
     yield made
     made.close()
@@ -40,17 +39,16 @@ def models(store):
 
 @pytest.fixture(scope="module")
 def client(models):
-    return build(models).test_client()
+    return models.client()
 
 
 @pytest.fixture
-def manager(store):
+def manager(store, loop):
     """A management client with models of its own, and the inference client beside it."""
     threads = torch.get_num_threads()
-    made = Models()
-    manage = control.build(made, store, "secret").test_client()
-    manage.environ_base["HTTP_AUTHORIZATION"] = "Bearer secret"
-    yield manage, build(made).test_client()
+    made = Running(loop)
+    app = control.build(made.models, store, "secret")
+    yield Client(loop, app, {"Authorization": "Bearer secret"}), made.client()
     made.close()
     torch.set_num_threads(threads)
 
@@ -222,6 +220,56 @@ def test_bad_pictures_get_the_same_status_on_every_api(client):
         oip = infer(client, inputs=[tensor(data=[text])])
         assert row.status_code == oip.status_code == expected.status_code >= 400, case.name
         assert row.json["error"] == expected.json["message"]
+
+
+# SageMaker
+
+
+def test_sagemaker_asks_the_only_model(client):
+    picture = quadrant.picture(2)
+    expected = client.post("/predictions/quadrant", data=picture).json
+    for path in ("/invocations", "/models/quadrant/invoke", "/invocations?top_k=4"):
+        reply = client.post(path, data=picture, headers={"Content-Type": "image/png"})
+        assert (reply.status_code, reply.json) == (200, expected)
+    assert client.get("/ping").status_code == 200
+
+
+def test_sagemaker_must_name_one_of_several_models(manager):
+    _, client = manager
+    reply = client.post("/invocations", data=quadrant.picture(2))
+    assert (reply.status_code, reply.json["message"]) == (400, "Parameter model_name is required.")
+
+
+# OpenAI
+
+
+def test_openai_models_and_refusals(client):
+    (model,) = client.get("/v1/models").json["data"]
+    assert (model["id"], model["object"]) == ("quadrant", "model")
+    mark = "multipart/form-data; boundary=x"
+    part = '--x\r\nContent-Disposition: form-data; name="{}"{}\r\n\r\n{}\r\n'
+    form = part.format("model", "", "quadrant") + part.format("file", '; filename="a"', "RIFF")
+    for body, kind, status, words in (
+        ("", "audio/wav", 400, "multipart/form-data"),
+        (part.format("colour", "", "red"), mark, 400, "'colour'"),
+        (part.format("model", "", "quadrant"), mark, 400, "a file"),
+        (part.format("file", "", "x"), mark, 400, "a model: one of quadrant"),
+        (form, mark, 400, "not an image"),
+    ):
+        reply = client.post(
+            "/v1/audio/transcriptions", data=body + "--x--\r\n", headers={"Content-Type": kind}
+        )
+        assert (reply.status_code, list(reply.json)) == (status, ["error"]), reply.text
+        assert words in reply.json["error"]["message"]
+    encoded = base64.b64decode(PICTURE).decode("latin-1")
+    good = part.format("model", "", "quadrant") + part.format("file", '; filename="a"', encoded)
+    reply = client.post(
+        "/v1/audio/transcriptions",
+        data=(good + "--x--\r\n").encode("latin-1"),
+        headers={"Content-Type": mark},
+    )
+    assert (reply.status_code, reply.json["error"]["type"]) == (422, "invalid_request_error")
+    assert "does not transcribe" in reply.json["error"]["message"]
 
 
 # Management

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from deploy.archive import mar
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import quadrant
+from tests.unit.deploy.service.client import Running
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory):
+def models(tmp_path_factory, loop):
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("describe")
-    loaded = Models()
+    loaded = Running(loop)
     for name in ("one", "three", "two"):
         artifact = quadrant.make(folder / "artifacts", name=name)
         loaded.register(mar.seal(artifact, folder / "store").path)
@@ -28,7 +27,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(models):
-    return build(models).test_client()
+    return models.client()
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_a_model_without_workers_is_described_and_not_ready(client, models):
     model = models.get("two")
     models.scale(model, 0)
     deadline = time.monotonic() + 10
-    while model.pool.threads and time.monotonic() < deadline:
+    while model.pool.slots and time.monotonic() < deadline:
         time.sleep(0.01)
     try:
         (entry,) = client.get("/models/two").json

@@ -41,8 +41,8 @@ def test_a_handlers_metrics_are_those_it_declares():
     handler = HandlerMetrics(metrics, "a", "1")
     for name, kind, _, _ in names.DECLARATIONS:
         if kind == "histogram":
-            handler.observe(name, 0.03)
-    handler.error(400, "bad")
+            handler.take([["observe", name, 0.03]])
+    handler.take([["error", 400, "bad"]])
     families = {family.name: family for family in text_string_to_metric_families(metrics.text())}
     assert len(families) == len(names.DECLARATIONS)
     for name, kind, _, dimensions in names.DECLARATIONS:

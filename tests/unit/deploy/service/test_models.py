@@ -1,36 +1,28 @@
 """Real archives in this process: load, answer, versions, unload."""
 
 import json
+import os
 import shutil
-import sys
 import tempfile
-import threading
 from pathlib import Path
 
+import psutil
 import pytest
-import torch
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.archive import mar
 from deploy.errors import BadInput
 from deploy.service.failure import Failure
-from deploy.service.models import Models
 from tests.integration import quadrant
+from tests.unit.deploy.service.client import Running
 
 ROOT = Path(__file__).resolve().parents[4]
 PICTURE = quadrant.picture(1)
 
 
-@pytest.fixture(autouse=True)
-def _restore_torch():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def models():
-    made = Models()
+def models(loop):
+    made = Running(loop)
     yield made
     assert made.close()
 
@@ -90,26 +82,30 @@ def test_the_default_goes_last_and_names_come_free_again(models, sealed):
     assert label(models) == "TOP RIGHT"
 
 
-def test_unloading_leaves_no_folder_no_module_and_no_thread(sealed, tmp_path, monkeypatch):
+def test_unloading_leaves_no_folder_and_no_process(loop, sealed, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    threads, modules = set(threading.enumerate()), set(sys.modules)
-    models = Models()
-    models.register(sealed[0], workers=2)
+    models = Running(loop)
+    model = models.register(sealed[0], workers=2)
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o777 == 0o700
     assert not list(folder.glob("*.mar"))
-    assert len(set(threading.enumerate()) - threads) == 2
+    pids = {slot.pid for slot in model.pool.slots}
+    assert len(pids) == 2
+    assert os.getpid() not in pids
     assert models.close()
-    assert set(threading.enumerate()) == threads
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
     assert not list(tmp_path.iterdir())
-    assert not [name for name in set(sys.modules) - modules if name.startswith("marpress_archive")]
 
 
-def test_requests_that_wait_are_answered_before_a_version_goes(models, sealed):
+def test_requests_that_wait_are_answered_before_a_version_goes(models, sealed, loop):
     model = models.register(sealed[0])
-    jobs = [model.pool.submit({"body": PICTURE}, {}) for _ in range(40)]
-    models.unregister("quadrant")
-    assert all(job.wait(0).status == 200 for job in jobs)
+
+    async def asked():
+        jobs = [model.pool.submit({"body": PICTURE}, {}) for _ in range(40)]
+        await models.models.unregister("quadrant")
+        return [await job.answer() for job in jobs]
+
+    assert [answer.status for answer in loop.do(asked())] == [200] * 40
     with pytest.raises(Failure):
         label(models)
 
@@ -117,9 +113,8 @@ def test_requests_that_wait_are_answered_before_a_version_goes(models, sealed):
 def test_a_batch_of_good_and_bad_requests_through_the_real_handler(models, sealed):
     model = models.register(sealed[0])
     bodies = [PICTURE, b"no picture", PICTURE, b"", quadrant.picture(3)] * 8
-    jobs = [model.pool.submit({"body": body}, {}) for body in bodies]
-    statuses = [job.wait(30).status for job in jobs]
-    assert statuses == [200, 400, 200, 400, 200] * 8
+    answers = models.answers(model, [{"body": body} for body in bodies])
+    assert [answer.status for answer in answers] == [200, 400, 200, 400, 200] * 8
     samples = {
         (sample.name, sample.labels.get("Status")): sample
         for family in text_string_to_metric_families(models.metrics.text())
@@ -154,13 +149,13 @@ def test_a_model_that_does_not_load_says_why(models, tmp_path):
     assert models.names() == []
 
 
-def test_a_handlers_folder_in_place_of_the_archives(sealed):
+def test_a_handlers_folder_in_place_of_the_archives(sealed, loop):
     changed = sealed[1].parents[1] / "handlers"
-    models = Models(handlers=changed)
+    models = Running(loop, handlers=changed)
     try:
         models.register(sealed[0])
         assert label(models) == "TOP RIGHT"
     finally:
         models.close()
     with pytest.raises(BadInput, match=r"no base\.py"):
-        Models(handlers=sealed[0].parent).register(sealed[0])
+        Running(loop, handlers=sealed[0].parent).register(sealed[0])

@@ -1,307 +1,341 @@
-import threading
-import time
+"""The queue and its workers, with workers that a test leads by the hand."""
+
+import asyncio
 
 import pytest
 
 from deploy.errors import BadInput
 from deploy.service import pool as pool_module
 from deploy.service.pool import QUEUE_SIZE, Pool
-from deploy.service.worker import Answer
 
 
-class Recorder:
-    """Answers each row with its own number; a gate holds it back, batches are noted."""
+class Hand:
+    """A worker that answers, falls silent or ends when the test says so."""
 
-    def __init__(self, batches, gate=None):
-        self.batches = batches
-        self.gate = gate
-        self.closed = False
+    def __init__(self, told, ended, refuses=""):
+        self.told, self.ended = told, ended
+        self.batches = []
+        self.refuses = refuses
+        self.killed = False
+        self.alive = False
+        self.pid = 1
 
-    def answer(self, rows, headers, senders):
-        if self.gate is not None:
-            self.gate.wait(10)
-        self.batches.append(len(rows))
-        return [Answer(200, str(row["n"]).encode()) for row in rows]
+    async def start(self):
+        self.alive = True
+        if self.refuses:
+            self.told({"kind": "failed", "reason": self.refuses}, [])
+            self.die()
+        else:
+            self.told({"kind": "ready"}, [])
 
-    def close(self):
-        self.closed = True
+    def send(self, batch):
+        self.batches.append([row["n"] for row in batch.rows])
 
+    def answer(self):
+        """Answer the last batch: each row with its own number."""
+        bodies = [str(n).encode() for n in self.batches[-1]]
+        answers = [[200, "text/plain"]] * len(bodies)
+        self.told({"kind": "answers", "answers": answers, "metrics": []}, bodies)
 
-def pool_of(make, size=4, delay=0.05, workers=1, timeout=60):
-    pool = Pool(make, "test", size, delay, timeout)
-    pool.scale(workers, 10)
-    return pool
+    def say(self, text):
+        self.told({"kind": "partial", "at": 0, "status": 200, "type": "text/plain"}, [text])
 
+    def die(self):
+        if self.alive:
+            self.alive = False
+            self.ended()
 
-def test_everyone_gets_the_own_answer():
-    batches = []
-    pool = pool_of(lambda: Recorder(batches), workers=3)
-    jobs = [pool.submit({"n": n}, {}) for n in range(60)]
-    assert [job.wait(10).body for job in jobs] == [str(n).encode() for n in range(60)]
-    assert sum(batches) == 60
-    assert pool.close(10)
+    def end(self):
+        self.die()
 
+    def kill(self):
+        self.killed = True
+        self.die()
 
-def test_waiting_requests_are_batched_up_to_the_batch_size():
-    batches, gate = [], threading.Event()
-    pool = pool_of(lambda: Recorder(batches, gate), size=4, delay=0.001)
-    jobs = [pool.submit({"n": 0}, {})]
-    while jobs[0].started is None:
-        time.sleep(0.001)
-    jobs += [pool.submit({"n": n}, {}) for n in range(1, 11)]
-    gate.set()
-    assert all(job.wait(10) for job in jobs)
-    assert batches == [1, 4, 4, 2]
-    pool.close(10)
-
-
-def test_a_worker_waits_for_company_for_as_long_as_the_delay():
-    batches = []
-    pool = pool_of(lambda: Recorder(batches), size=2, delay=30)
-    first = pool.submit({"n": 1}, {})
-    time.sleep(0.05)
-    assert first.answer is None, "it did not wait for the batch to fill"
-    second = pool.submit({"n": 2}, {})
-    assert (first.wait(10).body, second.wait(10).body) == (b"1", b"2")
-    assert batches == [2]
-    pool.close(10)
-
-
-def test_closing_answers_what_waits_and_refuses_what_comes_later():
-    batches, gate, made = [], threading.Event(), []
-    pool = pool_of(lambda: made.append(Recorder(batches, gate)) or made[0], size=2)
-    jobs = [pool.submit({"n": n}, {}) for n in range(7)]
-    closing = threading.Thread(target=pool.close, args=(10,))
-    closing.start()
-    while not pool._closed:
-        time.sleep(0.001)
-    assert pool.submit({"n": 8}, {}) is None
-    gate.set()
-    closing.join()
-    assert [job.wait(10).body for job in jobs] == [str(n).encode() for n in range(7)]
-    assert made[0].closed
-
-
-def test_too_many_waiting_are_refused():
-    gate = threading.Event()
-    pool = pool_of(lambda: Recorder([], gate), size=1)
-    jobs = [pool.submit({"n": 0}, {})]
-    while jobs[0].started is None:
-        time.sleep(0.001)
-    jobs += [pool.submit({"n": n}, {}) for n in range(1, QUEUE_SIZE + 2)]
-    assert jobs[-1] is None
-    assert all(job is not None for job in jobs[:-1])
-    gate.set()
-    assert all(job.wait(10) for job in jobs[:-1])
-    pool.close(10)
-
-
-def test_scaling_up_down_and_to_none():
-    batches = []
-    pool = pool_of(lambda: Recorder(batches), workers=3)
-    assert len(pool.threads) == 3
-    pool.scale(1, 10)
-    until(lambda: len(pool.threads) == 1)
-    assert pool.submit({"n": 1}, {}).wait(10).body == b"1"
-    pool.scale(0, 10)
-    until(lambda: not pool.threads)
-    assert pool.submit({"n": 2}, {}) is None
-    pool.scale(2, 10)
-    assert pool.submit({"n": 3}, {}).wait(10).body == b"3"
-    pool.close(10)
-
-
-def test_a_worker_that_does_not_load_is_an_error_and_no_worker():
-    def fail():
-        raise BadInput("no such model")
-
-    pool = Pool(fail, "test", 1, 0.01)
-    with pytest.raises(BadInput, match="no such model"):
-        pool.scale(2, 10)
-    assert pool.threads == []
-    assert pool.submit({"n": 1}, {}) is None
-
-
-def test_an_answer_that_takes_too_long_is_given_up():
-    gate = threading.Event()
-    pool = pool_of(lambda: Recorder([], gate), size=1)
-    job = pool.submit({"n": 1}, {})
-    assert job.wait(0.05) is None
-    gate.set()
-    assert job.wait(10).body == b"1"
-    pool.close(10)
-
-
-class Talker:
-    """Gives a partial answer, waits for its gate, gives another and then the whole."""
-
-    def __init__(self, gate):
-        self.gate = gate
-
-    def answer(self, rows, headers, senders):
-        for send in senders:
-            if send is not None:
-                send(Answer(200, b"one", partial=True))
-        self.gate.wait(10)
-        for send in senders:
-            if send is not None:
-                send(Answer(200, b"two", partial=True))
-        return [Answer(200, b"whole") for _ in rows]
-
-    def close(self):
+    async def gone(self):
         pass
 
-
-def test_partial_answers_come_before_the_whole_and_to_those_alone_who_take_them():
-    gate = threading.Event()
-    pool = pool_of(lambda: Talker(gate), size=2, delay=30)
-    streaming, silent = pool.submit({}, {}, streams=True), pool.submit({}, {})
-    assert streaming.partial().body == b"one"
-    assert streaming.answer is None
-    gate.set()
-    assert streaming.partial().body == b"two"
-    assert streaming.partial() is None
-    assert (streaming.wait(10).body, silent.wait(10).body) == (b"whole", b"whole")
-    assert silent.partial() is None
-    pool.close(10)
+    def how(self):
+        return "was ended by the test"
 
 
-def test_each_partial_answer_starts_the_timeout_anew():
-    gate = threading.Event()
-    pool = pool_of(lambda: Talker(gate), size=1, timeout=5)
-    job = pool.submit({}, {}, streams=True)
-    assert job.partial().body == b"one"
-    job.queued -= 100
-    gate.set()
-    assert job.partial().body == b"two"
-    assert job.wait().body == b"whole"
-    pool.close(10)
+class Place:
+    """A pool and the workers that it made."""
+
+    def __init__(self, size=4, timeout=60.0, refuses=""):
+        self.hands = []
+        self.refuses = refuses
+        self.pool = Pool(self.make, "test", size, timeout)
+
+    def make(self, told, ended):
+        self.hands.append(Hand(told, ended, self.refuses))
+        return self.hands[-1]
+
+    def submit(self, *numbers, **options):
+        return [self.pool.submit({"n": n}, {}, **options) for n in numbers]
 
 
-def test_a_worker_that_falls_silent_is_given_up():
-    gate = threading.Event()
-    pool = pool_of(lambda: Talker(gate), size=1, timeout=0.2)
-    job = pool.submit({}, {}, streams=True)
-    assert job.partial().body == b"one"
-    assert job.partial() is None
-    assert job.wait() is None
-    gate.set()
-    pool.close(10)
+async def place(workers=1, **options):
+    made = Place(**options)
+    await made.pool.scale(workers, 10)
+    return made
 
 
-def hung(pool):
-    """A job that the pool's worker works on until its gate opens."""
-    job = pool.submit({"n": -1}, {})
-    until(lambda: job.started is not None)
-    return job
+async def until(condition):
+    for _ in range(1000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not come true")
 
 
-def test_the_deadline_counts_from_the_arrival_and_what_missed_it_is_not_computed():
-    batches, gate = [], threading.Event()
-    pool = pool_of(lambda: Recorder(batches, gate), size=1, timeout=0.3)
-    first = hung(pool)
-    waiting = [pool.submit({"n": n}, {}) for n in range(20)]
-    assert [job.wait() for job in [first, *waiting]] == [None] * 21
-    gate.set()
-    until(lambda: not pool.pending)
-    pool._batch_seconds = 0.0
-    assert pool.submit({"n": 7}, {}).wait().body == b"7"
-    assert batches == [1, 1]
-    pool.close(10)
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(pool_module, "_TICK", 0.01)
+    monkeypatch.setattr(pool_module, "GRACE", 0.05)
 
 
-def test_what_a_client_that_hung_up_asked_for_is_not_computed():
-    batches, gate = [], threading.Event()
-    pool = pool_of(lambda: Recorder(batches, gate), size=1)
-    hung(pool)
-    abandoned = [pool.submit({"n": n}, {}, gone=lambda: True) for n in range(20)]
-    wanted = pool.submit({"n": 20}, {}, gone=lambda: False)
-    gate.set()
-    assert wanted.wait(10).body == b"20"
-    assert batches == [1, 1]
-    assert all(job.answer is None for job in abandoned)
-    pool.close(10)
+def run(test):
+    """Run a coroutine function as a test."""
+
+    def runs():
+        asyncio.run(test())
+
+    runs.__name__ = test.__name__
+    runs.__doc__ = test.__doc__
+    return runs
 
 
-def test_what_cannot_be_answered_in_time_is_refused_at_once():
-    gate = threading.Event()
-    pool = pool_of(lambda: Recorder([], gate), size=2, workers=2, timeout=10)
-    jobs = [hung(pool)]
-    pool._batch_seconds = 4.0
-    while (job := pool.submit({"n": 0}, {})) is not None:
+@run
+async def test_a_free_worker_takes_what_waits_and_never_waits_itself():
+    here = await place(size=4)
+    jobs = here.submit(*range(11))
+    (hand,) = here.hands
+    for _ in range(4):
+        hand.answer()
+    assert hand.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
+    assert [(await job.answer()).body for job in jobs] == [str(n).encode() for n in range(11)]
+    assert await here.pool.close(1)
+
+
+@run
+async def test_too_many_waiting_are_refused():
+    here = await place(size=1)
+    jobs = here.submit(*range(QUEUE_SIZE + 2))
+    assert jobs[-1] is None
+    assert all(job is not None for job in jobs[:-1])
+    here.pool._waiting.clear()
+    here.hands[0].answer()
+    await here.pool.close(1)
+
+
+@run
+async def test_what_cannot_be_answered_in_time_is_refused_at_once():
+    here = await place(size=2, workers=2, timeout=10)
+    here.pool._batch_seconds = 4.0
+    jobs = []
+    while (job := here.submit(0)[0]) is not None:
         jobs.append(job)
     # Two workers do two batches of two each in time; one that finds a free queue is always let in.
     assert 8 <= len(jobs) <= 10
-    assert pool.expected_wait > 10
-    gate.set()
-    assert all(job.wait(10) for job in jobs)
-    pool.close(10)
+    assert here.pool.expected_wait > 10
+    await here.pool.close(0)
 
 
-class Panic(BaseException):
-    """What a library written in Rust raises."""
+@run
+async def test_the_deadline_counts_from_the_arrival_and_what_missed_it_is_not_computed():
+    here = await place(size=1, timeout=0.2)
+    jobs = here.submit(1, 2, 3)
+    assert [await job.answer() for job in jobs] == [None] * 3
+    await until(lambda: len(here.hands) == 2 and here.pool.running == 1)
+    assert here.hands[0].killed, "it hangs"
+    assert [hand.batches for hand in here.hands] == [[[1]], []]
+    (late,) = here.submit(4)
+    here.hands[1].answer()
+    assert (await late.answer()).body == b"4"
+    await here.pool.close(1)
 
 
-class Panicking:
-    """Answers, but for a row that is told to panic."""
-
-    def answer(self, rows, headers, senders):
-        if any(row.get("panic") for row in rows):
-            raise Panic
-        return [Answer(200, b"well") for _ in rows]
-
-    def close(self):
-        pass
-
-
-def test_a_panic_costs_its_batch_and_a_fresh_worker_goes_on():
-    made = []
-    pool = pool_of(lambda: made.append(1) or Panicking(), size=1)
-    for _ in range(3):
-        assert pool.submit({"panic": True}, {}).wait(10).status == 503
-    assert pool.submit({}, {}).wait(10).body == b"well"
-    assert len(made) == 4
-    assert [thread.running for thread in pool.threads] == [True]
-    assert pool.close(10)
+@run
+async def test_what_a_client_that_hung_up_asked_for_is_not_computed():
+    here = await place(size=1)
+    here.submit(0)
+    here.submit(1, 2, 3, gone=lambda: True)
+    (wanted,) = here.submit(4, gone=lambda: False)
+    hand = here.hands[0]
+    hand.answer()
+    hand.answer()
+    assert hand.batches == [[0], [4]]
+    assert (await wanted.answer()).body == b"4"
+    await here.pool.close(1)
 
 
-def test_a_worker_that_does_not_load_again_is_not_said_to_run(monkeypatch):
-    monkeypatch.setattr(pool_module, "RELOAD_PAUSES", (0.01,))
-    broken = threading.Event()
-
-    def make():
-        if broken.is_set():
-            raise Panic
-        return Panicking()
-
-    pool = pool_of(make, size=1)
-    broken.set()
-    assert pool.submit({"panic": True}, {}).wait(10).status == 503
-    until(lambda: not pool.threads[0].running)
-    broken.clear()
-    assert pool.submit({}, {}).wait(10).body == b"well"
-    assert pool.threads[0].running
-    broken.set()
-    assert pool.submit({"panic": True}, {}).wait(10).status == 503
-    assert pool.close(10), "it can be closed while it loads again"
-
-
-def test_stuck_is_a_pool_whose_workers_show_no_progress():
-    gate = threading.Event()
-    pool = pool_of(lambda: Recorder([], gate), size=1, workers=2, timeout=0.1)
-    assert not pool.stuck
-    hung(pool)
-    time.sleep(0.25)
-    assert not pool.stuck, "the other worker is idle"
-    hung(pool)
-    until(lambda: pool.stuck)
-    gate.set()
-    until(lambda: not pool.stuck)
-    pool.close(10)
+@run
+async def test_what_a_worker_had_when_it_died_is_tried_alone_and_the_culprit_found():
+    here = await place(size=4)
+    first, *jobs = here.submit(0, 1, 2, 3)
+    here.hands[0].answer()
+    assert here.hands[0].batches == [[0], [1, 2, 3]]
+    here.hands[0].die()
+    await until(lambda: len(here.hands) == 2 and here.hands[1].batches)
+    here.hands[1].answer()
+    assert here.hands[1].batches == [[1], [2]]
+    here.hands[1].die()
+    await until(lambda: len(here.hands) == 3 and here.hands[2].batches)
+    here.hands[2].answer()
+    answers = [await job.answer() for job in (first, *jobs)]
+    assert [answer.status for answer in answers] == [200, 200, 500, 200]
+    assert b'"type": "WORKER_DIED"' in answers[2].body
+    assert here.hands[2].batches == [[3]]
+    await here.pool.close(1)
 
 
-def until(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+@run
+async def test_one_suspect_at_a_time_while_the_other_worker_goes_on():
+    here = await place(size=2, workers=2)
+    here.submit(8, 9)
+    here.submit(1, 2)
+    a, b = here.hands
+    a.answer()
+    assert a.batches == [[8], [1, 2]]
+    a.die()
+    await until(lambda: len(here.hands) == 3 and here.hands[2].batches)
+    again = here.hands[2]
+    assert again.batches == [[1]]
+    b.answer()
+    assert b.batches == [[9]], "the second suspect waits for the first"
+    here.submit(3)
+    assert b.batches == [[9], [3]]
+    again.answer()
+    assert again.batches == [[1], [2]]
+    again.answer()
+    b.answer()
+    await here.pool.close(1)
+
+
+@run
+async def test_mates_of_one_that_hangs_get_their_time_anew():
+    here = await place(size=2, timeout=0.3)
+    here.submit(0)
+    slow, mate = here.submit(1, 2)
+    here.hands[0].answer()
+    await until(lambda: len(here.hands) == 2 and here.hands[1].batches)
+    assert here.hands[0].killed
+    await until(lambda: here.hands[1].killed)
+    await until(lambda: len(here.hands) == 3 and here.hands[2].batches == [[2]])
+    here.hands[2].answer()
+    assert await slow.answer() is None
+    assert (await mate.answer()).body == b"2"
+    await here.pool.close(1)
+
+
+@run
+async def test_partial_answers_come_before_the_whole_and_each_starts_the_time_anew():
+    here = await place(size=1, timeout=0.3)
+    (job,) = here.submit(1, streams=True)
+    (hand,) = here.hands
+    for text in (b"one", b"two", b"three"):
+        await asyncio.sleep(0.2)
+        hand.say(text)
+        assert (await job.partial()).body == text
+    hand.answer()
+    assert await job.partial() is None
+    assert (await job.answer()).body == b"1"
+    assert not hand.killed
+    await here.pool.close(1)
+
+
+@run
+async def test_a_worker_that_dies_in_the_middle_of_an_answer_ends_that_answer():
+    here = await place(size=1)
+    (job,) = here.submit(1, streams=True)
+    here.hands[0].say(b"one")
+    here.hands[0].die()
+    assert (await job.partial()).body == b"one"
+    assert await job.partial() is None
+    assert (await job.answer()).status == 500
+    await here.pool.close(1)
+
+
+@run
+async def test_an_idle_worker_is_asked_for_a_sign_of_life():
+    pool_module.HEARTBEAT, before = 0.02, pool_module.HEARTBEAT
+    try:
+        here = await place(size=1, timeout=0.2)
+        await until(lambda: here.hands[0].batches == [[]])
+        here.hands[0].told({"kind": "alive"}, [])
+        await until(lambda: len(here.hands[0].batches) > 1)
+        await until(lambda: here.hands[0].killed)
+        await until(lambda: len(here.hands) == 2)
+        await here.pool.close(1)
+    finally:
+        pool_module.HEARTBEAT = before
+
+
+@run
+async def test_closing_answers_what_waits_and_refuses_what_comes_later():
+    here = await place(size=2)
+    jobs = here.submit(*range(3))
+    closing = asyncio.create_task(here.pool.close(10))
+    await asyncio.sleep(0)
+    assert here.submit(8) == [None]
+    here.hands[0].answer()
+    here.hands[0].answer()
+    assert await closing
+    assert [(await job.answer()).body for job in jobs] == [b"0", b"1", b"2"]
+    assert not here.hands[0].alive
+    assert not here.hands[0].killed
+
+
+@run
+async def test_closing_does_not_wait_for_ever():
+    here = await place(size=2)
+    (job,) = here.submit(1)
+    assert not await here.pool.close(0.05)
+    assert here.hands[0].killed
+    assert (await job.answer()) is None or (await job.answer()).status == 500
+
+
+@run
+async def test_scaling_up_down_and_to_none():
+    here = await place(workers=3)
+    assert here.pool.running == 3
+    (busy,) = here.submit(1)
+    await here.pool.scale(0, 10)
+    assert [hand.alive for hand in here.hands] == [True, False, False]
+    assert here.submit(2) == [None]
+    here.hands[0].answer()
+    assert (await busy.answer()).body == b"1"
+    assert (here.pool.slots, here.hands[0].alive) == ([], False)
+    await here.pool.scale(2, 10)
+    assert here.pool.running == 2
+    await here.pool.close(1)
+
+
+@run
+async def test_a_worker_that_does_not_load_is_an_error_and_no_worker():
+    here = Place(refuses="no such model")
+    with pytest.raises(BadInput, match="no such model"):
+        await here.pool.scale(2, 10)
+    assert here.pool.slots == []
+    assert here.submit(1) == [None]
+    await here.pool.close(1)
+
+
+@run
+async def test_a_worker_that_does_not_load_again_is_tried_again():
+    pauses, pool_module.PAUSES = pool_module.PAUSES, (0.0, 0.01)
+    try:
+        here = await place(size=1)
+        here.refuses = "the disk is gone"
+        here.hands[0].die()
+        await until(lambda: len(here.hands) > 3)
+        assert here.pool.running == 0
+        here.refuses = ""
+        await until(lambda: here.pool.running == 1)
+        (job,) = here.submit(1)
+        here.hands[-1].answer()
+        assert (await job.answer()).body == b"1"
+        await here.pool.close(1)
+    finally:
+        pool_module.PAUSES = pauses

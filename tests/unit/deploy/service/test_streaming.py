@@ -5,18 +5,17 @@ import json
 import pytest
 import torch
 
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import countdown
+from tests.unit.deploy.service.client import Running
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def client(tmp_path_factory, loop):
     threads = torch.get_num_threads()
     folder = tmp_path_factory.mktemp("countdown")
-    models = Models()
+    models = Running(loop)
     models.register(countdown.seal(folder / "artifacts", folder / "model_store"))
-    yield build(models).test_client()
+    yield models.client()
     models.close()
     torch.set_num_threads(threads)
 
@@ -24,7 +23,7 @@ def client(tmp_path_factory):
 def test_predictions_are_streamed_line_by_line(client):
     reply = client.post("/predictions/countdown", json={"data": 2, "stream": True})
     assert (reply.status_code, reply.content_type) == (200, "application/jsonlines")
-    chunks = list(reply.response)
+    chunks = reply.chunks
     assert chunks[:2] == [b'{"number": 2}\n', b'{"number": 1}\n']
     assert json.loads(chunks[2]) == {"numbers": [2, 1], "explain": False}
     assert len(chunks) == 3
@@ -32,7 +31,7 @@ def test_predictions_are_streamed_line_by_line(client):
 
 def test_a_failure_on_the_way_is_the_last_line(client):
     reply = client.post("/predictions/countdown", data=b"9", headers={"X-Stream": "true"})
-    *partial, failed = [json.loads(line) for line in reply.get_data().splitlines()]
+    *partial, failed = [json.loads(line) for line in reply.data.splitlines()]
     assert [line["number"] for line in partial] == [9, 8, 7]
     assert (failed["code"], failed["type"]) == (422, "unlucky")
 

@@ -6,23 +6,22 @@ import pytest
 import torch
 
 from deploy.archive import mar
-from deploy.service.app import build
-from deploy.service.models import Models
 from tests.integration import quadrant
+from tests.unit.deploy.service.client import Running
 from tests.unit.handlers import text_artifact
 
 TEXTS = ["a delight", "a waste of an evening"]
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def client(tmp_path_factory, loop):
     threads, engine = torch.get_num_threads(), torch.backends.quantized.engine
     folder = tmp_path_factory.mktemp("texts")
     artifact = text_artifact.make(folder / "texts")
     quadrant.write(artifact / "report.json", quadrant.report())
-    models = Models()
+    models = Running(loop)
     models.register(mar.seal(artifact, folder / "store").path)
-    yield build(models).test_client()
+    yield models.client()
     models.close()
     torch.set_num_threads(threads)
     torch.backends.quantized.engine = engine

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from optimize.lowering import Lowered, lower_int8
-from optimize.lowering.int8 import Engine
+from optimize.lowering.int8 import Attention, Engine
 from optimize.lowering.kernels.attention import attend
 from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.utils import pickles, torchscript
@@ -122,6 +122,22 @@ def test_fbgemm_quantizes_inside_its_linear_layers(bert: BertClassifier, ids: Te
     assert graph.count("quantized::linear_with_input_q_dq_qweight_dq_output_fp32(") == 2 * 4
     assert "aten::quantize_per_tensor" not in graph and "aten::dequantize" not in graph
     assert "bfloat16" not in graph
+
+
+@pytest.mark.parametrize(
+    ("attention", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
+def test_attention_computes_in_what_was_asked(
+    bert: BertClassifier, ids: Tensor, attention: Attention, dtype: torch.dtype
+) -> None:
+    lowered = lower_int8(bert, [ids], engine="onednn", attention=attention)
+    seen: list[torch.dtype] = []
+    for name, module in lowered.body.named_modules():
+        if name.endswith("attention_qkv"):
+            module.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    with torch.no_grad():
+        assert relative_error(lowered(ids), bert(ids)) < 0.02
+    assert seen == [dtype] * 2
 
 
 def test_short_texts_run_on_fbgemm_and_long_ones_on_onednn(ids: Tensor) -> None:

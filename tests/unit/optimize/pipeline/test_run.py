@@ -129,7 +129,7 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(artifact: Path, tmp_path: Pat
     for found in (ours, theirs):
         for entry in (found["original"], found["final"], *found["stages"]):
             del entry["latency_ms"]
-        del found["created"]
+        del found["created"], found["preregistration"]["at"]
     assert ours == theirs
 
 
@@ -172,8 +172,35 @@ def test_a_missed_budget_keeps_the_artifact(artifact: Path, tmp_path: Path) -> N
         run(tight, other, resume=True, say=lines.append)
     assert caught.value.exit_code == 3
     assert sum("kept" in line for line in lines) == 4  # stages do not depend on the budget
-    assert report.read(other)["gate"]["passed"] is False
+    found = report.read(other)
+    assert found["gate"]["passed"] is False
     assert (other / "model.pt").is_file()
+    # The test split had been measured under another budget, and the report says so.
+    before = report.read(artifact)["preregistration"]
+    assert before["earlier"] == []
+    assert [one["digest"] for one in found["preregistration"]["earlier"]] == [before["digest"]]
+    assert "min_agreement was 0" in found["gate"]["reason"]
+
+
+def test_the_budget_is_fixed_before_the_test_split_is_measured(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = read_recipe(artifact.parent.parent / "small.yaml")
+    other = tmp_path / "small"
+    shutil.copytree(artifact / "stages", other / "stages")
+    task = registry.load(checked.task)
+    seen: list[str] = []
+
+    def predict(model: object, data: object, split: str, what: str) -> object:
+        seen.append(split)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(task), "predict", staticmethod(predict))
+    with pytest.raises(KeyboardInterrupt):
+        run(checked, other, resume=True, say=lambda line: None)
+    assert seen == ["test"]
+    (fixed,) = json.loads((other / "preregistration.json").read_text())["fixed"]
+    assert fixed["digest"] == report.read(artifact)["preregistration"]["digest"]
 
 
 LOADER = """\

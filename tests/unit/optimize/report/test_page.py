@@ -221,3 +221,27 @@ def test_warnings_and_the_floor_are_on_the_page() -> None:
     text = page.render(found)
     assert "The original is not better than chance: &lt;20%&gt;." in text
     assert "accuracy at least 80.00%" in text
+
+
+def test_the_page_shows_the_race_and_the_kernels() -> None:
+    race = {
+        "served": "onnx-int8", "file": "engines/onnx-int8/model.onnx", "seconds": 31.5,
+        "gain": 1.99, "least_gain": 1.1, "batch": 4, "threads": 1,
+        "candidates": {
+            "torchscript": {"outcome": "serves where the other does not",
+                            "milliseconds": {"batch1": 0.07, "batch4": 0.2}, "bytes": 44_873},
+            "onnx-int8": {"outcome": "serves", "milliseconds": {"batch1": 0.04, "batch4": 0.1},
+                          "bytes": 63_609, "accuracy": 0.864},
+            "aoti": {"outcome": "not raced: no compiler"},
+        },
+    }  # fmt: skip
+    found = report(engines=race)
+    found["stages"][2]["details"] = {
+        "kernels": {"chosen": "fbgemm", "milliseconds": {"fbgemm": {"batch1": 0.07}}}
+    }
+    words = " ".join(outline(found).words.split())
+    assert "onnx-int8 serves: 1.99x as fast as TorchScript at batches of 4 on 1 thread." in words
+    order = [words.index(name) for name in ("0.0400 ms", "0.0700 ms", "not raced: no compiler")]
+    assert order == sorted(order)
+    assert "fbgemm, the fastest of those measured (fbgemm: batch1 0.0700 ms)" in words
+    assert "Runtimes" not in page.render(report())

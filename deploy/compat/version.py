@@ -1,0 +1,3 @@
+"""The version of TorchServe whose behaviour these modules have."""
+
+__version__ = "0.12.0"

@@ -1,0 +1,1 @@
+"""What other servers need to serve an archive: the way out stays open."""

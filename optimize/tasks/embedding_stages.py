@@ -1,0 +1,186 @@
+"""The stages of embedding recipes: their options, and the library calls they make."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from optimize.data.corpus import TextSplit, load_tokenizer
+from optimize.data.text_pairs import PairDataset
+from optimize.errors import ModelError, OptionError, RecipeError
+from optimize.models.architectures.bert import BertEmbedder
+from optimize.pruning import transformer, vocabulary
+from optimize.pruning.vocabulary import VocabularyOptions
+from optimize.quantization.text import quantize
+from optimize.recipe.schema import explored
+from optimize.tasks.base import Context, State
+from optimize.training import embedding, transfer
+from optimize.training.embedding import EmbeddingTransferOptions
+from optimize.training.finetune import fit
+from optimize.training.trainer import History
+
+
+@dataclass(frozen=True)
+class DistillStage(EmbeddingTransferOptions):
+    """Distil into a student with `layers` of the original's layers, evenly spaced."""
+
+    searched: ClassVar[bool] = True
+    layers: int = field(default=3, metadata=explored(2, 3, 4))
+
+
+@dataclass(frozen=True)
+class PruneStage:
+    """Keep the most important `heads` and `neurons` of every layer, then `recover`.
+
+    Attributes:
+        heads: attention heads that stay in each layer.
+        neurons: feed-forward neurons that stay in each layer; multiples of 16.
+        texts: training texts that importance is measured on.
+        recover: distillation from the original afterwards.
+    """
+
+    searched: ClassVar[bool] = True
+    heads: int = field(default=10, metadata=explored(8, 10, 12))
+    neurons: int = field(default=1024, metadata=explored(768, 1024, 1536))
+    texts: int = 512
+    recover: EmbeddingTransferOptions | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.heads, self.neurons, self.texts) < 1:
+            raise ValueError("heads, neurons and texts start at 1")
+
+
+@dataclass(frozen=True)
+class QuantizeStage:
+    """Static int8.
+
+    Attributes:
+        calibration: training windows that set the activation ranges.
+    """
+
+    searched: ClassVar[bool] = True
+    calibration: int = 256
+
+    def __post_init__(self) -> None:
+        if self.calibration < 2:
+            raise ValueError("calibration must be 2 windows or more")
+
+
+def embedder_of(model: nn.Module) -> BertEmbedder:
+    """The model as the float encoder that stages work on.
+
+    Raises:
+        ModelError: it is another kind of module, or no longer in float.
+    """
+    if not isinstance(model, BertEmbedder):
+        raise ModelError(
+            f"the stage needs a BERT encoder in float, not {type(model).__name__}: put it before "
+            "quantize; a network of another kind can be quantized or served as it is (stages: [])"
+        )
+    return model
+
+
+def run_distill(state: State, options: DistillStage, context: Context[PairDataset]) -> State:
+    """Distil the original into a copy of itself with fewer layers."""
+    teacher = embedder_of(state.original)
+    embedder_of(state.model)
+    try:
+        keep = transfer.spread(options.layers, len(teacher.layers))
+    except ValueError as error:
+        raise RecipeError(f"distill: {error}") from error
+    student = transfer.cut(teacher, keep)
+    if isinstance(shared := embedder_of(state.model).embeddings.word, vocabulary.SharedEmbedding):
+        student.embeddings.word = copy.deepcopy(shared)
+    return _learn(student, state, options, context, "distill")
+
+
+def run_vocabulary(
+    state: State, options: VocabularyOptions, context: Context[PairDataset]
+) -> State:
+    """Let the rarest tokens share the embedding rows of their nearest neighbours."""
+    model, data = embedder_of(state.model), context.data
+    if isinstance(model.embeddings.word, vocabulary.SharedEmbedding):
+        raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
+    counts = vocabulary.frequencies(data.train, model.embeddings.word.num_embeddings)
+    special = vocabulary.special_ids(load_tokenizer(data.encoder))
+    smaller, covered = vocabulary.shrink(model, counts, special, options)
+    return state.then(smaller, rows=options.rows, tokens_with_a_row_of_their_own=round(covered, 5))
+
+
+def run_prune(state: State, options: PruneStage, context: Context[PairDataset]) -> State:
+    """Prune heads and neurons by their importance for the teacher's embeddings, and recover."""
+    model = copy.deepcopy(embedder_of(state.model)).eval()
+    blocks = transformer.blocks(model)
+    heads, neurons = blocks[0].heads, blocks[0].neurons
+    if options.heads >= heads and options.neurons >= neurons:
+        raise OptionError(
+            f"heads {options.heads} and neurons {options.neurons} remove nothing: the layers have "
+            f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
+        )
+    view = _teacher_view(state, context)
+    wanted = embedding.transfer_loss(
+        view, options.recover or EmbeddingTransferOptions(), context.data.pairs
+    )
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(view), generator=generator)[: options.texts].split(32)
+
+    def loss(ids: Tensor, number: int) -> Tensor:
+        return wanted(model, ids, chosen[number], view.targets[chosen[number]])
+
+    importance = transformer.measure(blocks, (_trimmed(view.windows[i]) for i in chosen), loss)
+    transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
+    if options.recover is None:
+        return state.then(model)
+    return _learn(model, state, options.recover, context, "recover")
+
+
+def run_quantize(state: State, options: QuantizeStage, context: Context[PairDataset]) -> State:
+    """Quantize with activation ranges from training windows."""
+    windows = context.data.train.windows
+    generator = torch.Generator().manual_seed(context.seed)
+    chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
+    batches = [_trimmed(windows[part]) for part in chosen.split(16)]
+    quantized = quantize(state.model, batches, context.data.max_length)
+    return dataclasses.replace(state, model=quantized, engine=quantized.engine)
+
+
+def _learn(
+    student: BertEmbedder,
+    state: State,
+    options: EmbeddingTransferOptions,
+    context: Context[PairDataset],
+    name: str,
+) -> State:
+    """Train `student` on the original's embeddings of the training texts."""
+    view, history = _teacher_view(state, context), History()
+    fit(
+        student,
+        view,
+        options,
+        embedding.transfer_loss(view, options, context.data.pairs),
+        seed=context.seed,
+        title=context.title,
+        progress=context.progress(name, options.checkpoint_seconds),
+        history=history,
+        say=context.say,
+    )
+    return state.then(student, training=dataclasses.asdict(history))
+
+
+def _teacher_view(state: State, context: Context[PairDataset]) -> TextSplit:
+    """The original's embeddings of the training texts, computed once for all stages."""
+    teacher = state.original
+
+    def ask() -> TextSplit:
+        # The run's seed, so that a stage that is resumed alone has the same windows.
+        return embedding.ask(teacher, context.data.train, context.recipe.seed)
+
+    return context.memory.once(teacher, "embeddings", ask)
+
+
+def _trimmed(windows: Tensor) -> Tensor:
+    """Without the columns that are padding in every row."""
+    return windows[:, : int((windows != 0).sum(1).max())]
