@@ -160,8 +160,10 @@ def _register(args: argparse.Namespace) -> None:
 
 
 def _describe(args: argparse.Namespace) -> None:
-    found = _clients(args)[0].describe(args.name, args.version, args.customized)
-    _print([{**entry, "signature": _signed(args, entry)} for entry in found])
+    management = _clients(args)[0]
+    found = management.describe(args.name, args.version, args.customized)
+    shown = [{**entry, "signature": _signed(args, entry)} for entry in found]
+    _print([{**entry, **management.refused(entry)} for entry in shown])
 
 
 def _list(args: argparse.Namespace) -> None:

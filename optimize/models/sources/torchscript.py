@@ -29,9 +29,8 @@ class TorchScriptFile(nn.Module):
         with silenced():
             self.module = torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        answers: Tensor = self.module(images)
-        return answers
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.module(*inputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return TorchScriptFile, (self.content,)
