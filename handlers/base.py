@@ -223,6 +223,8 @@ class BaseHandler:
         for index, reply in enumerate(replies):
             context.set_response_content_type(index, "application/json")
             context.set_response_status(code=reply.status, phrase=reason(reply.status), idx=index)
+            if reply.status == 503 and hasattr(context, "set_response_header"):
+                context.set_response_header(index, "Retry-After", "1")
         return [reply.body for reply in replies]
 
     def answer(
