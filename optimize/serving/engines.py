@@ -142,7 +142,7 @@ def _install(folder: Path, evidence: dict[str, Any], found: dict[str, Any], scra
     digests = {name: sha for name, sha in evidence["files"].items() if _is_other(name)}
     evidence["files"] = {**digests, **added, "model.json": files.sha256(folder / "model.json")}
     page.write(folder, evidence)
-    files.write_json(folder / "report.json", evidence)
+    report.write(folder, evidence)
 
 
 def _is_other(name: str) -> bool:
