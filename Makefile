@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
 	@echo "make serve [RECIPE=fashion|photos|speech|sentiment|embeddings]"
@@ -37,9 +37,12 @@ help:
 	@echo "make extras                         all of them (4 GB on disk)"
 	@echo "make test-exports                   all of them, then the exporters' tests"
 	@echo "make check                          ruff and mypy"
+	@echo "make fuzz [FUZZ=100000]             archives and folders changed at random, all refused"
+	@echo "make bench-flips                    model_store/photos.mar, one byte flipped at a time"
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-silence                  what speech recognition says about music and noise"
+	@echo "make bench-embeddings               texts to vectors, against ONNX Runtime and another"
 	@echo "make bench-serve                    our servers against seven others"
 	@echo "make bench-overload                 our servers at three times what they can take"
 	@echo "make soak                           half an hour at 80 % load: memory, errors"
@@ -159,6 +162,14 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+FUZZ ?= 100000
+
+fuzz: setup
+	@FUZZ=$(FUZZ) $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/unit/deploy/archive/test_fuzz.py
+
+bench-flips: setup
+	$(BIN)/python -m benchmarks.flips model_store/photos.mar
+
 bench-preprocess: setup
 	$(BIN)/python -m benchmarks.preprocess
 
@@ -214,6 +225,10 @@ bench-overload: setup
 
 soak: setup
 	$(BIN)/python -m benchmarks.serve.soak $(BENCH_ARGS)
+
+bench-embeddings: $(BENCH)/.installed data-embeddings
+	@$(BIN)/python -m optimize run recipes/embeddings.yaml --resume
+	$(BENCH)/bin/python -m benchmarks.embeddings
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

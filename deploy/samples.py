@@ -1,5 +1,6 @@
 """The artifact's samples, put to a served version: does it answer as the report leads to expect?"""
 
+import contextlib
 import json
 import math
 import re
@@ -15,6 +16,8 @@ from deploy.summary import answered_label
 DOUBT = 0.01
 # Where the report has no share of right answers, the task chose samples that were answered right.
 CHOSEN = 0.95
+# Numbers differ so much at most, relative or absolute: kernels sum in other orders elsewhere.
+TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def ask(
             reply = predict(sample.path)
         except DeployError as error:
             raise Unproven(f"it does not answer {sample.path}: {error}") from error
-        asked.append(Asked(sample, reply, _right(answered_label(reply), sample.label)))
+        asked.append(Asked(sample, reply, _right(reply, sample.label)))
     judged = [one for one in asked if one.right is not None]
     right = sum(one.right is True for one in judged)
     expected = _expected(report)
@@ -99,10 +102,29 @@ def _expected(report: dict[str, Any]) -> float:
     return CHOSEN
 
 
-def _right(answered: str | None, label: str | None) -> bool | None:
-    if answered is None or label is None:
+def _right(reply: Any, label: str | None) -> bool | None:
+    """Whether an answer is what the label says: words, or a JSON object of numbers by name."""
+    if label is None:
         return None
-    return _words(answered) == _words(label)
+    if label.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return _near(reply, json.loads(label))
+    answered = answered_label(reply)
+    return None if answered is None else _words(answered) == _words(label)
+
+
+def _near(found: Any, wanted: Any) -> bool:
+    """Whether two JSON values are the same, numbers to within TOLERANCE."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            name in found and _near(found[name], value) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        same = isinstance(found, list) and len(found) == len(wanted)
+        return same and all(_near(a, b) for a, b in zip(found, wanted, strict=True))
+    if isinstance(wanted, int | float) and isinstance(found, int | float):
+        return math.isclose(found, wanted, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    return bool(found == wanted)
 
 
 def _words(text: str) -> list[str]:

@@ -24,7 +24,7 @@ from handlers.card import Card, read_card, read_evidence
 from handlers.errors import ModelError, reason
 from handlers.memory import Keeper
 from handlers.metrics import Metrics
-from handlers.payload import MAX_INPUTS, Request
+from handlers.payload import MAX_INPUTS, Request, read_request
 from handlers.streaming import Send
 from handlers.worker import Retirement, settle, settled
 
@@ -64,6 +64,10 @@ class BaseHandler:
     def setup(self) -> None:
         """Once, after the card and the model are loaded and before the warm-up."""
 
+    def read(self, row: Any, headers: Mapping[str, Any], sender: Send | None) -> Request:
+        """What one client asked, of an entry of TorchServe's batch; or RequestError."""
+        return read_request(row, headers, self.parameters, self.max_bytes(), sender, self.max_json)
+
     def preprocess(self, request: Request) -> list[Any]:
         """One request to inputs, or RequestError; check parameters and headers here.
 
@@ -89,7 +93,7 @@ class BaseHandler:
         raise NotImplementedError
 
     def postprocess(self, request: Request, results: list[Any]) -> Any:
-        """One request's results to its JSON answer, of plain Python values."""
+        """One request's results to its JSON answer, of plain Python values, or an `Encoded` one."""
         raise NotImplementedError
 
     # What describe needs, and the warm-up.
@@ -221,7 +225,9 @@ class BaseHandler:
             failure = explained(error)
             replies = [Reply(failure.status, failure.body())] * len(rows)
         for index, reply in enumerate(replies):
-            context.set_response_content_type(index, "application/json")
+            context.set_response_content_type(index, reply.content_type)
+            for name, value in reply.headers.items():
+                context.set_response_header(index, name, value)
             context.set_response_status(code=reply.status, phrase=reason(reply.status), idx=index)
         return [reply.body for reply in replies]
 

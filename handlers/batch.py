@@ -12,31 +12,40 @@ from handlers import metrics as names
 from handlers.budget import Budget
 from handlers.errors import RequestError, as_request_error
 from handlers.metrics import Metrics
-from handlers.payload import Request, read_request
+from handlers.payload import Request
 from handlers.streaming import Send
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An answer that a handler encodes itself: bytes, their type, and headers beside it."""
+
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass
 class Reply:
-    """One request's answer: HTTP status and JSON bytes."""
+    """One request's answer: HTTP status, bytes, their type, and headers beside it."""
 
     status: int
     body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Serves(Protocol):
     """What a batch asks of its handler: see `handlers.base.BaseHandler`."""
 
-    parameters: tuple[str, ...]
-    max_json: int
     batch_limit: int
     budget: Budget
     metrics: Metrics
 
-    def max_bytes(self) -> int: ...
     def describe_handle(self) -> dict[str, Any]: ...
+    def read(self, row: Any, headers: Mapping[str, Any], sender: Send | None) -> Request: ...
     def preprocess(self, request: Request) -> list[Any]: ...
     def cost(self, value: Any) -> float: ...
     def decode(self, value: Any) -> Any: ...
@@ -95,9 +104,7 @@ class Batch:
         try:
             if headers.get("describe") == "True":
                 return _Job(description=handler.describe_handle())
-            request = read_request(
-                row, headers, handler.parameters, handler.max_bytes(), sender, handler.max_json
-            )
+            request = handler.read(row, headers, sender)
             job = _Job(request, handler.preprocess(request))
             job.costs = [handler.cost(value) for value in job.inputs]
             handler.budget.charge(job.costs)
@@ -166,6 +173,8 @@ class Batch:
                 value = job.description
                 if job.request is not None:
                     value = self.handler.postprocess(job.request, job.results)
+                if isinstance(value, Encoded):
+                    return Reply(200, value.body, value.content_type, value.headers)
                 return Reply(200, json.dumps(value, allow_nan=False).encode("ascii"))
             except Exception as error:
                 job.error = explained(error)

@@ -1,6 +1,7 @@
 """Check an archive without loading any of it: its layout, its parts, its models' operators."""
 
 import json
+import unicodedata
 import zipfile
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -49,8 +50,7 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
         with archive.open("rb") as file:
             infos = layout.read(file, archive)
             names = [info.filename for info in infos]
-            for name in names:
-                _check_entry(archive, name)
+            _check_names(archive, names)
             model = _manifest(archive, file, infos)
             others = adopted.MARK in names
             wanted = (adopted.MARK,) if others else ("model.json", "report.json")
@@ -145,10 +145,22 @@ def check_operators(
         )
 
 
-def _check_entry(archive: Path, name: str) -> None:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not name.isprintable():
-        raise BadInput(f"{archive} holds the unsafe path {name[:200]!r}: do not serve it")
+def _check_names(archive: Path, names: list[str]) -> None:
+    """Refuse names that lead elsewhere, or that some system takes for the same file."""
+    seen: dict[str, str] = {}
+    for name in names:
+        path = PurePosixPath(name)
+        plain = name == str(path) and not path.is_absolute() and ".." not in path.parts
+        if not plain or "\\" in name or ":" in name or not name.isprintable():
+            raise BadInput(f"{archive} holds the unsafe path {name[:200]!r}: do not serve it")
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        if folded in seen:
+            both = f"{seen[folded][:200]!r} and {name[:200]!r}"
+            raise BadInput(f"{archive} holds {both}, one file to some systems: do not serve it")
+        seen[folded] = name
+    folders = {str(parent) for name in seen for parent in PurePosixPath(name).parents}
+    for name in sorted(folders & seen.keys()):
+        raise BadInput(f"{archive} holds {seen[name][:200]!r} as file and folder: do not serve it")
 
 
 def _manifest(archive: Path, file: IO[bytes], infos: list[zipfile.ZipInfo]) -> dict[str, Any]:

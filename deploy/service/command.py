@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory-limit", type=int, metavar="MIB", help="data that a worker may hold (default: any)"
     )
+    parser.add_argument(
+        "--debug",
+        action="store_true",
+        help="plain Flask, one request at a time, handlers in this process: for breakpoints",
+    )
     parser.add_argument("--once", metavar="FILE", help="answer one file in-process and exit")
     parser.add_argument("--content-type", help="of FILE (default: from its suffix)")
     parser.add_argument(
@@ -85,6 +90,8 @@ def run(args: argparse.Namespace) -> None:
     handlers = Path(args.handlers) if args.handlers else None
     if args.once is not None:
         _once(args, handlers)
+    elif args.debug:
+        _debug(args, handlers)
     else:
         _serve(args, handlers)
 
@@ -111,6 +118,26 @@ def _once(args: argparse.Namespace, handlers: Path | None) -> None:
     print(f"{answer.status} {answer.content_type}\n{text}")
     if answer.status >= 400:
         raise Refused("the handler refused the request", answer.status)
+
+
+def _debug(args: argparse.Namespace, handlers: Path | None) -> None:
+    from deploy.service import access, app, debug
+    from deploy.service.models import Models
+
+    if not access.is_loopback(args.host):
+        raise BadInput("--debug serves this machine alone: leave --host out")
+    trust = configuration.trust(Path(args.config), optional=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with asyncio.Runner() as runner:
+        models = Models(
+            handlers=handlers, allow_ops=args.allow_ops, trust=trust, process=debug.InProcess
+        )
+        try:
+            for path in args.archives:
+                runner.run(_load(models, Path(path), 1))
+            debug.serve(app.build(models), runner.get_loop(), args.host, args.port)
+        finally:
+            runner.run(models.close())
 
 
 def _serve(args: argparse.Namespace, handlers: Path | None) -> None:

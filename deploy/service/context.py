@@ -13,6 +13,7 @@ class Answer:
     body: bytes
     content_type: str = "application/json"
     partial: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 Send = Callable[[Answer], None]
@@ -25,6 +26,7 @@ class Reply:
 
     status: int = 200
     content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,6 +48,9 @@ class Context:
 
     def set_response_content_type(self, idx: int, value: str) -> None:
         self.replies[idx].content_type = value
+
+    def set_response_header(self, idx: int, key: str, value: str) -> None:
+        self.replies[idx].headers[key] = value
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
         self.replies[idx].status = code

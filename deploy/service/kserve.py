@@ -13,7 +13,7 @@ from deploy.service import binary, metadata, tensors
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, bad_request
 from deploy.service.models import Model, Models
 from deploy.service.request import Request
-from deploy.service.responses import OCTETS, Reply, error_response, json_response
+from deploy.service.responses import JSON, OCTETS, Reply, error_response, json_response
 from deploy.service.tensors import Tensor
 from handlers import json_body
 from handlers.errors import RequestError
@@ -87,6 +87,8 @@ async def _infer(models: Models, request: Request, name: str, version: str | Non
         return error_response(
             415, "compressed bodies are not taken: send it without Content-Encoding"
         )
+    if await metadata.tensors_of(model):
+        return await _passed_on(models, request, name, version)
     head, raw = binary.split(request.body, request.header(LENGTH_HEADER.lower()) or None)
     body = _object(head)
     instances = await _instances(model, _inputs(body), raw)
@@ -100,6 +102,18 @@ async def _infer(models: Models, request: Request, name: str, version: str | Non
     named = tensors.columns([tensors.outputs(entry) for entry in tensors.per_input(value)])
     produced = [tensors.stacked(key, values) for key, values in named.items()]
     return _response(model, body, produced)
+
+
+async def _passed_on(models: Models, request: Request, name: str, version: str | None) -> Reply:
+    """The answer of a handler that speaks the protocol itself."""
+    headers = {LENGTH_HEADER.lower(): request.header(LENGTH_HEADER.lower())}
+    headers = {key: value for key, value in headers.items() if value}
+    headers["content-type"] = JSON if not headers else OCTETS
+    answer = await models.ask(name, version, {"body": request.body}, headers, request.gone)
+    if answer.status >= 400:
+        value = json.loads(answer.body)
+        return error_response(answer.status, str(value.get("message", value)))
+    return Reply(answer.body, answer.status, answer.content_type, answer.headers)
 
 
 def _object(head: bytes) -> dict[str, Any]:

@@ -23,6 +23,11 @@ async def signature(model: Model) -> tuple[list[Tensor], list[Tensor]]:
 
     Raises Failure.
     """
+    if declared := await tensors_of(model):
+        return tuple(  # type: ignore[return-value]
+            [Tensor(t["name"], t["datatype"], tuple(t["shape"]), []) for t in declared[side]]
+            for side in ("inputs", "outputs")
+        )
     name = next((n for n in await _input_properties(model) if n not in _NO_INPUTS), "data")
     schema = _object(await description(model)).get("output") or {}
     one = (schema.get("oneOf") or [schema])[0] if isinstance(schema, dict) else {}
@@ -32,6 +37,12 @@ async def signature(model: Model) -> tuple[list[Tensor], list[Tensor]]:
     outputs = [_declared(key, entry, (-1, -1)) for key, entry in table.items()]
     outputs += [_declared(key, entry, (-1,)) for key, entry in produced.items() if key in always]
     return [Tensor(name, "BYTES", (-1,), [])], outputs or [Tensor("output", "BYTES", (-1,), [])]
+
+
+async def tensors_of(model: Model) -> dict[str, Any]:
+    """`inputs` and `outputs` as KServe declares them, of a model that speaks its protocol itself;
+    empty for any other. Raises Failure."""
+    return _object(_object(_object(await description(model)).get("input")).get("x-tensors"))
 
 
 async def takes_text(model: Model) -> bool:

@@ -16,6 +16,8 @@ from prometheus_client import (
 )
 from prometheus_client.metrics import MetricWrapperBase
 
+from handlers.metrics import BUCKETS
+
 REQUESTS = "ts_inference_requests_total"
 INFERENCE = "ts_inference_latency_microseconds"
 QUEUE = "ts_queue_latency_microseconds"
@@ -74,7 +76,10 @@ class Metrics:
             with self._lock:
                 if name not in self._families:
                     text = _HELP.get(name, name)
-                    self._families[name] = kind(name, text, tuple(labels), registry=self._registry)
+                    more: Any = {"buckets": BUCKETS[name]} if name in BUCKETS else {}
+                    self._families[name] = kind(
+                        name, text, tuple(labels), registry=self._registry, **more
+                    )
                 series = self._series[key] = self._families[name].labels(**labels)
         return series
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from deploy.service.context import Answer
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
 from deploy.service.job import Gone
 from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, HandlerMetrics, Metrics
-from deploy.service.pool import Pool
-from deploy.service.process import Process
+from deploy.service.pool import Pool, Worker
+from deploy.service.process import Ended, Process, Told
 from deploy.service.row import Row
 from deploy.signing.policy import Policy
 
 CLOSE_TIMEOUT = 30.0
+
+Make = Callable[[Bundle, int | None, Told, Ended], Worker]
+"""Makes a worker of an archive, within bytes of memory."""
 
 
 @dataclass
@@ -74,11 +77,13 @@ class Models:
         handlers: Path | None = None,
         allow_ops: Collection[str] = (),
         trust: Policy | None = None,
+        process: Make = Process,
         memory_limit: int | None = None,
     ) -> None:
         self._trust = trust or Policy()
         self.metrics = metrics or Metrics()
         self._memory_limit = memory_limit
+        self._process = process
         self._handlers = handlers
         self._allow_ops = allow_ops
         self._all: dict[str, _Versions] = {}
@@ -247,7 +252,7 @@ class Models:
         if workers is None:
             check_workers(settings.workers, bundle.name)
         pool = Pool(
-            lambda told, ended: Process(bundle, self._memory_limit, told, ended),
+            lambda told, ended: self._process(bundle, self._memory_limit, told, ended),
             f"{bundle.name} {bundle.version}",
             settings.batch_size,
             settings.response_timeout_s,

@@ -318,8 +318,8 @@ class Pool:
             self._retire(slot)
         else:
             self._dispatch()  # first: the worker has nothing to do
-        for job, (status, kind), body in zip(batch, head["answers"], blobs, strict=True):
-            job.finish(Answer(status, body, kind))
+        for job, (status, kind, headers), body in zip(batch, head["answers"], blobs, strict=True):
+            job.finish(Answer(status, body, kind, headers=headers))
         self._recorded(head["metrics"])
 
     def _retire(self, slot: Slot) -> None:

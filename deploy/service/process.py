@@ -25,6 +25,9 @@ _alive: "weakref.WeakSet[Process]" = weakref.WeakSet()
 Told = Callable[[dict[str, Any], list[bytes]], None]
 """Called with the head and the blobs of a worker's message."""
 
+Ended = Callable[[], None]
+"""Called once, when the worker's connection is closed."""
+
 
 def prepare() -> None:
     """Start the process that workers are forked from. Call it in the main thread: the kernel kills
@@ -41,7 +44,7 @@ class Process(asyncio.Protocol):
         bundle: Bundle,
         memory_limit: int | None,
         told: Told,
-        ended: Callable[[], None],
+        ended: Ended,
     ) -> None:
         self._bundle = bundle
         self._memory_limit = memory_limit

@@ -45,7 +45,7 @@ async def answer_response(answers: AsyncIterator[Answer]) -> Reply:
     """
     first = await anext(answers)
     more = (answer.body async for answer in answers) if first.partial else None
-    return Reply(first.body, first.status, first.content_type, more=more)
+    return Reply(first.body, first.status, first.content_type, first.headers, more)
 
 
 def retried(reply: Reply, failure: Failure | None) -> Reply:

@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from deploy.service.app import App
 
 SIGNATURE = "serving_default"
-_TYPES = {"BOOL": "DT_BOOL", "INT64": "DT_INT64", "FP32": "DT_FLOAT", "BYTES": "DT_STRING"}
+_TYPES = {
+    "UINT8": "DT_UINT8",
+    "INT8": "DT_INT8",
+    "INT16": "DT_INT16",
+    "INT32": "DT_INT32",
+    "FP16": "DT_HALF",
+    "BF16": "DT_BFLOAT16",
+    "FP64": "DT_DOUBLE",
+    "BOOL": "DT_BOOL",
+    "INT64": "DT_INT64",
+    "FP32": "DT_FLOAT",
+    "BYTES": "DT_STRING",
+}
 
 
 def add_routes(app: "App", models: Models) -> None:

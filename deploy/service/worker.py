@@ -76,7 +76,7 @@ class Worker:
         if len(bodies) != len(rows):
             raise RuntimeError(f"{len(bodies)} answers for {len(rows)} requests")
         return [
-            Answer(reply.status, bytes(body), reply.content_type)
+            Answer(reply.status, bytes(body), reply.content_type, headers=reply.headers)
             for reply, body in zip(context.replies, bodies, strict=True)
         ]
 
@@ -134,7 +134,7 @@ def serve(connection: socket.socket, bundle: Bundle, memory_limit: int | None = 
             os._exit(OUT_OF_MEMORY)
         head = {
             "kind": "answers",
-            "answers": [[answer.status, answer.content_type] for answer in answers],
+            "answers": [[a.status, a.content_type, a.headers] for a in answers],
             "metrics": records.take(),
         }
         connection.sendall(wire.message_frame(head, [answer.body for answer in answers]))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST = 1_000_000  # bytes of a log that are looked at
 FILES = ("model_log.log", "ts_log.log", "console.log")
 
 
@@ -40,3 +41,17 @@ def tail(path: Path, lines: int = 25) -> str:
         return ""
     text = path.read_bytes()[-64_000:].decode("utf-8", "replace").splitlines()
     return "\n".join(f"  {line}" for line in text[-lines:])
+
+
+def refusal(log_dir: Path, model: str, version: str) -> str:
+    """Why the last worker of a model served nothing from its files; "" for no such line.
+
+    The sentence is that of `handlers.seal`, in a line of the worker W-PORT-MODEL_VERSION.
+    """
+    path, words = log_dir / FILES[0], "nothing is served from "
+    if not path.exists():
+        return ""
+    for line in reversed(path.read_bytes()[-MOST:].decode("utf-8", "replace").splitlines()):
+        if words in line and f"-{model}_{version}" in line:
+            return words + line.partition(words)[2]
+    return ""

@@ -68,6 +68,15 @@ class Management:
             return self.scale(done[1], initial_workers, done[2])
         return message
 
+    def refused(self, entry: dict[str, Any]) -> dict[str, str]:
+        """`{"refused": reason}` for a described version without a ready worker, if its files
+        differ from what was sealed; {} otherwise."""
+        ready = any(worker.get("status") == "READY" for worker in entry.get("workers", []))
+        if ready or self._log_dir is None:
+            return {}
+        why = logs.refusal(self._log_dir, entry["modelName"], entry["modelVersion"])
+        return {"refused": why} if why else {}
+
     def describe(
         self, name: str, version: str | None = None, customized: bool = False
     ) -> list[dict[str, Any]]:

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from optimize.errors import ModelError, OptimizeError
 from optimize.lowering.graphs import layer_name
+from optimize.lowering.inputs import Inputs, as_tuple, rows
 
 _LAYER = "layer"
 _SIZES = (2, 1)
@@ -59,13 +60,13 @@ class Blaming(fx.Interpreter):
             return super().run_node(n)
 
 
-def try_out(body: nn.Module, source: fx.GraphModule, inputs: Tensor) -> None:
+def try_out(body: nn.Module, source: fx.GraphModule, inputs: Inputs) -> None:
     """Run a new graph on batches of two sizes, as its file will be.
 
     Args:
         body: the new graph; not run itself, as kernels prepare for the first sizes they meet.
         source: the float graph that it was made from.
-        inputs: `[2, ...]`, as `body` takes them.
+        inputs: `[2, ...]`, one or a tuple, as `body` takes them.
 
     Raises:
         ModelError: names the layer that fails, or says that answers are no numbers or of another
@@ -79,16 +80,18 @@ def try_out(body: nn.Module, source: fx.GraphModule, inputs: Tensor) -> None:
         trial = copy.deepcopy(body)
     with torch.no_grad():
         for size in _SIZES:
-            answers = Blaming(trial, "fails in its quantized form").run(inputs[:size])
-            value = next(n for n in source.graph.nodes if n.op == "output").args[0][0].meta["val"]
-            shape = [
-                s if isinstance(s, int) else a
-                for s, a in zip(value.shape, answers.shape, strict=False)
-            ]
-            if list(answers.shape) != shape or not answers.isfinite().all():
-                raise ModelError(
-                    f"the quantized model answers {list(answers.shape)} with "
-                    f"{int((~answers.isfinite()).sum())} values that are no numbers; find the "
-                    "layer with sensitivity: true and leave it in float with keep: [LAYER], or "
-                    "use method: weight_only_int8"
-                )
+            blaming = Blaming(trial, "fails in its quantized form")
+            found = as_tuple(blaming.run(*as_tuple(rows(inputs, 0, size))))
+            made = next(n for n in source.graph.nodes if n.op == "output").args[0]
+            for answers, node in zip(found, made, strict=True):
+                shape = [
+                    s if isinstance(s, int) else a
+                    for s, a in zip(node.meta["val"].shape, answers.shape, strict=False)
+                ]
+                if list(answers.shape) != shape or not answers.isfinite().all():
+                    raise ModelError(
+                        f"the quantized model answers {list(answers.shape)} with "
+                        f"{int((~answers.isfinite()).sum())} values that are no numbers; find "
+                        "the layer with sensitivity: true and leave it in float with keep: "
+                        "[LAYER], or use method: weight_only_int8"
+                    )

@@ -1,10 +1,11 @@
 """The model as one flat graph of ATen operators, with batch normalisation folded away."""
 
 import contextlib
+import inspect
 import io
 import operator
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.export import Dim, export
 
 from optimize.errors import ModelError
 from optimize.lowering.graphs import arguments, aten, constant, replace_constant
+from optimize.lowering.inputs import Inputs, as_tuple
 from optimize.lowering.passes.dtypes import settle_dtypes
 from optimize.lowering.passes.padding import settle_padding
 from optimize.lowering.passes.rewrites import drop_true_masks, fold_constants, merge_projections
@@ -21,26 +23,39 @@ from optimize.utils import blame
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
 _VIEWS = (aten.view.default, aten._unsafe_view.default)
+Free = Sequence[Mapping[int, Any]]
+"""For every input its dimensions that vary, as `torch.export` takes them."""
+
 _CHECKS = ("_assert_tensor_metadata", "_assert_scalar", "sym_constrain_range", "_assert_async")
 
 
-def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ()) -> fx.GraphModule:
+def capture(
+    model: nn.Module,
+    example: Inputs,
+    keep_float: Collection[str] = (),
+    free: Free | None = None,
+) -> fx.GraphModule:
     """Capture `model` with `torch.export`: functional ATen operators, the batch size left free,
     and for ids `[N, L]` the length too.
 
     Args:
-        model: in eval mode, float32, taking one tensor and returning one.
-        example: one input `[N, ...]` with N of at least 2, or ids `[N, L]` with L of at least 2.
+        model: in eval mode, float32, from tensors to a tensor or a tuple of tensors.
+        example: one input `[N, ...]` with N of at least 2, or ids `[N, L]` with L of at least 2;
+            or a tuple of several inputs `[N, ...]`.
         keep_float: layers that are to stay as they are, never merged with others.
+        free: the dimensions that vary, if these are others than said above.
 
     Raises:
         ModelError: data-dependent control flow, a batch size or length written into the code,
             or an operator that `torch.export` does not know.
     """
-    free: dict[int, Any] = {0: Dim("batch")}
-    if is_ids(example):
-        free = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}  # the length's bounds follow from the model
-        example = example.long()  # torch 2.13's decompositions lose an int32 input
+    if free is None:
+        batch = Dim("batch")
+        free = [{0: batch} for _ in as_tuple(example)]
+        if isinstance(example, Tensor) and is_ids(example):
+            free = [{0: Dim.DYNAMIC, 1: Dim.DYNAMIC}]  # the length's bounds follow from the model
+    # torch 2.13's decompositions lose an int32 input
+    given = tuple(x.long() if x.dtype == torch.int32 else x for x in as_tuple(example))
     try:
         # On failure torch.export prints the graph that it has so far.
         quiet = contextlib.redirect_stderr(io.StringIO())
@@ -49,7 +64,7 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
             # A recurrent layer's list of its own weights, which stay what they are.
             warnings.filterwarnings("ignore", message="The tensor attributes? .* during export")
-            program = export(model, (example,), dynamic_shapes=(free,), strict=False)
+            program = export(model, given, dynamic_shapes=_shapes(model, free), strict=False)
             module = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # export runs the user's code: anything can come out
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -71,10 +86,19 @@ def capture(model: nn.Module, example: Tensor, keep_float: Collection[str] = ())
     _fold_batch_norm(module)
     settle_dtypes(module, keep_float)
     merge_projections(module, keep_float)
-    settle_padding(module)
+    if len(given) == 1:
+        settle_padding(module)
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
+
+
+def _shapes(model: nn.Module, free: Free) -> Any:
+    """`free` as `torch.export` takes it: a module of ours that takes `*inputs` has one argument."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    shapes = tuple(dict(dims) for dims in free)
+    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return (shapes,) if variadic else shapes
 
 
 def is_ids(example: Tensor) -> bool:

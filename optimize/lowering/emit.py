@@ -86,8 +86,8 @@ class Emitter:
             self._group(self.plan.groups[node])
         elif node.op == "output":
             outputs: Any = node.args[0]
-            (result,) = outputs
-            self.graph.output(self.forms.get(result, FLOAT))
+            results = tuple(self.forms.get(result, FLOAT) for result in outputs)
+            self.graph.output(results[0] if len(results) == 1 else results)
         elif node.op != "get_attr" and node not in self.plan.inner:
             self._other(node)
 
@@ -103,10 +103,10 @@ class Emitter:
         return self.plan.packing is not None and node in self.plan.packing.nodes
 
     def _placeholder(self, node: fx.Node) -> None:
-        copied = self.graph.placeholder("x")
-        if self.plan.packing is not None:
+        copied = self.graph.placeholder("x" if node.prev.op == "root" else node.name)
+        if self.plan.packing is not None and self.forms.batch is None:
             self.forms.batch = self.graph.call_method("size", (copied, 0))
-        if self.hot_batch is not None:
+        if self.hot_batch is not None and self.lane is None:
             self.lane = self.call("lane", shape_cached.Lane(self.hot_batch), copied)
         if self.pixels is None:
             self.forms.put(node, FLOAT, copied)
@@ -294,10 +294,13 @@ class Emitter:
 
     def _size(self, of: fx.Node, node: fx.Node) -> fx.Node:
         """A free size, read from the model's input where that has it: always there, unpacked."""
-        given = next(n for n in self.source.graph.nodes if n.op == "placeholder")
-        axes = [str(s) for s in given.meta["val"].shape]
         name = str(node.meta.get("val"))
-        source, axis = (given, axes.index(name)) if name in axes else (of, node.args[1])
+        source, axis = of, node.args[1]
+        for given in self.source.graph.find_nodes(op="placeholder"):
+            axes = [str(s) for s in given.meta["val"].shape]
+            if name in axes:
+                source, axis = given, axes.index(name)
+                break
         form = next(f for f in (UINT8, FLOAT, HALF, PLAIN) if self.forms.has(source, f))
         return self.graph.call_method("size", (self.forms.get(source, form), axis))
 

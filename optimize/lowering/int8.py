@@ -11,9 +11,10 @@ from torch import Tensor, fx, nn
 
 from optimize.errors import DataError, ModelError
 from optimize.lowering.blame import try_out
-from optimize.lowering.capture import capture, is_ids
+from optimize.lowering.capture import Free, capture, is_ids
 from optimize.lowering.emit import Emitter
 from optimize.lowering.graphs import arguments, aten
+from optimize.lowering.inputs import Inputs, count, rows
 from optimize.lowering.observers import Ranges, calibrate
 from optimize.lowering.passes.unpad import find_packing
 from optimize.lowering.passes.zero_points import fold_offsets
@@ -58,8 +59,8 @@ class Lowered(nn.Module):
         self.engine, self.lowered, self.left_in_float = engine, lowered, left_in_float
         self.traceable = traceable
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.body(x)
+    def forward(self, *inputs: Tensor) -> Inputs:
+        result: Inputs = self.body(*inputs)
         return result
 
     def scripted(self) -> torch.jit.ScriptModule:
@@ -75,7 +76,7 @@ class Lowered(nn.Module):
 
 def lower_int8(
     model: nn.Module,
-    calibration: Iterable[Tensor],
+    calibration: Iterable[Inputs],
     *,
     input_scale: float | None = None,
     input_zero_point: int | None = None,
@@ -84,6 +85,7 @@ def lower_int8(
     attention: Attention = "bf16",
     keep_float: Collection[str] = (),
     ranges: Ranges = "mse",
+    free: Free | None = None,
 ) -> Lowered:
     """Quantize `model` statically (Jacob et al. 2018) and lower it to int8 kernels.
 
@@ -93,10 +95,10 @@ def lower_int8(
     float32 and are named in `left_in_float`.
 
     Args:
-        model: float32, in eval mode, one tensor in and one out. Left as it is.
+        model: float32, in eval mode, from tensors to a tensor or a tuple. Left as it is.
         calibration: batches of real inputs `[N, ...]`, as the returned module takes them:
-            uint8 pixels when `input_scale` is given, else float32. One batch must hold at
-            least two.
+            uint8 pixels when `input_scale` is given, else float32, a tuple of tensors for a
+            model of several inputs. One batch must hold at least two.
         input_scale, input_zero_point: when given, the returned module takes uint8
             `[N, C, H, W]` pixels that mean `(pixel - input_zero_point) * input_scale` to
             `model`, and reads them as its quantized input without any arithmetic. For
@@ -113,6 +115,7 @@ def lower_int8(
         keep_float: names of layers, or of modules that contain them, that stay in float32
             because they cost accuracy; they are named in `left_in_float`.
         ranges: how activation ranges follow from the calibration data.
+        free: the dimensions that vary, see `capture`.
 
     Returns:
         A module whose `scripted()` is ready to save; the file needs plain torch alone, with
@@ -131,15 +134,17 @@ def lower_int8(
         pixels = QParams(float(input_scale), int(input_zero_point or 0))
     given = list(calibration)
     batches = [_as_float(batch, pixels) for batch in given]
-    index = next((i for i, b in enumerate(batches) if len(b) >= 2), None)
+    index = next((i for i, b in enumerate(batches) if count(b) >= 2), None)
     if index is None:
         raise DataError("quantization needs calibration data: one batch of two inputs or more")
-    graph = capture(copy.deepcopy(model).eval(), batches[index][:2], keep_float)
+    example = batches[index]
+    graph = capture(copy.deepcopy(model).eval(), rows(example, 0, 2), keep_float, free)
     transformer = any(n.target in _TRANSFORMER for n in graph.graph.nodes)
-    positions = _mean_length(batches) if is_ids(batches[index]) else None
+    ids = example if free is None and isinstance(example, Tensor) and is_ids(example) else None
+    positions = None if ids is None else _mean_length(b for b in batches if isinstance(b, Tensor))
     engine = engine or _suitable_engine(graph, transformer, positions)
     ready = hot_batch if engine == "onednn" else None
-    packing = find_packing(graph, batches[index]) if transformer and positions else None
+    packing = find_packing(graph, ids) if transformer and ids is not None else None
     plan = make_plan(
         graph,
         onednn=engine == "onednn",
@@ -156,7 +161,7 @@ def lower_int8(
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
         body = Emitter(graph, plan, qparams, pixels, offsets, ready).emit()
-        try_out(body, graph, given[index][:2])
+        try_out(body, graph, rows(given[index], 0, 2))
     return Lowered(
         body, engine, tuple(plan.lowered()), plan.refused, not transformer and ready is None
     ).eval()
@@ -187,5 +192,7 @@ def _mean_length(batches: Iterable[Tensor]) -> float:
     return float(counts.double().mean())
 
 
-def _as_float(batch: Tensor, pixels: QParams | None) -> Tensor:
-    return (batch.float() - pixels.zero_point) * pixels.scale if pixels else batch
+def _as_float(batch: Inputs, pixels: QParams | None) -> Inputs:
+    if pixels is None or not isinstance(batch, Tensor):
+        return batch
+    return (batch.float() - pixels.zero_point) * pixels.scale

@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from optimize.lowering.blame import blamed
 from optimize.lowering.graphs import layer_name
+from optimize.lowering.inputs import Inputs, as_tuple
 from optimize.lowering.passes.unpad import Packing
 from optimize.lowering.qparams import EPS, QParams
 
@@ -141,7 +142,7 @@ class _Observing(fx.Interpreter):
 def calibrate(
     module: fx.GraphModule,
     nodes: Iterable[fx.Node],
-    batches: Sequence[Tensor],
+    batches: Sequence[Inputs],
     method: Ranges = "mse",
     packing: Packing | None = None,
 ) -> dict[fx.Node, QParams]:
@@ -154,5 +155,5 @@ def calibrate(
     with torch.no_grad():
         for first in (True, False):
             for batch in batches:
-                _Observing(module, histograms, packing, first).run(batch)
+                _Observing(module, histograms, packing, first).run(*as_tuple(batch))
     return {node: histogram.chosen(method) for node, histogram in histograms.items()}

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from optimize.lowering.inputs import Inputs, as_tuple
 from optimize.pruning.graph import CONVOLUTIONS, Coupled, coupled
 from optimize.pruning.removal import inputs_like, same, without
 
@@ -17,7 +18,7 @@ _NORMS: tuple[Any, ...] = (
 
 
 def remove_dead(
-    model: nn.Module, example: Tensor, *, keep: tuple[str, ...] = (), round_to: int = 1
+    model: nn.Module, example: Inputs, *, keep: tuple[str, ...] = (), round_to: int = 1
 ) -> tuple[nn.Module, dict[str, int]]:
     """Remove the channels whose removal changes no answer.
 
@@ -28,7 +29,7 @@ def remove_dead(
 
     Args:
         model: in eval mode; left as it is.
-        example: an input `[1, ...]`.
+        example: an input `[1, ...]`; a tuple of several.
         keep: names of layers whose width must not change.
         round_to: widths stay multiples of this, even if a few dead channels remain.
 
@@ -50,7 +51,7 @@ def remove_dead(
     return smaller, {name: len(plan[name]) for name in plan if name in done}
 
 
-def _live_inputs(model: nn.Module, inputs: list[Tensor]) -> dict[nn.Module, Tensor]:
+def _live_inputs(model: nn.Module, inputs: list[Inputs]) -> dict[nn.Module, Tensor]:
     """Bool per input channel of each convolution and linear layer that runs: ever non-zero."""
     live: dict[nn.Module, Tensor] = {}
 
@@ -66,7 +67,7 @@ def _live_inputs(model: nn.Module, inputs: list[Tensor]) -> dict[nn.Module, Tens
     try:
         with torch.no_grad():
             for x in inputs:
-                model(x)
+                model(*as_tuple(x))
     finally:
         for hook in hooks:
             hook.remove()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from optimize.errors import ModelError, OptionError
+from optimize.lowering.inputs import Inputs, as_tuple
 from optimize.pruning.recurrent import InputPruner, stand_ins
 from optimize.utils import blame
 
@@ -97,7 +98,7 @@ class Coupled:
     group: Any
 
 
-def coupled(model: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> list[Coupled]:
+def coupled(model: nn.Module, example: Inputs, keep: Iterable[str] = ()) -> list[Coupled]:
     """Every set of coupled channels of `model` that may be removed.
 
     Channels that reach an output of the model without passing another layer that mixes channels
@@ -106,7 +107,7 @@ def coupled(model: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> list
 
     Args:
         model: in eval mode.
-        example: an input `[1, ...]`.
+        example: an input `[1, ...]`, or a tuple of several.
         keep: names of layers, or of modules that hold them, whose width must not change.
 
     Raises:
@@ -125,7 +126,7 @@ def coupled(model: nn.Module, example: Tensor, keep: Iterable[str] = ()) -> list
 
 def remove(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     plan: dict[str, list[int]],
     ready: Callable[[], object] = lambda: None,
 ) -> None:
@@ -133,7 +134,7 @@ def remove(
 
     Args:
         model: in eval mode.
-        example: an input `[1, ...]`.
+        example: an input `[1, ...]`; a tuple of several.
         plan: the output channels to remove, by the layer's name.
         ready: called between tracing and removing.
 
@@ -153,7 +154,7 @@ def remove(
             group.prune()
 
 
-def _traced(tp: Any, model: nn.Module, example: Tensor) -> tuple[Any, list[nn.Module]]:
+def _traced(tp: Any, model: nn.Module, example: Inputs) -> tuple[Any, list[nn.Module]]:
     """torch-pruning's graph, and the layers whose channels are the model's outputs."""
     ends: list[Any] = []
 
@@ -168,7 +169,7 @@ def _traced(tp: Any, model: nn.Module, example: Tensor) -> tuple[Any, list[nn.Mo
     flags = [parameter.requires_grad for parameter in parameters]
     try:
         with tracing(), torch.no_grad():
-            model(example)  # what a layer computes once and keeps must not hold a graph
+            model(*as_tuple(example))  # what a layer computes once and keeps must not hold a graph
         for parameter in parameters:  # the tracer follows gradients
             parameter.requires_grad_(True)
         recurrent = dict.fromkeys((nn.RNN, nn.GRU, nn.LSTM), InputPruner())
@@ -176,7 +177,7 @@ def _traced(tp: Any, model: nn.Module, example: Tensor) -> tuple[Any, list[nn.Mo
             graph = tp.DependencyGraph().build_dependency(
                 model,
                 example_inputs=example,
-                forward_fn=lambda traced, given: traced(given),
+                forward_fn=lambda traced, given: traced(*as_tuple(given)),
                 output_transform=tensors,
                 customized_pruners=recurrent,
             )

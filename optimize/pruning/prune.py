@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from optimize.data.dataset import Split
 from optimize.errors import ModelError, OptionError
+from optimize.lowering.inputs import Inputs
 from optimize.pruning.dead import remove_dead
 from optimize.pruning.graph import Coupled, coupled, kept_layers, widths
 from optimize.pruning.importance import channel_importance, least_important
@@ -31,7 +32,7 @@ Recover = Callable[[nn.Module, int], object]
 
 def prune(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     options: PruneOptions | None = None,
     *,
     split: Split | None = None,
@@ -45,7 +46,7 @@ def prune(
 
     Args:
         model: a float module; left as it is.
-        example: an input `[1, ...]` to trace dependencies with.
+        example: an input `[1, ...]` to trace dependencies with; a tuple of several.
         options: see `PruneOptions`.
         split: training inputs and labels, which `taylor` needs.
         recover: called after every step with the model to train in place.
@@ -101,7 +102,7 @@ def _prune_weights(model: nn.Module, options: PruneOptions, recover: Recover | N
 
 def _prune_channels(
     pruned: nn.Module,
-    example: Tensor,
+    example: Inputs,
     options: PruneOptions,
     split: Split | None,
     recover: Recover | None,

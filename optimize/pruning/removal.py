@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from optimize.lowering.inputs import Inputs, as_tuple
 from optimize.pruning.graph import remove
 from optimize.pruning.sum_norm import SumNorm
 
@@ -26,7 +27,7 @@ Plan = dict[str, list[int]]
 
 def without(
     model: nn.Module,
-    example: Tensor,
+    example: Inputs,
     plan: Plan,
     accept: Callable[[nn.Module], bool] = lambda smaller: True,
 ) -> tuple[nn.Module, Plan]:
@@ -34,7 +35,7 @@ def without(
 
     Args:
         model: in eval mode; left as it is.
-        example: an input `[1, ...]`.
+        example: an input `[1, ...]`; a tuple of several.
         plan: what to remove.
         accept: whether a smaller model, with the weights of `model`, will do.
 
@@ -57,7 +58,7 @@ class _Trials:
     """Removals from one model, each tried once."""
 
     def __init__(
-        self, model: nn.Module, example: Tensor, accept: Callable[[nn.Module], bool]
+        self, model: nn.Module, example: Inputs, accept: Callable[[nn.Module], bool]
     ) -> None:
         self.model, self.example, self.accept = model, example, accept
         self.inputs = inputs_like(example, model)
@@ -127,20 +128,24 @@ def probe(model: nn.Module) -> nn.Module:
     return copied
 
 
-def inputs_like(example: Tensor, model: nn.Module) -> list[Tensor]:
+def inputs_like(example: Inputs, model: nn.Module) -> list[Inputs]:
     """The example, and three inputs at once if the model takes them: for pixels and floats random
     ones."""
     generator = torch.Generator().manual_seed(0)
-    size = (3, *example.shape[1:])
-    if example.dtype == torch.uint8:
-        three = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
-    elif example.is_floating_point():
-        three = torch.randn(size, generator=generator).to(example.dtype)
-    else:
-        three = example.expand(size)
+
+    def like(given: Tensor) -> Tensor:
+        size = (3, *given.shape[1:])
+        if given.dtype == torch.uint8:
+            return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
+        if given.is_floating_point():
+            return torch.randn(size, generator=generator).to(given.dtype)
+        return given.expand(size)
+
+    several = tuple(like(given) for given in as_tuple(example))
+    three = several[0] if isinstance(example, Tensor) else several
     try:
         with torch.no_grad():
-            model(three)
+            model(*several)
     except Exception:  # the user's code can raise anything
         return [example]
     return [example, three]
@@ -149,7 +154,7 @@ def inputs_like(example: Tensor, model: nn.Module) -> list[Tensor]:
 def same(
     model: nn.Module,
     other: nn.Module,
-    inputs: list[Tensor],
+    inputs: list[Inputs],
     tolerance: float | None,
     *,
     summed: bool = False,
@@ -165,7 +170,7 @@ def same(
     for x in inputs:
         try:
             with torch.no_grad(), SumNorm() if summed else nullcontext():
-                expected, answers = (pytree.tree_leaves(m(x)) for m in (model, other))
+                expected, answers = (pytree.tree_leaves(m(*as_tuple(x))) for m in (model, other))
         except Exception:  # a width that is written into the code
             return False
         if len(expected) != len(answers):

@@ -4,15 +4,21 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from optimize.lowering.blame import try_out
+from optimize.lowering.capture import Free
 from optimize.lowering.graphs import constant
+from optimize.lowering.inputs import Inputs, rows
 from optimize.quantization.graph import LAYERS, Copier, Quantized, captured, is_float
 
 
 def to_bfloat16(
-    model: nn.Module, calibration: Tensor, *, keep_float: Collection[str] = ()
+    model: nn.Module,
+    calibration: Inputs,
+    *,
+    keep_float: Collection[str] = (),
+    free: Free | None = None,
 ) -> Quantized:
     """Weights and activations in bfloat16, from the first layer to the last.
 
@@ -22,17 +28,18 @@ def to_bfloat16(
 
     Args:
         model: float32, in eval mode; left as it is.
-        calibration: real inputs `[N, ...]`, two or more; only their shape matters.
+        calibration: real inputs `[N, ...]`, two rows or more; only their shape matters.
         keep_float: names of layers, or of modules that contain them, that stay in float32.
+        free: the dimensions that vary, see `capture`.
 
     Raises:
         ModelError: the graph cannot be captured.
         OptionError: `keep_float` names no module.
     """
-    source = captured(model, calibration, keep_float)
+    source = captured(model, calibration, keep_float, free)
     copier = _Half(source, keep_float)
     body = copier.copy()
-    try_out(body, source, calibration[:2])
+    try_out(body, source, rows(calibration, 0, 2))
     return Quantized(body, None, tuple(copier.lowered), copier.left).eval()
 
 
@@ -45,7 +52,7 @@ class _Half(Copier):
         self.casts: dict[tuple[fx.Node, bool], fx.Node] = {}
 
     def placeholder(self, node: fx.Node) -> fx.Node:
-        x = self.graph.placeholder("x")
+        x = super().placeholder(node)
         if node.meta["val"].dim() == 4:
             layout: dict[str, Any] = {"memory_format": torch.channels_last}
             return self.graph.call_method("contiguous", (x,), layout)

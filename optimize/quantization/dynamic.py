@@ -3,32 +3,39 @@
 from collections.abc import Collection
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from optimize.errors import ModelError
 from optimize.lowering import ENGINE
 from optimize.lowering.blame import try_out
+from optimize.lowering.capture import Free
 from optimize.lowering.graphs import RECURRENT, aten, constant, layer_name
+from optimize.lowering.inputs import Inputs, rows
 from optimize.lowering.kernels.quantized import DynamicLinear
 from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
 
 
 def to_dynamic_int8(
-    model: nn.Module, calibration: Tensor, *, keep_float: Collection[str] = ()
+    model: nn.Module,
+    calibration: Inputs,
+    *,
+    keep_float: Collection[str] = (),
+    free: Free | None = None,
 ) -> Quantized:
     """Quantize the linear layers; convolutions stay, as there are no dynamic kernels for them.
 
     Args:
         model: float32, in eval mode; left as it is.
-        calibration: real inputs `[N, ...]`, two or more; only their shape matters.
+        calibration: real inputs `[N, ...]`, two rows or more; only their shape matters.
         keep_float: names of layers, or of modules that contain them, that stay in float32.
+        free: the dimensions that vary, see `capture`.
 
     Raises:
         ModelError: the graph cannot be captured, or has no linear layer.
         OptionError: `keep_float` names no module.
     """
-    source = captured(model, calibration, keep_float)
+    source = captured(model, calibration, keep_float, free)
     if not any(node.target is aten.linear.default for node in source.graph.nodes):
         raise ModelError(
             "dynamic_int8 quantizes linear layers, and this model has none; use static_int8"
@@ -37,7 +44,7 @@ def to_dynamic_int8(
     copier = _Dynamic(source, keep_float)
     with silenced(), torch.no_grad():
         body = copier.copy()
-        try_out(body, source, calibration[:2])
+        try_out(body, source, rows(calibration, 0, 2))
     return Quantized(body, ENGINE, tuple(copier.lowered), copier.left).eval()
 
 

@@ -5,15 +5,18 @@ equalisation (Nagel et al. 2019): exact in float32, easier to quantize.
 """
 
 import copy
+from itertools import starmap
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from optimize.lowering.inputs import Inputs, as_tuple, rows, split
 from optimize.pruning.graph import Coupled, coupled
 
 
 def equalize(
-    model: nn.Module, calibration: Tensor, alpha: float = 0.5
+    model: nn.Module, calibration: Inputs, alpha: float = 0.5
 ) -> tuple[nn.Module, list[str]]:
     """Divide every channel by `s` where it is written and multiply by it where it is read.
 
@@ -32,20 +35,21 @@ def equalize(
         ModelError: the model cannot be traced.
     """
     model = copy.deepcopy(model).eval()
-    example = calibration[:1]
+    example = as_tuple(rows(calibration, 0, 1))
+    trial = as_tuple(rows(calibration, 0, 16))
     largest = _largest_inputs(model, calibration)
     scaled = []
     groups = coupled(model, example)
     with torch.no_grad():
-        wanted = model(calibration[:16])
+        wanted = pytree.tree_leaves(model(*trial))
         for group in groups:
             scale = _scale(group, largest, alpha)
             if scale is None:
                 continue
             before = copy.deepcopy([m.state_dict() for m, _, _, _ in group.members])
             _apply(group, scale)
-            change = (model(calibration[:16]) - wanted).abs().max()
-            if change <= 1e-4 * wanted.abs().max().clamp(min=1e-6):
+            found = pytree.tree_leaves(model(*trial))
+            if all(starmap(_unchanged, zip(wanted, found, strict=True))):
                 scaled.append(group.name)
                 continue
             for (module, _, _, _), state in zip(group.members, before, strict=True):
@@ -53,7 +57,12 @@ def equalize(
     return model, scaled
 
 
-def _largest_inputs(model: nn.Module, calibration: Tensor) -> dict[nn.Module, Tensor]:
+def _unchanged(wanted: Tensor, found: Tensor) -> bool:
+    change = (found - wanted).abs().max()
+    return bool(change <= 1e-4 * wanted.abs().max().clamp(min=1e-6))
+
+
+def _largest_inputs(model: nn.Module, calibration: Inputs) -> dict[nn.Module, Tensor]:
     """The largest magnitude of every input channel of every convolution and linear layer."""
     found: dict[nn.Module, Tensor] = {}
 
@@ -71,8 +80,8 @@ def _largest_inputs(model: nn.Module, calibration: Tensor) -> dict[nn.Module, Te
     ]
     try:
         with torch.no_grad():
-            for batch in calibration.split(64):
-                model(batch)
+            for batch in split(calibration, 64):
+                model(*as_tuple(batch))
     finally:
         for handle in handles:
             handle.remove()

@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.utils import _pytree as pytree
 
 from optimize.errors import OptionError
-from optimize.evaluation.accuracy import predict
+from optimize.lowering.inputs import Inputs, as_tuple, split
 from optimize.lowering.observers import Histogram, Ranges
 from optimize.lowering.qparams import QParams, channel_scales
 from optimize.training import distributed
+from optimize.utils.bars import bar
 
 _BATCH = 64
 _FOLLOW = 0.05  # share of the newest batch in a range while training
@@ -39,7 +41,7 @@ def layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def input_ranges(
-    model: nn.Module, calibration: Tensor, ranges: Ranges = "mse"
+    model: nn.Module, calibration: Inputs, ranges: Ranges = "mse"
 ) -> dict[str, QParams | None]:
     """How every layer's input would be quantized; None for what reads the pixels as they are."""
     seen: dict[str, Histogram] = {name: Histogram() for name in layers(model)}
@@ -59,12 +61,16 @@ def input_ranges(
     try:
         with torch.no_grad():
             for widening in (True, False):  # noqa: B007 - the hooks read it
-                for batch in calibration.split(_BATCH):
-                    model(batch)
+                for batch in split(calibration, _BATCH):
+                    model(*as_tuple(batch))
     finally:
         for handle in handles:
             handle.remove()
-    exact = order[0] if order and calibration.dtype == torch.uint8 else None
+    exact = (
+        order[0]
+        if order and isinstance(calibration, Tensor) and calibration.dtype == torch.uint8
+        else None
+    )
     called = set(order)
     return {
         name: None if name == exact else histogram.chosen(ranges)
@@ -136,7 +142,7 @@ def fake_quantized(
 
 def quantization_table(
     model: nn.Module,
-    calibration: Tensor,
+    calibration: Inputs,
     *,
     accuracy: Callable[[nn.Module], float] | None = None,
     ranges: Ranges = "mse",
@@ -145,7 +151,7 @@ def quantization_table(
 
     Args:
         model: float32; left as it is.
-        calibration: real inputs `[N, ...]`.
+        calibration: real inputs `[N, ...]`, one tensor or a tuple of several.
         accuracy: of a model; the table has no drops without it.
         ranges: how ranges follow from the calibration data.
 
@@ -161,14 +167,26 @@ def quantization_table(
     if not qparams:
         raise OptionError("this model has no convolution or linear layer to quantize")
     whole = accuracy(model) if accuracy is not None else 0.0
-    wanted = predict(model, calibration, title="sensitivity")
+    wanted = _answers(model, calibration)
     rows = []
     for name in qparams:
         trial = copy.deepcopy(model)
         with fake_quantized(trial, qparams, only=[name]):
-            change = predict(trial, calibration, title="sensitivity") - wanted
+            change = _answers(trial, calibration) - wanted
             row: dict[str, Any] = {"layer": name, "error": (change.norm() / wanted.norm()).item()}
             if accuracy is not None:
                 row["drop"] = whole - accuracy(trial)
         rows.append(row)
     return sorted(rows, key=lambda row: -row["error"])
+
+
+def _answers(model: nn.Module, calibration: Inputs) -> Tensor:
+    """All floating-point outputs for all inputs, one after another."""
+    with torch.inference_mode():
+        answers = [
+            answer.float().flatten()
+            for batch in bar(split(calibration, _BATCH), title="sensitivity", unit="batch")
+            for answer in pytree.tree_leaves(model(*as_tuple(batch)))
+            if answer.is_floating_point()
+        ]
+    return torch.cat(answers)

@@ -8,8 +8,9 @@ from torch import Tensor, fx, nn
 
 from optimize.errors import DataError, ModelError, OptionError
 from optimize.lowering.blame import blamed, note_layer
-from optimize.lowering.capture import capture
+from optimize.lowering.capture import Free, capture
 from optimize.lowering.graphs import aten, constant, copy_call, layer_name
+from optimize.lowering.inputs import Inputs, count, rows
 
 LAYERS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default, aten.embedding.default)
 
@@ -38,18 +39,21 @@ class Quantized(nn.Module):
         self.engine, self.lowered, self.left_in_float = engine, lowered, left_in_float
         self.frozen = frozen
 
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.body(x)
+    def forward(self, *inputs: Tensor) -> Inputs:
+        result: Inputs = self.body(*inputs)
         return result
 
 
-def captured(model: nn.Module, calibration: Tensor, keep_float: Collection[str]) -> fx.GraphModule:
+def captured(
+    model: nn.Module, calibration: Inputs, keep_float: Collection[str], free: Free | None = None
+) -> fx.GraphModule:
     """The model as one flat graph with batch normalisation folded.
 
     Args:
-        model: in eval mode, one tensor in and one out.
-        calibration: real inputs `[N, ...]`, at least two.
+        model: in eval mode, from tensors to a tensor or a tuple of tensors.
+        calibration: real inputs `[N, ...]`, one tensor or a tuple of several, at least two rows.
         keep_float: names of layers that are to stay as they are.
+        free: the dimensions that vary, see `capture`.
 
     Raises:
         ModelError: the graph cannot be captured.
@@ -60,9 +64,9 @@ def captured(model: nn.Module, calibration: Tensor, keep_float: Collection[str])
     for name in keep_float:
         if name not in known:
             raise OptionError(f"keep: there is no layer {name!r} in this model")
-    if len(calibration) < 2:
+    if count(calibration) < 2:
         raise DataError("quantization needs calibration data: two inputs or more")
-    return capture(model, calibration[:2], keep_float)
+    return capture(model, rows(calibration, 0, 2), keep_float, free)
 
 
 class Copier:
@@ -86,8 +90,8 @@ class Copier:
             if node.op == "placeholder":
                 self.made[node] = self.placeholder(node)
             elif node.op == "output":
-                (result,) = node.args[0]
-                self.graph.output(self.result(result))
+                results = tuple(self.result(result) for result in node.args[0])
+                self.graph.output(results[0] if len(results) == 1 else results)
             elif node.op != "get_attr":
                 with blamed(layer_name(node), "cannot be quantized"):
                     self.made[node] = self.operator(node)
@@ -98,7 +102,7 @@ class Copier:
         return module.eval()
 
     def placeholder(self, node: fx.Node) -> fx.Node:
-        return self.graph.placeholder("x")
+        return self.graph.placeholder("x" if node.prev.op == "root" else node.name)
 
     def result(self, node: fx.Node) -> fx.Node:
         return self.fetch(node)

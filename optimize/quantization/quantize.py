@@ -4,10 +4,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from optimize.errors import DataError, ModelError, OptimizeError, OptionError
 from optimize.lowering import ENGINE, Lowered
+from optimize.lowering.capture import Free
+from optimize.lowering.inputs import Inputs, count, rows
 from optimize.lowering.int8 import Attention
 from optimize.lowering.observers import Ranges
 from optimize.quantization.accuracy_control import within_budget
@@ -80,22 +82,24 @@ class QuantizeOptions:
 
 def quantize(
     model: nn.Module,
-    calibration: Tensor,
+    calibration: Inputs,
     options: QuantizeOptions | None = None,
     *,
     accuracy: Callable[[nn.Module], float] | None = None,
     details: dict[str, Any] | None = None,
+    free: Free | None = None,
 ) -> nn.Module:
     """Quantize a float model; returns a new module on the CPU, in eval mode.
 
     Args:
-        model: one tensor in and one out, as uint8 `[N, C, H, W]`; left as it is. In a
-            `Normalized` whose mean is one whole number the pixels become the quantized input
-            as they are.
-        calibration: real inputs, from the training data.
+        model: from tensors, as uint8 `[N, C, H, W]`, to a tensor or a tuple of tensors; left as
+            it is. In a `Normalized` whose mean is one whole number the pixels become the
+            quantized input as they are.
+        calibration: real inputs, from the training data; a tuple for a model of several.
         options: see `QuantizeOptions`.
         accuracy: of a model on held-out data, which `max_drop` decides by.
         details: filled with what was found out, for the report.
+        free: the dimensions that vary, see `optimize.lowering.capture`.
 
     Returns:
         A module that names its changed layers in `lowered`, the others with the reason in
@@ -109,8 +113,8 @@ def quantize(
     """
     options = options or QuantizeOptions()
     details = details if details is not None else {}
-    images = calibration[: options.calibration]
-    if len(images) < 2:
+    images = rows(calibration, 0, options.calibration)
+    if count(images) < 2:
         raise DataError("quantization needs calibration data: two inputs or more")
     if options.equalize:
         try:
@@ -125,7 +129,7 @@ def quantize(
             ) from error
 
     def build(kept: Collection[str]) -> nn.Module:
-        return _build(model, images, options, [*options.keep, *kept])
+        return _build(model, images, options, [*options.keep, *kept], free)
 
     if options.sensitivity:
         details["sensitivity"] = quantization_table(
@@ -173,7 +177,11 @@ def refuse_quantized(model: nn.Module, stage: str) -> None:
 
 
 def _build(
-    model: nn.Module, images: Tensor, options: QuantizeOptions, keep: Collection[str]
+    model: nn.Module,
+    images: Inputs,
+    options: QuantizeOptions,
+    keep: Collection[str],
+    free: Free | None,
 ) -> nn.Module:
     if options.method == "static_int8":
         return to_static_int8(
@@ -184,6 +192,7 @@ def _build(
             fallback=options.fallback,
             engine=None if options.engine == "auto" else options.engine,
             hot_batch=options.hot_batch or None,
+            free=free,
             attention=options.attention,
         )
     methods = {
@@ -191,4 +200,4 @@ def _build(
         "weight_only_int8": store_int8,
         "bf16": to_bfloat16,
     }
-    return methods[options.method](model, images, keep_float=keep)
+    return methods[options.method](model, images, keep_float=keep, free=free)

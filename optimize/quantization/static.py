@@ -4,11 +4,13 @@ from collections.abc import Collection
 from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from optimize.errors import OptionError
 from optimize.lowering import Lowered, lower_int8
+from optimize.lowering.capture import Free
 from optimize.lowering.graphs import aten, constant
+from optimize.lowering.inputs import Inputs, split
 from optimize.lowering.int8 import Attention, Engine
 from optimize.lowering.observers import Ranges
 from optimize.models.normalized import Normalized
@@ -20,7 +22,7 @@ _BODY = "body."
 
 def to_static_int8(
     model: nn.Module,
-    calibration: Tensor,
+    calibration: Inputs,
     *,
     keep_float: Collection[str] = (),
     ranges: Ranges = "mse",
@@ -28,6 +30,7 @@ def to_static_int8(
     engine: Engine | None = None,
     hot_batch: int | None = None,
     attention: Attention = "bf16",
+    free: Free | None = None,
 ) -> Lowered:
     """uint8 activations, int8 weights per channel; see `optimize.lowering.lower_int8`.
 
@@ -38,7 +41,7 @@ def to_static_int8(
         keep_float: names of layers, or of modules that contain them, that stay in float.
         ranges: how ranges follow from the calibration data.
         fallback: what those layers compute in.
-        engine, hot_batch, attention: as `lower_int8` takes them.
+        engine, hot_batch, attention, free: as `lower_int8` takes them.
 
     Raises:
         ModelError: the graph cannot be captured.
@@ -49,7 +52,7 @@ def to_static_int8(
     for name in keep_float:
         if name not in known:
             raise OptionError(f"keep: there is no layer {name!r} in this model")
-    batches = calibration.split(_BATCH)
+    batches = split(calibration, _BATCH)
     pixels = model.input_quantization() if isinstance(model, Normalized) else None
     if isinstance(model, Normalized) and pixels is not None:
         kept = [name.removeprefix(_BODY) for name in keep_float if name.startswith(_BODY)]
@@ -75,6 +78,7 @@ def to_static_int8(
             engine=engine,
             hot_batch=hot_batch,
             attention=attention,
+            free=free,
         )
     if fallback == "bf16" and isinstance(lowered.body, fx.GraphModule):
         _halve(lowered.body)

@@ -4,33 +4,40 @@ speed, no calibration."""
 from collections.abc import Collection
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from optimize.lowering.blame import try_out
+from optimize.lowering.capture import Free
 from optimize.lowering.graphs import RECURRENT, constant, layer_name
+from optimize.lowering.inputs import Inputs, rows
 from optimize.lowering.kernels.weights import Int8Weight
 from optimize.quantization.graph import Copier, Quantized, captured
 from optimize.utils.torchscript import silenced
 
 
 def store_int8(
-    model: nn.Module, calibration: Tensor, *, keep_float: Collection[str] = ()
+    model: nn.Module,
+    calibration: Inputs,
+    *,
+    keep_float: Collection[str] = (),
+    free: Free | None = None,
 ) -> Quantized:
     """Store the weights of convolutions, linear layers and embeddings as int8.
 
     Args:
         model: float32, in eval mode; left as it is.
-        calibration: real inputs `[N, ...]`, two or more; only their shape matters.
+        calibration: real inputs `[N, ...]`, two rows or more; only their shape matters.
         keep_float: names of layers, or of modules that contain them, that stay in float32.
+        free: the dimensions that vary, see `capture`.
 
     Raises:
         ModelError: the graph cannot be captured.
         OptionError: `keep_float` names no module.
     """
-    source = captured(model, calibration, keep_float)
+    source = captured(model, calibration, keep_float, free)
     copier = _Storing(source, keep_float)
     body = copier.copy()
-    try_out(body, source, calibration[:2])
+    try_out(body, source, rows(calibration, 0, 2))
     return Quantized(body, None, tuple(copier.lowered), copier.left, frozen=False).eval()
 
 

@@ -24,6 +24,7 @@ _OPTIONAL = {
     "checkpoint": str,
     "controls": bool,
     "random_weights": bool,
+    "metric": Named,
 }
 _NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that are not keys of a recipe
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")

@@ -150,7 +150,8 @@ class StageSpec:
 class Recipe:
     """A checked recipe. Its relative paths start at `folder`.
 
-    `input` is of the task's `input_options`; `random_weights` says that a model which nobody has
+    `input` is of the task's `input_options`; `metric` is there for tasks that leave the choice to
+    the recipe (`Task.takes_metric`); `random_weights` says that a model which nobody has
     trained is meant.
     """
 
@@ -166,6 +167,7 @@ class Recipe:
     checkpoint: str | None = None
     controls: bool = False
     input: Any = None
+    metric: Named | None = None
     random_weights: bool = False
     search: SearchOptions | None = None
     folder: Path = Path()
@@ -193,6 +195,8 @@ class Recipe:
         }
         if self.input is not None:
             parts["input"] = dataclasses.asdict(self.input)
+        if self.metric is not None:
+            parts["metric"] = [self.metric.name, self.metric.options]
         if stages is None:
             parts["rest"] = [
                 self.name,

@@ -128,11 +128,13 @@ class Task(ABC, Generic[D, A]):
         exporter: the module whose `load` returns what to export (see
             `optimize.export.subjects`); "" if exporting is not supported.
         input_options: the dataclass of a recipe's `input`; None if the task takes none.
+        takes_metric: whether a recipe may name its `metric`.
     """
 
     stages: ClassVar[Mapping[str, Stage[Any]]]
     exporter: ClassVar[str] = ""
     input_options: ClassVar[type[Any] | None] = None
+    takes_metric: ClassVar[bool] = False
 
     # From a recipe to data and a model.
 

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from optimize.errors import RecipeError
 from optimize.recipe import read
 from optimize.recipe.schema import Recipe
 from optimize.tasks.base import Task
@@ -15,6 +16,7 @@ _TASKS: dict[str, str | Task[Any, Any]] = {
     "text_classification": "optimize.tasks.text:TextClassification",
     "text_embedding": "optimize.tasks.embedding:TextEmbedding",
     "speech_recognition": "optimize.tasks.speech:SpeechRecognition",
+    "tensors": "optimize.tasks.tensors:Tensors",
 }
 
 
@@ -67,4 +69,9 @@ def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:
         name: partial(_options, name) for name in names()
     }
     inputs = {name: partial(_input, name) for name in names()}
-    return read.read(path, overrides, tasks=tasks, inputs=inputs)
+    recipe = read.read(path, overrides, tasks=tasks, inputs=inputs)
+    if recipe.metric is not None and not load(recipe.task).takes_metric:
+        raise RecipeError(
+            f"metric: {recipe.task} has a metric of its own; leave it out", *recipe.metric.where
+        )
+    return recipe

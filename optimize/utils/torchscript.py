@@ -50,7 +50,9 @@ def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.
     if getattr(model, "traceable", True) is False:  # its kernels pack their weights at load
         return model.scripted()  # type: ignore[no-any-return,operator]
     try:
-        with silenced(), torch.no_grad():
+        with silenced(), torch.no_grad(), warnings.catch_warnings():
+            # Recurrent layers check their arguments' sizes before they run.
+            warnings.filterwarnings("ignore", "Converting a tensor", module=r"torch\.nn\.modules")
             traced = torch.jit.trace(model.eval(), example, check_trace=False)
             _refuse_written_states(traced)
             if not getattr(model, "frozen", True):  # freezing would widen weights stored as int8

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("optimize", "handlers", "deploy", "marpress", "benchmarks")
 # What a handler may import: an archive must load where only these are installed.
-LIGHT = {"torch", "numpy", "PIL", "simplejpeg", "tokenizers", "soundfile", "soxr"}
+LIGHT = {"torch", "numpy", "PIL", "simplejpeg", "tokenizers", "safetensors", "soundfile", "soxr"}
 # Engines that a worker uses where they are installed, imported inside functions; and the server.
 OPTIONAL = {"av", "onnxruntime", "openvino", "ts"}
 

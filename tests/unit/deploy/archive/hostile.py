@@ -130,7 +130,8 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
     yield "lzma", repacked(entries, lambda i: setattr(i, "compress_type", 14))
     yield "other dates", repacked(entries, lambda i: setattr(i, "date_time", (1990, 1, 1, 0, 0, 0)))
     yield "extra fields", repacked(entries, lambda i: setattr(i, "extra", b"up\x04\x00boo!"))
-    for name in ("../x", "/x", "a\\..\\x", "a/../../x", "x\n", "x\x1b[2J"):
+    slips = ("../x", "/x", "//x", "a\\..\\x", "a/../../x", "C:x", "..", "./x", "a//b", "a/./b")
+    for name in (*slips, "x\n", "x\x1b[2J", "\u202etp.ledom"):
         yield f"name {name!r}", packed(lambda z, n=name: z.writestr(n, b"x"), entries)
     yield "twice", packed(lambda z: z.writestr("model.json", b"{}"), entries)
     yield "a comment", packed(lambda z: setattr(z, "comment", b"PK\x05\x06" + bytes(18)), entries)
@@ -146,6 +147,16 @@ def cases(entries: Entries) -> Iterator[tuple[str, bytes]]:
     )
     for data in (b"", b"{}", entries[LIST][:-1], b" " * 2**21, b'{"files": {"a": [1]}}'):
         yield f"list {data[:9]!r}", layout.zipped({**entries, LIST: data})
+    for name in ("MODEL.pt", "model.\uff50\uff54", "Handlers/base.py", "model.json/x", "handlers"):
+        yield f"beside {name}", layout.pack({**entries, name: b"x"})
+    accents = {**entries, "caf\u00e9": b"", "cafe\u0301": b""}
+    yield "two accents", layout.pack(accents)
+    yield "70,000 entries", many(70_000)
+    yield "no end", good[:-1]
+    yield "half", good[: len(good) // 2]
+    inner = {**entries, "inner.mar": layout.pack(entries)}
+    yield "an archive in an archive", layout.pack(inner)
+    yield "other local name", good.replace(b"model.json", b"model.jsoN", 1)
     yield "a folder", packed(lambda z: z.writestr("sub/", b""), entries)
     for name in (MANIFEST, "model.json", "report.json"):
         deep = b'{"a":' + b"[" * 400_000 + b"]" * 400_000 + b"}"
