@@ -83,7 +83,6 @@ def test_card_and_digests_name_what_was_chosen(artifact: Path) -> None:
         assert files.sha256(artifact / name) == digest
     kept = [p.relative_to(artifact).as_posix() for p in (artifact / "engines").rglob("*.*")]
     assert sorted(kept) == sorted(name for name in report["files"] if name.startswith("engines/"))
-    assert set(kept) <= set(card["files"])
 
 
 def test_one_artifact_gives_one_archive(artifact: Path, tmp_path: Path) -> None:
