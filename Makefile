@@ -42,6 +42,7 @@ help:
 	@echo "make bench-preprocess               image pre-processing against Pillow"
 	@echo "make bench-speech                   speech against faster-whisper and the original"
 	@echo "make bench-silence                  what speech recognition says about music and noise"
+	@echo "make bench-embeddings               texts to vectors, against ONNX Runtime and another"
 	@echo "make bench-serve                    our servers against seven others"
 	@echo "make bench-overload                 our servers at three times what they can take"
 	@echo "make soak                           half an hour at 80 % load: memory, errors"
@@ -224,6 +225,10 @@ bench-overload: setup
 
 soak: setup
 	$(BIN)/python -m benchmarks.serve.soak $(BENCH_ARGS)
+
+bench-embeddings: $(BENCH)/.installed data-embeddings
+	@$(BIN)/python -m optimize run recipes/embeddings.yaml --resume
+	$(BENCH)/bin/python -m benchmarks.embeddings
 
 figures: setup
 	$(BIN)/python -m benchmarks.figures

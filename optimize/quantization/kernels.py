@@ -25,7 +25,7 @@ from optimize.utils import torchscript
 GAIN = 1.05  # over the guess, by the geometric mean over the loads
 ROUNDS, SECONDS = 5, 0.06
 FEW = 4  # inputs that set the variants' ranges
-LIMIT = 20.0  # seconds after which no further variant is lowered
+LIMIT = 20.0  # seconds after the guess, when no further variant is lowered
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def fastest(
     """
     if not environment.may_race():
         return None
-    end = time.monotonic() + LIMIT
     lowered = build(Kernels())
+    end = time.monotonic() + LIMIT
     guess = Kernels(lowered.engine)
     variants = {guess: lowered}
     batch = len(list(loads.values())[-1]) if hot else 1

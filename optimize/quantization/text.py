@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from optimize.lowering import Lowered, lower_int8
 from optimize.models.architectures.bert import BertClassifier, BertEncoder
-from optimize.quantization.kernels import Kernels
+from optimize.quantization.kernels import Choice, Kernels, fastest
 
 
 def quantize(
@@ -45,6 +45,25 @@ def quantize(
             shorter.head.weight.div_(temperature)
             shorter.head.bias.div_(temperature)
     return _lowered(shorter, batches, kernels)
+
+
+def measured(
+    model: nn.Module, batches: Sequence[Tensor], max_length: int, batch_size: int
+) -> Choice | None:
+    """The fastest kernels on this machine, for a window of the median length and for
+    `batch_size` windows of any; None where nothing is measured, see `kernels.fastest`."""
+    windows = batches[0]
+    lengths = (windows != 0).sum(1)
+    middle = int(lengths.argsort(stable=True)[len(windows) // 2])
+    return fastest(
+        lambda tried: quantize(model, batches[:1], max_length, kernels=tried),
+        {
+            "batch1": windows[middle : middle + 1, : int(lengths[middle])],
+            f"batch{batch_size}": windows[:batch_size],
+        },
+        other_engine=True,
+        hot=False,
+    )
 
 
 def _lowered(model: nn.Module, batches: Sequence[Tensor], kernels: Kernels) -> Lowered:

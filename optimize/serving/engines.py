@@ -55,6 +55,9 @@ def settle(job: Job[D, A]) -> None:
                 found |= _raced(job, evidence, asked, scratch)
             except OptimizeError as error:
                 found["reason"] = str(error)
+            except Exception as error:  # the artifact is finished, whatever a converter raises
+                first = (str(error).strip().splitlines() or [""])[0][:200]
+                found["reason"] = f"the race failed: {type(error).__name__}: {first}"
         found["seconds"] = round(time.monotonic() - began, 1)
         _install(job.folder, evidence, found, scratch)
     job.say(f"  {sentence(evidence)} [{found['seconds']:.0f} s]")

@@ -14,7 +14,7 @@ from optimize.errors import ModelError, OptionError, RecipeError
 from optimize.models.architectures.bert import BertEmbedder
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
-from optimize.quantization.text import quantize
+from optimize.quantization.text import measured, quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
 from optimize.training import embedding, transfer
@@ -143,8 +143,14 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[PairData
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
-    quantized = quantize(state.model, batches, context.data.max_length)
-    return dataclasses.replace(state, model=quantized, engine=quantized.engine)
+    longest = context.data.max_length
+    found = measured(state.model, batches, longest, context.recipe.serving.batch_size)
+    details, settled = {}, None
+    if found is not None:
+        details, settled = {"kernels": found.to_json()}, found.kernels
+        context.say(f"    kernels: {settled}, the fastest here")
+    quantized = quantize(state.model, batches, longest, kernels=settled)
+    return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 
 def _learn(

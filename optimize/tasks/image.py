@@ -29,6 +29,7 @@ from optimize.tasks.splits import split_of, with_validation
 from optimize.training.fit import TrainOptions, fit
 
 MODELS = {
+    "archive": "sources.archive",
     "convnet": "architectures.convnet",
     "efficientnet_lite": "architectures.efficientnet_lite",
     "resnet": "architectures.resnet",

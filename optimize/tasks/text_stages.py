@@ -14,8 +14,7 @@ from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
-from optimize.quantization import kernels
-from optimize.quantization.text import quantize
+from optimize.quantization.text import measured, quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
 from optimize.tasks.training import training_arguments
@@ -164,12 +163,7 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
     batches = [_trimmed(windows[part]) for part in chosen.split(16)]
     model, longest = state.model, context.data.max_length
-    found = kernels.fastest(
-        lambda tried: quantize(model, batches[:1], longest, kernels=tried),
-        _loads(windows[chosen], context.recipe.serving.batch_size),
-        other_engine=True,
-        hot=False,
-    )
+    found = measured(model, batches, longest, context.recipe.serving.batch_size)
     details, settled = {}, None
     if found is not None:
         details, settled = {"kernels": found.to_json()}, found.kernels
@@ -179,13 +173,6 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
         temperature = _temperature(quantized, context.data)
         quantized = quantize(model, batches, longest, temperature, settled)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
-
-
-def _loads(windows: Tensor, batch: int) -> dict[str, Tensor]:
-    """A window of the median length, and `batch` windows of any length, by `batchN`."""
-    lengths = (windows != 0).sum(1)
-    middle = lengths.argsort(stable=True)[len(windows) // 2]
-    return {"batch1": _trimmed(windows[middle][None]), f"batch{batch}": _trimmed(windows[:batch])}
 
 
 def _learn(

@@ -18,6 +18,7 @@ from optimize.export.subjects.text import BATCH, encoder_subject, plain, rows_of
 from optimize.recipe.schema import Recipe
 from optimize.tasks.embedding import TextEmbedding
 
+SERVED = True  # the files take and return what model.pt does
 QUERIES = 300
 DOCUMENTS = 1500
 

@@ -74,25 +74,36 @@ def build(
     path = folder / Path(name).expanduser()
     try:
         content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    model = from_bytes(content, str(path), allow_ops, name)
+    if mean is not None or std is not None:
+        model = Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)
+    return model
+
+
+def from_bytes(
+    content: bytes, what: str, allow_ops: Sequence[str] = (), name: str = "FILE"
+) -> nn.Module:
+    """The model in the bytes of a TorchScript file; `what` and `name` say which it is.
+
+    Raises ModelError: it is not TorchScript, or it calls operators outside the allowed ones.
+    """
+    try:
         # Before it is loaded, which runs code of the file.
         found = operators.outside(io.BytesIO(content), allow_ops)
         if found:
             raise ModelError(
-                f"{path} calls {', '.join(found)}, which may reach files or other processes; if "
+                f"{what} calls {', '.join(found)}, which may reach files or other processes; if "
                 f"you know what for: model: {{torchscript: {{name: {name}, "
                 f"allow_ops: [{', '.join(found)}]}}}}"
             )
-        model: nn.Module = TorchScriptFile(content)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+        return TorchScriptFile(content)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
-            f"{path} is not a TorchScript file ({str(error).strip().splitlines()[0]}); weights "
+            f"{what} is not a TorchScript file ({str(error).strip().splitlines()[0]}); weights "
             "alone (a state_dict) need source: model: file.py:build with checkpoint:"
         ) from error
-    if mean is not None or std is not None:
-        model = Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)
-    return model
 
 
 def refuse(model: nn.Module, stage: str) -> None:

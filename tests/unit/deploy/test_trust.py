@@ -3,6 +3,7 @@
 No server answers here: what is admitted gets as far as that, exit code 4, and what is not does not.
 """
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,21 +100,16 @@ def test_a_changed_file_is_refused(place: Path, archive: Path, tmp_path: Path) -
         assert run(place, "register", "quadrant.mar") == 6
         models = Models(trust=config.trust(place / "config.properties"))
         with pytest.raises(Untrusted, match="WRONG"):
-            models.register(archive)
+            asyncio.run(models.register(archive))
         assert models.names() == []
     finally:
         archive.write_bytes(good)
 
 
 def test_the_management_route_refuses_too(place: Path, archive: Path) -> None:
-    from flask import Flask
-
     models = Models(trust=config.trust(place / "config.properties"))
-    with (
-        Flask("test").test_request_context("/?url=quadrant.mar"),
-        pytest.raises(Failure, match="is unsigned") as caught,
-    ):
-        _register(models, archive.parent)
+    with pytest.raises(Failure, match="is unsigned") as caught:
+        asyncio.run(_register(models, archive.parent, {"url": "quadrant.mar"}))
     assert caught.value.status == 400
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import io
 import random
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
+from deploy.adopt.adopt import adopt
 from optimize.errors import ModelError
 from optimize.evaluation import latency
 from optimize.models.sources import huggingface
@@ -22,6 +24,7 @@ from optimize.tasks import registry
 from optimize.tasks.registry import read_recipe
 from optimize.utils import torchscript
 from optimize.utils.torchvision_shim import retrying
+from tests.unit.deploy.adopt import foreign
 
 pytestmark = [
     pytest.mark.slow,
@@ -137,6 +140,9 @@ def test_an_image_model(way: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
         body: nn.Module = network if "mean" in way else nn.Sequential(Floats(), network)
         example = torch.zeros(1, 3, 32, 32, dtype=torch.float if "mean" in way else torch.uint8)
         torchscript.save(torchscript.script(body.eval(), (example,)), folder / "classifier.pt")
+    if "old.mar" in way:
+        network = adopted(folder, scripted="mean" in way)
+        trains = "mean" not in way
     (folder / "any.yaml").write_text(
         f"name: any\ntask: image_classification\ndata: data.py:data\n{way}\n"
         f"stages: [{'train: {epochs: 1, batch_size: 12}' if trains else ''}]\n"
@@ -158,6 +164,34 @@ def test_an_image_model(way: str, folder: Path, monkeypatch: pytest.MonkeyPatch)
             assert any("order of labels: red, green, blue" in line for line in said)
         if "mean" in way:
             torch.testing.assert_close(answers, network((pixels - 127.5) / 127.5))
+
+
+ARCHIVED = PARTS.replace("self, width, classes", "self, width=8, classes=3")
+
+
+def adopted(folder: Path, scripted: bool) -> nn.Sequential:
+    """old.mar beside the recipe: TorchScript that takes floats, or a class with its weights.
+
+    Returns the module that was scripted.
+    """
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3)).eval()
+    model = {"serializedFile": "m.pt"}
+    files: dict[str, bytes | str] = {"h.py": "def handle(data, context):\n    return data\n"}
+    buffer = io.BytesIO()
+    if scripted:
+        torch.jit.save(torch.jit.script(network), buffer)
+    else:
+        model["modelFile"] = "network.py"
+        files |= {"network.py": ARCHIVED, "functions.py": FUNCTIONS}
+        state = {"conv.weight": torch.randn(8, 3, 3, 3), "conv.bias": torch.randn(8),
+                 "head.weight": torch.randn(3, 8), "head.bias": torch.randn(3)}  # fmt: skip
+        torch.save(state, buffer)
+    made = foreign.write(folder, "raw", "h.py", {**files, "m.pt": buffer.getvalue()}, **model)
+    sealed = adopt(made, folder / "store").archive
+    assert sealed is not None
+    sealed.path.replace(folder / "old.mar")
+    return network
 
 
 class Floats(nn.Module):

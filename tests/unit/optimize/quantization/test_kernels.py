@@ -44,6 +44,7 @@ def test_the_choice_is_the_fastest_of_what_was_measured(
 ) -> None:
     monkeypatch.delenv(environment.VARIABLE)
     monkeypatch.setattr(kernels, "ROUNDS", 1)
+    monkeypatch.setattr(kernels, "LIMIT", math.inf)
     monkeypatch.setattr(kernels, "GAIN", 1.0)
     model = network(groups)
     loads = {"batch1": IMAGES[:1], "batch4": IMAGES}
@@ -63,6 +64,7 @@ def test_the_guess_stays_unless_another_is_clearly_faster(
 ) -> None:
     monkeypatch.delenv(environment.VARIABLE)
     monkeypatch.setattr(kernels, "ROUNDS", 1)
+    monkeypatch.setattr(kernels, "LIMIT", math.inf)
     monkeypatch.setattr(kernels, "GAIN", math.inf)
     found = kernels.fastest(
         functools.partial(build, network()), {"batch1": IMAGES[:1]}, other_engine=True

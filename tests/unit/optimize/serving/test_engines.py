@@ -120,6 +120,23 @@ def test_what_cannot_be_raced_is_said(
     assert shown.sentence(report).startswith("TorchScript serves: not installed")
 
 
+def test_a_race_that_fails_leaves_the_artifact_whole(
+    artifact: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> str | None:
+        raise ValueError("a converter's\nown words")
+
+    monkeypatch.delenv(environment.VARIABLE)
+    monkeypatch.setattr(engines.candidates, "missing", fail)
+    report = read(artifact, "report.json")
+    del report["engines"]
+    files.write_json(artifact / "report.json", report)
+    run(read_recipe(recipe, []), artifact, resume=True, say=lambda _: None)
+    found = read(artifact, "report.json")["engines"]
+    assert found["reason"] == "the race failed: ValueError: a converter's"
+    assert (found["served"], found["file"]) == ("torchscript", "model.pt")
+
+
 @pytest.mark.parametrize(
     ("times", "fastest"),
     [

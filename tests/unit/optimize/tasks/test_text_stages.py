@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from optimize.data.corpus import TextSplit
-from optimize.evaluation import text_metrics
+from optimize.evaluation import environment, text_metrics
 from optimize.lowering import Lowered
 from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import SharedEmbedding, VocabularyOptions
-from optimize.quantization.text import quantize
+from optimize.quantization import kernels
+from optimize.quantization.text import measured, quantize
 from optimize.training import transfer
 from optimize.training.finetune import FineTuneOptions, batches, draw, fit
 from optimize.training.temperature import fit_temperature
@@ -311,3 +312,16 @@ def test_ids_of_either_width_are_taken(teacher: BertClassifier) -> None:
     assert ids.dtype == torch.int32
     with torch.inference_mode():
         assert torch.equal(small(ids), small(ids.long()))
+
+
+def test_kernels_are_measured_on_real_windows(
+    teacher: BertClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(environment.VARIABLE)
+    monkeypatch.setattr(kernels, "ROUNDS", 1)
+    monkeypatch.setattr(kernels, "LIMIT", math.inf)
+    found = measured(teacher.eval(), toy(64).windows.split(16), 24, 4)
+    assert found is not None
+    names = {"fbgemm", "onednn", "onednn, fp32 attention"}
+    assert str(found.kernels) in found.milliseconds and set(found.milliseconds) == names
+    assert all(set(by_load) == {"batch1", "batch4"} for by_load in found.milliseconds.values())

@@ -1,0 +1,184 @@
+"""Embeddings from text to vector: our artifact, its fp32 original, and two peers, by turns.
+
+    .venv-bench/bin/python -m benchmarks.embeddings [--artifact artifacts/embeddings] [--rounds 40]
+
+Contestants, all on one thread and in one process, tokenizing included:
+
+* `ours`: the artifact's TorchScript file behind the handler's windows.
+* `eager`: the original in eager fp32, in the same way.
+* `onnxruntime_int8`: the original in ONNX Runtime, dynamic int8 (its own `quantize_dynamic`).
+* `sentence_transformers`: the same folder in sentence-transformers, fp32.
+
+The test queries of the recipe are embedded one by one and in batches of eight, every contestant in
+every round; then queries and documents once, for recall@10 and the overlap of the ten nearest with
+the original's. `make bench-embeddings` brings sentence-transformers (`requirements-bench.txt`).
+Writes benchmarks/results/embeddings.json.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.contestant import ROOT
+from handlers.texts import Encoder, load_tokenizer, outputs
+from handlers.windows import mean_direction
+from optimize.data.text_pairs import PairDataset
+from optimize.evaluation import environment, retrieval
+from optimize.evaluation.retrieval import Embedded
+from optimize.models.sources import bert
+from optimize.tasks.embedding import TextEmbedding
+from optimize.tasks.registry import read_recipe
+from optimize.utils import files
+
+Embed = Callable[[list[str]], NDArray[np.float32]]
+BATCHES = (1, 8)
+
+
+def through_windows(predict: Callable[[torch.Tensor], torch.Tensor], data: PairDataset) -> Embed:
+    """Texts to vectors `[N, width]` as the handler makes them."""
+    encode = Encoder(load_tokenizer(data.encoder), data.max_length, 64)
+    width = bert.read_config(data.encoder)["hidden_size"]
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        encoded = [encode(text, "") for text in texts]
+        windows = [window for text in encoded for window in text.windows]
+        owner = torch.tensor([i for i, text in enumerate(encoded) for _ in text.windows])
+        with torch.inference_mode():
+            rows = outputs(predict, windows, data.max_length, width)
+        vectors: NDArray[np.float32] = mean_direction(rows, owner, len(texts)).numpy()
+        return vectors
+
+    return embed
+
+
+def onnxruntime_int8(model: torch.nn.Module, data: PairDataset, folder: Path) -> tuple[Embed, int]:
+    """The original in ONNX Runtime, dynamic int8, and its file's bytes."""
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    free = {"ids": {0: "batch", 1: "tokens"}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model, (data.test.asked.inputs[:2],), folder / "f.onnx", input_names=["ids"],
+            dynamic_axes=free, dynamo=False, opset_version=17,
+        )  # fmt: skip
+    quantize_dynamic(folder / "f.onnx", folder / "q.onnx", weight_type=QuantType.QInt8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(folder / "q.onnx", options, ["CPUExecutionProvider"])
+
+    def predict(ids: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(session.run(None, {"ids": ids.numpy()})[0])
+
+    return through_windows(predict, data), (folder / "q.onnx").stat().st_size
+
+
+def sentence_transformers(data: PairDataset) -> Embed:
+    """The folder in sentence-transformers, as its readme says."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(data.encoder), device="cpu")
+    model.max_seq_length = data.max_length
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = model.encode(texts, normalize_embeddings=True)
+        return found
+
+    return embed
+
+
+def race(contestants: dict[str, Embed], queries: list[str], rounds: int) -> dict[str, Any]:
+    """Median and 95th percentile of milliseconds a call, every contestant in every round."""
+    times: dict[str, dict[int, list[float]]] = {n: {b: [] for b in BATCHES} for n in contestants}
+    for turn in range(-2, rounds):  # the first two warm up
+        for batch in BATCHES:
+            start = (turn + 2) * max(BATCHES) % (len(queries) - max(BATCHES))
+            texts = queries[start : start + batch]
+            for name, embed in contestants.items():
+                began = time.perf_counter()
+                embed(texts)
+                if turn >= 0:
+                    times[name][batch].append(1000 * (time.perf_counter() - began))
+    return {
+        name: {
+            f"batch{batch}": {
+                "p50_ms": round(statistics.median(found), 4),
+                "p95_ms": round(sorted(found)[int(0.95 * len(found))], 4),
+            }
+            for batch, found in by_batch.items()
+        }
+        for name, by_batch in times.items()
+    }
+
+
+def embedded(embed: Embed, data: PairDataset) -> Embedded:
+    """All held-out queries and documents."""
+    parts = []
+    for texts in (data.test.queries, data.test.documents):
+        rows = [embed(texts[i : i + 32]) for i in range(0, len(texts), 32)]
+        parts.append(torch.from_numpy(np.concatenate(rows)))
+    return Embedded(*parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--artifact", type=Path, default=ROOT / "artifacts" / "embeddings")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/embeddings.json")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    data = TextEmbedding().load_data(read_recipe(ROOT / "recipes" / "embeddings.yaml"))
+    card = json.loads((asked.artifact / "model.json").read_text())["model"]
+    if card["quantized_engine"]:
+        torch.backends.quantized.engine = card["quantized_engine"]
+    served = torch.jit.load(asked.artifact / card["file"])
+    original = bert.build_embedder(str(data.encoder)).eval()
+    weights = next(data.encoder.glob("*.safetensors")).stat().st_size
+    with tempfile.TemporaryDirectory() as scratch:
+        peer, size = onnxruntime_int8(original, data, Path(scratch))
+        contestants = {
+            "ours": through_windows(served, data),
+            "eager": through_windows(original, data),
+            "onnxruntime_int8": peer,
+            "sentence_transformers": sentence_transformers(data),
+        }
+        sizes = {
+            "ours": (asked.artifact / card["file"]).stat().st_size,
+            "eager": weights,
+            "onnxruntime_int8": size,
+            "sentence_transformers": weights,
+        }
+        speeds = race(contestants, data.test.queries, asked.rounds)
+        answers = {name: embedded(embed, data) for name, embed in contestants.items()}
+    results = {
+        name: {
+            **speeds[name],
+            "bytes": sizes[name],
+            **retrieval.score(found, data.test.relevant),
+            "overlap_with_eager": retrieval.overlap(found, answers["eager"]),
+        }
+        for name, found in answers.items()
+    }
+    written = {"environment": environment.describe(), "rounds": asked.rounds, "results": results}
+    files.write_json(asked.output, written)
+    for name, row in results.items():
+        print(
+            f"{name:<22} {row['batch1']['p50_ms']:8.2f} ms {row['batch8']['p50_ms']:8.2f} ms "
+            f"{row['bytes'] / 1e6:6.1f} MB  recall@10 {row['recall_at_10']:.4f}  "
+            f"overlap {row['overlap_with_eager']:.3f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
