@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from handlers import binding
 from optimize.errors import ExportRefused, OptimizeError
 from optimize.evaluation import environment
 from optimize.export import source
@@ -140,6 +141,7 @@ def _install(folder: Path, evidence: dict[str, Any], found: dict[str, Any], scra
     evidence["engines"] = found
     digests = {name: sha for name, sha in evidence["files"].items() if _is_other(name)}
     evidence["files"] = {**digests, **added, "model.json": files.sha256(folder / "model.json")}
+    evidence[binding.CARD] = binding.card_digest(card)
     page.write(folder, evidence)
     report.write(folder, evidence)
 
