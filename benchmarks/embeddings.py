@@ -16,6 +16,7 @@ Writes benchmarks/results/embeddings.json.
 """
 
 import argparse
+import importlib
 import json
 import statistics
 import tempfile
@@ -39,6 +40,7 @@ from optimize.models.sources import bert
 from optimize.tasks.embedding import TextEmbedding
 from optimize.tasks.registry import read_recipe
 from optimize.utils import files
+from optimize.utils.torchvision_shim import retrying
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
 BATCHES = (1, 8)
@@ -86,9 +88,10 @@ def onnxruntime_int8(model: torch.nn.Module, data: PairDataset, folder: Path) ->
 
 def sentence_transformers(data: PairDataset) -> Embed:
     """The folder in sentence-transformers, as its readme says."""
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(str(data.encoder), device="cpu")
+    # With transformers first, whose torchvision may be of another torch.
+    retrying(lambda: importlib.import_module("transformers").PreTrainedModel)
+    package = importlib.import_module("sentence_transformers")
+    model = package.SentenceTransformer(str(data.encoder), device="cpu")
     model.max_seq_length = data.max_length
 
     def embed(texts: list[str]) -> NDArray[np.float32]:

@@ -229,6 +229,8 @@ class BaseHandler:
             for name, value in reply.headers.items():
                 context.set_response_header(index, name, value)
             context.set_response_status(code=reply.status, phrase=reason(reply.status), idx=index)
+            if reply.status == 503 and hasattr(context, "set_response_header"):
+                context.set_response_header(index, "Retry-After", "1")
         return [reply.body for reply in replies]
 
     def answer(

@@ -1,9 +1,8 @@
 """What an archive consists of, and whether an unpacked one still does.
 
-`MAR-INF/FILES.json` lists every file of an archive with its SHA-256 and size, but itself and
-SIGNATURES, which are made from it. A worker's first act is to compare its folder with the list. The
-module uses nothing but the standard library and nothing of this package: the archive's entry
-imports it before any other.
+`MAR-INF/FILES.json` lists every file of an archive but itself with its SHA-256 and size. A worker's
+first act is to compare its folder with the list. The module uses nothing but the standard library
+and nothing of this package: the archive's entry imports it before any other.
 """
 
 import hashlib
@@ -18,8 +17,6 @@ from typing import Any
 
 LIST = "MAR-INF/FILES.json"
 MANIFEST = "MAR-INF/MANIFEST.json"
-SIGNATURES = ("MAR-INF/model.sig", "MAR-INF/evidence.intoto.jsonl")
-"""Entries that sign the list: they may be in an archive or not."""
 FORMAT = 1
 MAX_LIST = 2**20  # bytes of the list
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -78,7 +75,7 @@ def read(data: bytes) -> dict[str, File]:
 
 def is_listed(name: str) -> bool:
     """Whether the list has to name this file of an archive."""
-    return name != LIST and name not in SIGNATURES
+    return name != LIST
 
 
 def compare(listed: Mapping[str, File], found: Mapping[str, File]) -> None:

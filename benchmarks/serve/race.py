@@ -17,6 +17,7 @@ from benchmarks.serve.guard import Guarded
 from benchmarks.serve.kinds import Kind, multipart
 from benchmarks.serve.load import Measured, Target, send
 from benchmarks.serve.servers import BENCH, OURS, SERVERS, Place, ServerError, running
+from deploy.errors import DeployError
 from deploy.tune.sandbox import free_ports
 
 PYTHON = BENCH / "python"
@@ -90,7 +91,7 @@ class Field:
             try:
                 self.running[name] = stack.enter_context(self.server(name))
                 print(f"  {name} is up", flush=True)
-            except (ServerError, OSError) as error:
+            except (ServerError, DeployError, OSError) as error:
                 self.absent[name] = str(error)
                 print(f"  {name} is left out: {error}", flush=True)
         return [name for name in names if name not in self.absent]

@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+from deploy.adopt.source import DAMAGE
+
 SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".jit", ".ts", ".data")
 MAX_OPCODES = 5_000_000
 MAX_PICKLES = 64  # one after another in a file
@@ -87,7 +89,9 @@ def read(path: Path) -> Pickled | None:
                 return _numpy(file)
             if path.suffix.lower() in SUFFIXES or (begin[:1] == b"\x80" and begin[1:2] <= b"\x05"):
                 return _series(file, named=path.suffix.lower() in SUFFIXES)
-        except (zipfile.BadZipFile, tarfile.TarError, OSError, RuntimeError, EOFError) as error:
+        except Unreadable:
+            raise
+        except (*DAMAGE, OSError, RuntimeError) as error:
             raise Unreadable(f"it cannot be read: {str(error)[:120]}") from error
     return None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from deploy.adopt import pickles
 from deploy.adopt.handlers import Handler
 from deploy.adopt.manifest import Manifest
+from deploy.adopt.source import DAMAGE
 from deploy.archive.verify import TORCHSCRIPT
 from handlers import operators
 
@@ -92,6 +93,8 @@ def _torchscript(path: Path, name: str, allow_ops: Collection[str]) -> Finding |
             with path.open("rb") as again:
                 if not again.read(4).startswith(b"PK\x03\x04"):
                     return None
+            return Finding(name, f"TorchScript that cannot be looked at: {error}", REFUSED)
+        except (*DAMAGE, RuntimeError) as error:
             return Finding(name, f"TorchScript that cannot be looked at: {error}", REFUSED)
     if outside:
         shown = ",".join(found[:60] for found in outside[:20])

@@ -1,12 +1,16 @@
 """An archive in any of the archiver's formats, unpacked into a folder of ours, within limits."""
 
+import errno
 import hashlib
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -18,6 +22,11 @@ from handlers import seal
 MAX_RATIO = 200  # of unpacked to packed bytes, for a file that is large unpacked
 LARGE = 256 * 2**20
 BLOCK = 2**20
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, struct.error),
+    *(ValueError, OverflowError, KeyError, IndexError),
+)
+"""What the readers of zip and tar raise for bytes that are not as they should be."""
 MANIFEST = PurePosixPath(seal.MANIFEST)
 # What the archiver leaves out of its archives, and what others put beside.
 LEFT_OUT = {"__pycache__", "__MACOSX", ".DS_Store"}
@@ -62,10 +71,16 @@ def unpack(path: Path, target: Path) -> Source:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise BadInput(f"there is no {path}") from None
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
-        raise BadInput(f"{path} is damaged: {str(error)[:200]}") from error
+    except NotImplementedError as error:
+        raise BadInput(f"{path} is packed in a way that is not read: {error}") from error
     except RuntimeError as error:  # zipfile's, for a password
         raise Unsafe(f"{path}: {str(error)[:200]}") from error
+    except DAMAGE as error:
+        raise BadInput(f"{path} is damaged: {str(error)[:200]}") from error
+    except OSError as error:  # an offset before the file's start, a checksum of gzip
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        raise BadInput(f"{path} is damaged: {str(error)[:200]}") from error
     return Source(path.name, kind, size, digest)
 
 

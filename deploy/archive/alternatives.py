@@ -56,7 +56,6 @@ def _drop_listed(contents: dict[str, bytes], card: dict[str, Any]) -> None:
     for name in [n for n in contents if PurePosixPath(n).with_suffix("") in listed]:
         if name != card["model"]["file"]:
             del contents[name]
-    card["files"] = [name for name in card.get("files", []) if name in contents]
 
 
 def _entry(report: dict[str, Any], artifact: Path, name: str) -> dict[str, Any]:

@@ -80,9 +80,15 @@ def read_card(folder: Path) -> Card:
         handler=handler,
         model_file=model_file,
         serving=_read_serving(_section(card, "serving", path), path),
-        files=tuple(sorted({_inside(folder, f, path) for f in [*files, *others]})),
+        files=tuple(sorted({_inside(folder, f, path) for f in [*files, *_whole(others)]})),
         alternatives=tuple(others),
     )
+
+
+def _whole(alternatives: list[str]) -> list[str]:
+    """Model files with the weights beside them: OpenVINO's .xml has a .bin."""
+    weights = [f"{file[:-4]}.bin" for file in alternatives if file.endswith(".xml")]
+    return [*alternatives, *weights]
 
 
 def check_workers(workers: int, name: str) -> None:

@@ -32,7 +32,7 @@ from deploy.archive.verify import (
 from deploy.errors import BadInput, DeployError
 from deploy.evidence import bom, statement
 from deploy.signing import beside, envelope, signature
-from handlers.seal import MANIFEST, SIGNATURES, is_listed
+from handlers.seal import MANIFEST, is_listed
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -110,8 +110,6 @@ def reversioned(archive: Archive, version: str) -> Archive:
     manifest = json.loads(entries[MANIFEST])
     manifest["model"]["modelVersion"] = version
     entries[MANIFEST] = _json(manifest)
-    for name in SIGNATURES:  # of the list, which changes with the manifest
-        entries.pop(name, None)
     try:
         aside.write_bytes(layout.pack(entries))
         return _published(aside, folder, None, in_use=False)

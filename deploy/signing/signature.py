@@ -164,7 +164,7 @@ def _read(target: Path) -> bytes:
 def _check_shape(data: bytes, target: Path) -> dict[str, Any]:
     """The bundle, if it is what the specification asks of one signed with a key (4, 5, 8.1, 8.3).
 
-    The library checks less. Raises Untrusted.
+    Raises Untrusted, which says what is wrong: the library checks the same, with less to say.
     """
     try:
         bundle = json.loads(data)

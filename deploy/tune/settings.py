@@ -67,7 +67,8 @@ def candidates(cores: int | None = None) -> list[Settings]:
     return sorted(
         Settings(workers, threads, batch, delay)
         for threads in _powers(cores)
-        for workers in sorted({*_powers(2 * cores // threads), 2 * cores // threads})
+        # One process more than there is room for works while others wait for Java.
+        for workers in {*_powers(2 * cores // threads), cores // threads + 1, 2 * cores // threads}
         if cores <= 2 * workers * threads <= 4 * cores
         for batch in BATCHES
         for delay in (DELAYS if batch > 1 else (0,))

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from handlers import binding
 from optimize.errors import ExportRefused, OptimizeError
 from optimize.evaluation import environment
 from optimize.export import source
@@ -136,13 +137,13 @@ def _install(folder: Path, evidence: dict[str, Any], found: dict[str, Any], scra
             shutil.copytree(scratch / name, aside / name)
         added = {f"{FOLDER}/{path}": sha for path, sha in files.digests(folder / FOLDER).items()}
         card["model"]["alternatives"] = [found["file"]]
-    card["files"] = sorted({*filter(_is_other, card["files"]), *added})
     files.write_json(folder / "model.json", card)
     evidence["engines"] = found
     digests = {name: sha for name, sha in evidence["files"].items() if _is_other(name)}
     evidence["files"] = {**digests, **added, "model.json": files.sha256(folder / "model.json")}
+    evidence[binding.CARD] = binding.card_digest(card)
     page.write(folder, evidence)
-    files.write_json(folder / "report.json", evidence)
+    report.write(folder, evidence)
 
 
 def _is_other(name: str) -> bool:

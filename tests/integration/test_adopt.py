@@ -10,6 +10,8 @@ import requests
 
 from deploy.__main__ import main
 from deploy.adopt.adopt import adopt
+from deploy.torchserve.management import Management
+from deploy.torchserve.tokens import Tokens
 from tests.integration.service import Service, serving
 from tests.integration.torchserve import Running
 from tests.unit.deploy.adopt import foreign
@@ -58,6 +60,12 @@ def test_answers_are_torchserves(served: Running, service: Service, adopted: Pat
             if theirs[:2] != ours[:2] or (theirs[2] or ours[2]) != ours[2]:
                 differ.append((kind, declared, theirs, ours))
     assert not differ, "\n".join(map(str, differ))
+
+
+def test_described_as_not_measured(service: Service, adopted: Path) -> None:
+    tokens = Tokens(service.workdir / "key_file.json", service.management)
+    (told,) = Management(service.management, tokens).describe("answers", customized=True)
+    assert told["customizedMetadata"]["evidence"] == "adopted, not measured"
 
 
 def _seen(response: requests.Response) -> tuple[int, bytes, Any]:

@@ -1,6 +1,7 @@
 """Register, describe, scale, replace and remove models on a real server."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import jsonschema
@@ -10,6 +11,7 @@ import requests
 from deploy.archive import mar
 from deploy.errors import Conflict, ModelNotFound, Refused, TokenRefused, UrlRefused, WorkerDied
 from deploy.torchserve.management import Management
+from deploy.torchserve.rollout import registration
 from deploy.torchserve.tokens import Tokens
 from tests.integration import quadrant
 from tests.integration.torchserve import Running
@@ -42,6 +44,24 @@ def test_the_archives_number_of_workers_wins_unless_another_is_asked_for(
     served.management.register("pair.mar", initial_workers=1)
     assert len(served.pids("pair")) == 1
     served.management.unregister("pair")
+
+
+def test_an_archive_whose_requests_do_not_wait(
+    served: Running, store: Path, tmp_path: Path
+) -> None:
+    artifact = quadrant.make(tmp_path, "instant", max_batch_delay_ms=0)
+    sealed = mar.seal(artifact, store)
+    # A server that loads it by itself waits as little as it can be told to.
+    with zipfile.ZipFile(sealed.path) as packed:
+        assert "maxBatchDelay: 1" in packed.read("model-config.yaml").decode()
+    served.management.register("instant.mar", settings=registration(sealed.path))
+    (entry,) = served.management.describe("instant")
+    assert (entry["maxBatchDelay"], entry["batchSize"]) == (0, 8)
+    reply = served.inference.predict("instant", quadrant.picture(2), "image/png")
+    assert reply["predictions"][0]["index"] == 2
+    served.management.unregister("instant")
+    assert registration(store / "quadrant.mar") == {}
+    assert registration(store / "nothing.mar") == {}
 
 
 def test_describe_customized_returns_labels_schemas_and_report(served: Running) -> None:

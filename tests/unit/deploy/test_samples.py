@@ -95,3 +95,13 @@ def test_the_chance_of_so_few() -> None:
     assert samples.chance(0, 1, 0.9925) == pytest.approx(0.0075)
     assert samples.chance(3, 3, 0.2) == pytest.approx(1)
     assert samples.chance(1, 2, 0.5) == pytest.approx(0.75)
+
+
+def test_a_label_of_numbers_is_compared_as_numbers(tmp_path: Path) -> None:
+    (tmp_path / "0.json").write_bytes(b"{}")
+    quadrant.write(tmp_path / "labels.json", {"0.json": '{"price": [1.0, 2.0]}'})
+    found = samples.read(tmp_path)
+    (asked,) = samples.ask(found, lambda path: {"price": [1.001, 2.0]}, REPORT)
+    assert asked.right is True
+    for reply in ({"price": [1.5, 2.0]}, {"price": [1.0]}, {}):
+        assert samples._right(reply, found[0].label) is False

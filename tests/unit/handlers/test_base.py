@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from handlers.base import BaseHandler
+from handlers.budget import Budget
 from handlers.errors import ModelError, RequestError
 from handlers.image_classifier import ImageClassifier
 from handlers.speech_recognizer import SpeechRecognizer
@@ -280,3 +281,25 @@ def test_a_failed_request_leaves_nothing_of_it_behind(doubler, where, error):
     finally:
         gc.enable()
         logging.disable(logging.NOTSET)
+
+
+def test_a_503_says_when_to_come_again():
+    class Late(Doubler):
+        def preprocess(self, request):
+            if request.inputs[0].value == "3":
+                raise RequestError(503, "busy", "come again")
+            return super().preprocess(request)
+
+    told: dict[int, dict[str, str]] = {0: {}, 1: {}}
+    context = SimpleNamespace(
+        get_all_request_header=lambda index: {},
+        set_response_content_type=lambda index, value: None,
+        set_response_status=lambda code, phrase, idx: None,
+        set_response_header=lambda index, key, value: told[index].update({key: value}),
+    )
+    handler = Late()
+    handler.setup()
+    handler.card = SimpleNamespace(input={})
+    handler.budget = Budget("inputs", 10, 10)
+    handler._handled([{"data": "3"}, {"data": "4"}], context)
+    assert told == {0: {"Retry-After": "1"}, 1: {}}

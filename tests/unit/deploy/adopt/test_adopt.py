@@ -1,8 +1,12 @@
 """Adopting: every format and kind of handler, and what is refused with its way out."""
 
+import gzip
+import io
 import json
 import os
 import pickle
+import random
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -257,3 +261,38 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["adopt", str(tmp_path / "none.mar"), "--store", str(tmp_path)]) == 2
     gone = made(tmp_path, "gone", h_py="import no_such_package\n" + FINE)
     assert main(["adopt", str(gone), "--store", str(tmp_path / "store")]) == 7
+
+
+@pytest.mark.parametrize("form", ["zip", "tgz"])
+def test_mutated_archives_are_adopted_or_refused(tmp_path: Path, form: str) -> None:
+    """Bytes changed, removed and put in, half of them in the list at a zip's end."""
+    whole = made(tmp_path, h_py=FINE, m_pt=examples.saved({"w": torch.ones(2)})).read_bytes()
+    if form == "tgz":
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(whole)) as packed, tarfile.open(None, "w", buffer) as tar:
+            for name in packed.namelist():
+                info = tarfile.TarInfo(f"old/{name}")
+                info.size = packed.getinfo(name).file_size
+                tar.addfile(info, io.BytesIO(packed.read(name)))
+        whole = buffer.getvalue()
+    rng = random.Random(form)
+    outcomes = set()
+    for _ in range(150):
+        data = bytearray(whole)
+        for _ in range(rng.choice([1, 2, 5])):
+            last = min(len(data), 400) if rng.random() < 0.5 else len(data)
+            at = len(data) - 1 - rng.randrange(last)
+            kind = rng.random()
+            if kind < 0.6:
+                data[at] = rng.randrange(256)
+            elif kind < 0.8:
+                del data[at : at + rng.randrange(1, 20)]
+            else:
+                data[at:at] = rng.randbytes(5)
+        path = tmp_path / "mutant"
+        path.write_bytes(gzip.compress(bytes(data), 1) if form == "tgz" else bytes(data))
+        try:
+            outcomes.add(adopt(path, tmp_path / "store").archive is not None)
+        except DeployError as error:
+            outcomes.add(type(error).__name__)
+    assert "BadInput" in outcomes

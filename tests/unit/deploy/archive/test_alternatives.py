@@ -102,3 +102,28 @@ def test_the_budget_holds_for_every_file(
     with pytest.raises(GateFailed, match=message):
         mar.seal(artifact, tmp_path, engines=("onnx",))
     assert mar.seal(artifact, tmp_path, force=True, engines=("onnx",)).name == "quadrant"
+
+
+def test_what_the_card_lists_goes_in_unless_another_is_named(
+    artifact: Path, tmp_path: Path
+) -> None:
+    folder = artifact / "engines" / "openvino-int8"
+    folder.mkdir(parents=True)
+    (folder / "model.xml").write_bytes(b"layers")
+    (folder / "model.bin").write_bytes(b"weights")
+    card = json.loads((artifact / "model.json").read_text())
+    card["model"]["alternatives"] = ["engines/openvino-int8/model.xml"]
+    quadrant.write(artifact / "model.json", card)
+    add_export(artifact, "onnx", "model.onnx")
+
+    def packed(name: str, *engines: str) -> tuple[list[str], list[str]]:
+        path = mar.seal(artifact, tmp_path / name, engines=engines).path
+        with zipfile.ZipFile(path) as archive:
+            listed = json.loads(archive.read("model.json"))["model"].get("alternatives", [])
+            names = sorted(n for n in archive.namelist() if n.startswith(("engines/", "exports/")))
+        return listed, names
+
+    raced = [f"engines/openvino-int8/model.{suffix}" for suffix in ("bin", "xml")]
+    assert packed("a") == (raced[1:], raced)
+    assert packed("b", "onnx") == (["exports/onnx/model.onnx"], ["exports/onnx/model.onnx"])
+    assert packed("c", "torchscript") == ([], [])

@@ -22,7 +22,7 @@ from deploy.service.bundle import unpack
 from handlers import seal
 from tests.integration import quadrant
 
-RUNS = int(os.environ.get("FUZZ", "1000"))
+RUNS = int(os.environ.get("FUZZ", "400"))
 FUZZED = settings(
     max_examples=RUNS // 2,
     deadline=None,
@@ -58,7 +58,7 @@ steps = st.lists(
         st.tuples(st.just("flip"), places, places),
         st.tuples(st.just("cut"), places, places),
         st.tuples(st.just("gone"), places, st.just(0)),
-        st.tuples(st.just("link"), places, st.sampled_from(["/etc/passwd", "model.pt", "."])),
+        st.tuples(st.just("link"), places, st.sampled_from(["nowhere", "../small.mar", "."])),
         st.tuples(st.just("more"), st.sampled_from(NAMES), st.binary(max_size=20)),
     ),
     min_size=1,
@@ -152,11 +152,12 @@ def test_a_changed_folder_is_refused_with_a_sentence(
 ) -> None:
     folder = good.with_name("unpacked")
     names = _restored(good, folder)
-    touched = {}
     for kind, where, what in steps:
         name = where if kind == "more" else names[int(where * len(names))]
         path = folder / name
         if kind == "more":
+            if path.is_symlink() or path.parent.is_symlink() or path.exists():
+                continue  # nothing is ever written through a link
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(what)
         elif path.is_symlink() or not path.exists() or not path.stat().st_size:
@@ -171,7 +172,6 @@ def test_a_changed_folder_is_refused_with_a_sentence(
             path.unlink()
             if kind == "link":
                 path.symlink_to(what)
-        touched[name] = kind
     counted["folders looked at"] += 1
     if _whole(good, folder):  # flipped twice, say
         seal.check(folder)
