@@ -87,6 +87,9 @@ class Tensors(BaseHandler):
     def example(self) -> Call:
         return self._made_up(1)
 
+    def request_limit(self) -> float:
+        return float(self.max_bytes())  # a value is a byte at least
+
     def trials(self) -> tuple[Call, Call]:
         light = self._made_up(1)
         rows = max(2, int(_TRIAL_VALUES // self.cost(light)))
