@@ -11,6 +11,7 @@ import torch
 from optimize.models.architectures.bert import BertEmbedder, BertShape
 from optimize.quantization.text import quantize
 from optimize.utils import torchscript
+from tests.integration import quadrant
 from tests.unit.handlers.text_artifact import TOKENIZER, encoder_folder
 
 WIDTH, MAX_LENGTH = 64, 32
@@ -62,5 +63,5 @@ def make(folder: Path, **changes: Any) -> Path:
     }
     (folder / "model.json").write_text(json.dumps(card))
     report = {"recipe": "vectors", "gate": {"passed": True}}
-    (folder / "report.json").write_text(json.dumps(report))
+    quadrant.write(folder / "report.json", report)
     return folder
