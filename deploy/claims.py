@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     for chosen, name in ((args.statement, statement.NAME), (args.bom, bom.NAME)):
         if chosen:
             if name not in inside:
-                raise BadInput(f"{path} holds no {name}: {_OLD}")
+                why = adopted.STATUS if sealed.adopted else _OLD
+                raise BadInput(f"{path} holds no {name}: {why}")
             print(inside[name].decode(), end="")
             return
     trusted = trusted_keys(args)

@@ -1,5 +1,6 @@
 """The model store: NAME.mar is the archive in use, earlier ones lie beside as NAME-VERSION.mar."""
 
+import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -56,6 +57,17 @@ def publish(written: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def keep_signature(store: Path, sealed: Archive) -> None:
+    """What was signed already and is made again, to the same bytes, stays signed."""
+    places = current(store, sealed.name), versioned(store, sealed.name, sealed.version)
+    for there in places:
+        if beside.signature(there).is_file() and there.is_file():
+            with there.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sealed.sha256:
+                    beside.carry(there, sealed.path)
+                    return
 
 
 def keep_previous(store: Path, fresh: Archive) -> None:
