@@ -34,12 +34,15 @@ exit codes:
   0  done
   1  TorchServe refused (wrong token, unknown model, a worker died, ...)
   2  a file or an argument is missing or wrong
-  3  the artifact's report did not pass its gate (archive, serve; --force overrides)
+  3  the artifact's report did not pass its gate (archive, serve; --force
+     overrides)
   4  no TorchServe answers, or it could not be started
-  6  a file is not the one that the report is of, or not signed by whom it must be, or
-     the new version did not answer as it must; what was served before still is; adopt: an
-     archive holds what could run anything, or its answers differ from the old server's
-  7  the disk is full, a folder cannot be written to, a package of a handler is missing, ...
+  6  a file is not the one that the report is of, or not signed by whom it must
+     be, or the new version did not answer as it must; what was served before
+     still is; adopt: an archive holds what could run anything, or its answers
+     differ from the old server's
+  7  the disk is full, a folder cannot be written to, a package of a handler is
+     missing, ...
 """
 
 
