@@ -36,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the evidence. Raises BadInput for no archive, Untrusted for a wrong signature."""
-    named = Path(args.name)
-    path = named if named.suffix == ".mar" else store.current(Path(args.model_store), args.name)
+    path = store.named(Path(args.model_store), args.name)
     sealed = verify(path, allow_ops=None)
     inside = _read(path)
     for chosen, name in ((args.statement, statement.NAME), (args.bom, bom.NAME)):

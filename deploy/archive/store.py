@@ -14,6 +14,11 @@ from deploy.errors import BadInput
 from deploy.signing import beside
 
 
+def named(store: Path, text: str) -> Path:
+    """The archive that a command's NAME|FILE means: a file, or a model's archive in use."""
+    return Path(text) if text.endswith((".mar", ".tar.gz", ".tgz")) else current(store, text)
+
+
 def current(store: Path, name: str) -> Path:
     """Where a model's archive in use lies."""
     return store / f"{name}.mar"

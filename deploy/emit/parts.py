@@ -42,7 +42,7 @@ class Parts:
 
 def read(named: str, model_store: Path, allow_ops: Sequence[str] = ()) -> Parts:
     """The parts of a model of the store, or of a .mar file. Raises BadInput."""
-    path = Path(named) if named.endswith(".mar") else store.current(model_store, named)
+    path = store.named(model_store, named)
     sealed = verify(path, allow_ops)
     noted = adopted.read(path) or {}
     bundle = unpack(path, allow_ops=allow_ops)

@@ -257,6 +257,14 @@ def test_our_own_archives_need_no_adoption(tmp_path: Path) -> None:
         adopt(first.path, tmp_path / "other")
 
 
+def test_a_tar_is_to_be_adopted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.tar.gz"
+    path.write_bytes(gzip.compress(b"x"))
+    for verb in (["verify"], ["evidence"], ["emit", "docker"]):
+        assert main([*verb, str(path)]) == 2
+        assert f"deploy adopt {path}" in capsys.readouterr().err
+
+
 def test_an_unsealed_archive_is_not_served(tmp_path: Path) -> None:
     for suffix in (".mar", ".war"):
         path = foreign.write(tmp_path, "old", "h.py", {"h.py": FINE}, suffix=suffix)
