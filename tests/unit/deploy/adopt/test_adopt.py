@@ -59,7 +59,9 @@ def test_every_example_is_adopted(tmp_path: Path, name: str) -> None:
 def test_verify_shows_that_nothing_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert not adopted.is_marked(made(tmp_path)) and not adopted.is_marked(tmp_path)
     adopt(made(tmp_path), tmp_path / "store").check()
+    assert adopted.is_marked(tmp_path / "store" / "old.mar")
     archive = str(tmp_path / "store" / "old.mar")
     assert main(["verify", archive]) == 0
     shown = capsys.readouterr().out
