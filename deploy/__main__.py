@@ -34,12 +34,15 @@ exit codes:
   0  done
   1  TorchServe refused (wrong token, unknown model, a worker died, ...)
   2  a file or an argument is missing or wrong
-  3  the artifact's report did not pass its gate (archive, serve; --force overrides)
+  3  the artifact's report did not pass its gate (archive, serve; --force
+     overrides)
   4  no TorchServe answers, or it could not be started
-  6  a file is not the one that the report is of, or not signed by whom it must be, or
-     the new version did not answer as it must; what was served before still is; adopt: an
-     archive holds what could run anything, or its answers differ from the old server's
-  7  the disk is full, a folder cannot be written to, a package of a handler is missing, ...
+  6  a file is not the one that the report is of, or not signed by whom it must
+     be, or the new version did not answer as it must; what was served before
+     still is; adopt: an archive holds what could run anything, or its answers
+     differ from the old server's
+  7  the disk is full, a folder cannot be written to, a package of a handler is
+     missing, ...
 """
 
 
@@ -139,6 +142,7 @@ def _status(args: argparse.Namespace) -> None:
         for entry in management.describe(name, "all"):
             ready = sum(w["status"] == "READY" for w in entry["workers"])
             shown = f"{ready} of {entry['minWorkers']} ready, {_signed(args, entry)}"
+            shown += f", {adopted.STATUS}" if adopted.is_marked(_file(args, entry)) else ""
             print(f"  {name} version {entry['modelVersion']}: {shown}")
 
 
@@ -162,7 +166,7 @@ def _register(args: argparse.Namespace) -> None:
 def _describe(args: argparse.Namespace) -> None:
     management = _clients(args)[0]
     found = management.describe(args.name, args.version, args.customized)
-    shown = [{**entry, "signature": _signed(args, entry)} for entry in found]
+    shown = [{**entry, **_marks(args, entry)} for entry in found]
     _print([{**entry, **management.refused(entry)} for entry in shown])
 
 
@@ -232,7 +236,17 @@ def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
 def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
     """What is known of the signature beside the archive that a model was registered from."""
     trusted = configuration.trust(Path(args.config)).trusted
-    return look(Path(args.model_store) / str(entry.get("modelUrl")), trusted).line()
+    return look(_file(args, entry), trusted).line()
+
+
+def _marks(args: argparse.Namespace, entry: dict[str, Any]) -> dict[str, str]:
+    """Who signed a model's archive, and that nothing was measured of one that others made."""
+    evidence = {"evidence": adopted.STATUS} if adopted.is_marked(_file(args, entry)) else {}
+    return {"signature": _signed(args, entry), **evidence}
+
+
+def _file(args: argparse.Namespace, entry: dict[str, Any]) -> Path:
+    return Path(args.model_store) / str(entry.get("modelUrl"))
 
 
 def _print(value: Any) -> None:

@@ -36,14 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the evidence. Raises BadInput for no archive, Untrusted for a wrong signature."""
-    named = Path(args.name)
-    path = named if named.suffix == ".mar" else store.current(Path(args.model_store), args.name)
+    path = store.named(Path(args.model_store), args.name)
     sealed = verify(path, allow_ops=None)
     inside = _read(path)
     for chosen, name in ((args.statement, statement.NAME), (args.bom, bom.NAME)):
         if chosen:
             if name not in inside:
-                raise BadInput(f"{path} holds no {name}: {_OLD}")
+                why = adopted.STATUS if sealed.adopted else _OLD
+                raise BadInput(f"{path} holds no {name}: {why}")
             print(inside[name].decode(), end="")
             return
     trusted = trusted_keys(args)

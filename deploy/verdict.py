@@ -39,8 +39,7 @@ def run(args: argparse.Namespace) -> None:
     Raises BadInput for what is no archive of ours, NotAsReported with the entry that differs, is
     missing or is extra, Untrusted for a signature that is wrong, or not there though asked for.
     """
-    named = Path(args.file)
-    path = named if named.suffix == ".mar" else store.current(Path(args.model_store), args.file)
+    path = store.named(Path(args.model_store), args.file)
     sealed = verify(path, args.allow_ops)
     signed = look(path, trusted_keys(args), sealed.sha256)
     with zipfile.ZipFile(path) as packed:

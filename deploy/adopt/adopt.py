@@ -82,7 +82,7 @@ def adopt(
         findings = scan.scan(inside, names, described, handler, allow_ops, allow_imports)
         installed = requirements.packages(store, listed) if listed else None
         absent = [] if installed else requirements.absent(listed)
-        if install and absent:
+        if install and listed and installed is None:
             installed, absent = requirements.install(store, listed), []
         if installed is None:
             handlers.check_missing(handler, set(listed), str(path))

@@ -59,8 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--header",
         action="append",
         default=[],
-        metavar="NAME: VALUE",
-        help="for the old server, such as its Authorization",
+        metavar="@FILE",
+        help="for the old server, such as its Authorization: a file of 'NAME: VALUE', or that text",
     )
     parser.add_argument("--rtol", type=float, default=1e-3, help="of numbers (default: 0.001)")
     parser.add_argument("--atol", type=float, default=1e-5, help="of numbers (default: 0.00001)")
@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> None:
     """Scan and seal one archive, say what was found, and compare if asked. Raises DeployError."""
     if args.compare is not None and args.requests is None:
         raise BadInput("--compare needs --requests DIR: a folder with a file for each request")
+    for url in filter(None, (args.compare, args.ours)):
+        compare.check_address(url)
+    sent = headers(args.header)
     asked = recorded.read(Path(args.requests)) if args.requests is not None else []
     sealed = _sealed(Path(args.archive)) if args.compare is not None else None
     told: dict[str, Any] = {}
@@ -89,7 +92,9 @@ def run(args: argparse.Namespace) -> None:
             if args.json:
                 print(json.dumps(told, indent=2))
             done.check()
-    compared = _compared(args, sealed, asked) if args.compare is not None and sealed else []
+    compared = []
+    if args.compare is not None and sealed is not None:
+        compared = _compared(args, sealed, asked, sent)
     if args.json:
         print(json.dumps({**told, "compared": [c.as_dict() for c in compared]}, indent=2))
     elif compared:
@@ -105,8 +110,10 @@ def _sealed(path: Path) -> Archive | None:
         return None
 
 
-def _compared(args: argparse.Namespace, sealed: Archive, asked: list[Recorded]) -> list[Compared]:
-    old = compare.address(args.compare, sealed.name), _headers(args.header)
+def _compared(
+    args: argparse.Namespace, sealed: Archive, asked: list[Recorded], sent: dict[str, str]
+) -> list[Compared]:
+    old = compare.address(args.compare, sealed.name), sent
     with ExitStack() as stack:
         url = args.ours
         if url is None:
@@ -117,14 +124,22 @@ def _compared(args: argparse.Namespace, sealed: Archive, asked: list[Recorded]) 
         )
 
 
-def _headers(given: list[str]) -> dict[str, str]:
-    headers = {}
+def headers(given: list[str]) -> dict[str, str]:
+    """Headers by name; @FILE names a file of them, as curl's -H does: keys belong in files."""
+    lines = []
     for text in given:
+        path = Path(text.removeprefix("@"))
+        try:
+            lines += path.read_text().splitlines() if text.startswith("@") else [text]
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"--header {text}: the file cannot be read: {error}") from error
+    found = {}
+    for text in filter(str.strip, lines):
         name, colon, value = text.partition(":")
         if not colon or not name.strip():
-            raise BadInput(f"--header {text[:80]!r} must be 'NAME: VALUE'")
-        headers[name.strip()] = value.strip()
-    return headers
+            raise BadInput("--header must be @FILE or 'NAME: VALUE'")
+        found[name.strip()] = value.strip()
+    return found
 
 
 def _comparison(compared: list[Compared]) -> str:

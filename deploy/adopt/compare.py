@@ -10,7 +10,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from deploy.adopt.recorded import Recorded
-from deploy.errors import NoServer
+from deploy.errors import BadInput, NoServer
 from deploy.torchserve import http
 
 TIMEOUT = 120.0
@@ -57,6 +57,17 @@ def address(url: str, name: str) -> str:
     return f"{url.rstrip('/')}/predictions/{quote(name, safe='')}"
 
 
+def check_address(url: str) -> None:
+    """Raise BadInput for what is no server's address."""
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        known = False
+    if not known:
+        raise BadInput(f"{url[:80]!r} is no server's address: write http://HOST:PORT")
+
+
 def ask(url: str, request: Recorded, headers: Mapping[str, str]) -> Answered:
     """Send a request. Raises NoServer if nothing answers."""
     try:
@@ -68,7 +79,8 @@ def ask(url: str, request: Recorded, headers: Mapping[str, str]) -> Answered:
             timeout=TIMEOUT,
         )
     except (requests.RequestException, UnicodeError) as error:
-        raise NoServer(f"no server answers at {url}: {str(error)[:200]}") from error
+        why = "connection refused" if "Connection refused" in str(error) else str(error)[:200]
+        raise NoServer(f"no server answers at {url}: {why}") from error
     return Answered(reply.status_code, reply.content)
 
 
@@ -83,7 +95,8 @@ def compare(
     """
     statuses = (old.status, ours.status)
     if old.status != ours.status:
-        return Compared(name, *statuses, DIFFERS, f"status {old.status}, here {ours.status}")
+        why = f"status {_status(old)}, here {_status(ours)}"
+        return Compared(name, *statuses, DIFFERS, why)
     if old.status >= 400 or old.body == ours.body:
         return Compared(name, *statuses, SAME)
     try:
@@ -95,6 +108,19 @@ def compare(
     _walk(first, second, "", rtol, atol, found)
     verdict = DIFFERS if found.why else CLOSE if found.largest else SAME
     return Compared(name, *statuses, verdict, found.why, found.largest)
+
+
+def _status(answer: Answered) -> str:
+    """The status, and of a refusal in JSON the message: that a key is wrong, say."""
+    if answer.status < 400:
+        return str(answer.status)
+    try:
+        told = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return str(answer.status)
+    about = told if isinstance(told, dict) else {}
+    said = str(about.get("message") or about.get("error") or "")[:120]
+    return f"{answer.status} ({said})" if said else str(answer.status)
 
 
 def _walk(old: Any, ours: Any, at: str, rtol: float, atol: float, found: _Difference) -> None:
@@ -112,13 +138,24 @@ def _walk(old: Any, ours: Any, at: str, rtol: float, atol: float, found: _Differ
         for index, pair in enumerate(zip(old, ours, strict=False)):
             _walk(*pair, f"{at}[{index}]", rtol, atol, found)
     elif _is_number(old) and _is_number(ours):
-        off = abs(old - ours)
-        if off and not off <= atol + rtol * abs(old) and not (math.isnan(old) and math.isnan(ours)):
+        first, second = _float(old), _float(ours)
+        off = abs(first - second)
+        if old == ours or (math.isnan(first) and math.isnan(second)):
+            return
+        if not math.isfinite(off) or off > atol + rtol * abs(first):
             found.why = f"{at or 'the number'} is {old}, here {ours}"[:200]
-        elif off > 0:
-            found.largest = max(found.largest, off / max(abs(old), atol))
+        else:
+            found.largest = max(found.largest, off / max(abs(first), atol))
     elif type(old) is not type(ours) or old != ours:
         found.why = f"{at or 'the value'} is {str(old)[:60]!r}, here {str(ours)[:60]!r}"
+
+
+def _float(value: int | float) -> float:
+    """An integer beyond all floats is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_number(value: Any) -> bool:

@@ -38,14 +38,19 @@ def listed(path: Path) -> list[str]:
     return found
 
 
+def package(requirement: str) -> str:
+    """The package that a line is about, its name spelled as package indexes compare names."""
+    match = NAME.match(requirement)
+    assert match is not None
+    return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+
 def absent(requirements: list[str]) -> list[str]:
     """Those whose package is not installed here; versions are not compared."""
     missing = []
     for requirement in requirements:
-        match = NAME.match(requirement)
-        assert match is not None
         try:
-            importlib.metadata.version(match[0])
+            importlib.metadata.version(package(requirement))
         except importlib.metadata.PackageNotFoundError:
             missing.append(requirement)
     return missing

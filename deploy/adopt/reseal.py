@@ -52,6 +52,7 @@ def reseal(
         aside.write_bytes(layout.pack(entries))
         sealed = verify(aside, allow_ops)
         final = store.current(model_store, sealed.name)
+        store.keep_signature(model_store, sealed)
         store.keep_previous(model_store, sealed)
         store.publish(aside, final)
         return replace(sealed, path=final)

@@ -21,6 +21,15 @@ def read(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else {}
 
 
+def is_marked(path: Path) -> bool:
+    """Whether a file is an adopted archive; it need not be whole, nor there."""
+    try:
+        with zipfile.ZipFile(path) as packed:
+            return MARK in packed.namelist()
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
+
+
 def is_foreign(path: Path) -> bool:
     """Whether a file is an archive that was neither built by this program nor adopted."""
     try:

@@ -128,7 +128,7 @@ def _published(
     if key is not None:
         sign(aside, key)
     else:
-        _keep_signature(sealed, folder)
+        store.keep_signature(folder, sealed)
     if in_use:
         final = store.current(folder, sealed.name)
         store.keep_previous(folder, sealed)
@@ -137,17 +137,6 @@ def _published(
         store.refuse_other(final, sealed.name)
     store.publish(aside, final)
     return replace(sealed, path=final)
-
-
-def _keep_signature(sealed: Archive, folder: Path) -> None:
-    """What was signed already and is made again, to the same bytes, stays signed."""
-    versioned = store.versioned(folder, sealed.name, sealed.version)
-    for there in (store.current(folder, sealed.name), versioned):
-        if beside.signature(there).is_file() and there.is_file():
-            with there.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == sealed.sha256:
-                    beside.carry(there, sealed.path)
-                    return
 
 
 def is_stale(

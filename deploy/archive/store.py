@@ -1,5 +1,6 @@
 """The model store: NAME.mar is the archive in use, earlier ones lie beside as NAME-VERSION.mar."""
 
+import hashlib
 import os
 import shutil
 from contextlib import suppress
@@ -11,6 +12,11 @@ import psutil
 from deploy.archive.verify import Archive, identity, verify
 from deploy.errors import BadInput
 from deploy.signing import beside
+
+
+def named(store: Path, text: str) -> Path:
+    """The archive that a command's NAME|FILE means: a file, or a model's archive in use."""
+    return Path(text) if text.endswith((".mar", ".tar.gz", ".tgz")) else current(store, text)
 
 
 def current(store: Path, name: str) -> Path:
@@ -56,6 +62,17 @@ def publish(written: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def keep_signature(store: Path, sealed: Archive) -> None:
+    """What was signed already and is made again, to the same bytes, stays signed."""
+    places = current(store, sealed.name), versioned(store, sealed.name, sealed.version)
+    for there in places:
+        if beside.signature(there).is_file() and there.is_file():
+            with there.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == sealed.sha256:
+                    beside.carry(there, sealed.path)
+                    return
 
 
 def keep_previous(store: Path, fresh: Archive) -> None:

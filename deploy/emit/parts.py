@@ -9,6 +9,7 @@ from pathlib import Path
 import deploy
 import handlers
 from deploy import scratch
+from deploy.adopt import requirements
 from deploy.archive import adopted, store
 from deploy.archive.verify import verify
 from deploy.errors import BadInput
@@ -41,7 +42,7 @@ class Parts:
 
 def read(named: str, model_store: Path, allow_ops: Sequence[str] = ()) -> Parts:
     """The parts of a model of the store, or of a .mar file. Raises BadInput."""
-    path = Path(named) if named.endswith(".mar") else store.current(model_store, named)
+    path = store.named(model_store, named)
     sealed = verify(path, allow_ops)
     noted = adopted.read(path) or {}
     bundle = unpack(path, allow_ops=allow_ops)
@@ -54,10 +55,16 @@ def read(named: str, model_store: Path, allow_ops: Sequence[str] = ()) -> Parts:
 
 
 def pinned(parts: Parts) -> str:
-    """requirements.txt: the versions that are installed here, and the archive's own lines."""
-    lines = [f"{name}=={_version(name)}" for name in SERVICE]
-    lines += [f"{name}=={_version(name)}" for name in HANDLERS if _installed(name)]
-    return "\n".join([*lines, *parts.requirements]) + "\n"
+    """requirements.txt: the versions that are installed here, and the archive's own lines.
+
+    A package has one line, for pip takes no two that differ: the archive's, as `adopt --install`
+    does it, but ours for torch and numpy.
+    """
+    listed = {requirements.package(line): line for line in parts.requirements}
+    own = [line for name, line in listed.items() if name not in requirements.OURS]
+    wanted = (*SERVICE, *filter(_installed, HANDLERS))
+    ours = [name for name in wanted if name in requirements.OURS or name not in listed]
+    return "\n".join([*(f"{name}=={_version(name)}" for name in ours), *own]) + "\n"
 
 
 def copy_code(target: Path) -> None:

@@ -1,8 +1,8 @@
 """OpenAI's embeddings, of a model that answers `embedding` and `tokens` for each text."""
 
-import json
 from typing import Any
 
+from deploy.service import tensors
 from deploy.service.failure import Failure, bad_request, unprocessable
 from deploy.service.models import Models
 from deploy.service.request import Request
@@ -27,10 +27,10 @@ async def embed(models: Models, request: Request) -> Reply:
         asked["encoding_format"] = body["encoding_format"]
     headers = {"content-type": "application/json"}
     answer = await models.ask(name, None, {"body": asked}, headers, request.gone)
-    found = json.loads(answer.body)
     if answer.status >= 400:
-        raise Failure(answer.status, str(found.get("type")), str(found.get("message", found)))
-    if not isinstance(found, list) or not all("embedding" in one for one in found):
+        raise tensors.refusal(answer.status, answer.body)
+    found = tensors.value(answer.body)
+    if not isinstance(found, list) or not all(_embeds(one) for one in found):
         raise unprocessable(f"the model {name!r} does not embed: it answers no embedding")
     tokens = sum(int(one.get("tokens", 0)) for one in found)
     data = [
@@ -39,6 +39,10 @@ async def embed(models: Models, request: Request) -> Reply:
     ]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     return json_response({"object": "list", "data": data, "model": name, "usage": usage})
+
+
+def _embeds(one: Any) -> bool:
+    return isinstance(one, dict) and "embedding" in one
 
 
 def _body(data: bytes) -> dict[str, Any]:

@@ -96,10 +96,10 @@ async def _infer(models: Models, request: Request, name: str, version: str | Non
     row = {"body": {"instances": instances, "parameters": parameters}}
     headers = {"content-type": "application/json"}
     answer = await models.ask(name, version, row, headers, request.gone)
-    value = json.loads(answer.body)
     if answer.status >= 400:
-        return error_response(answer.status, str(value.get("message", value)))
-    named = tensors.columns([tensors.outputs(entry) for entry in tensors.per_input(value)])
+        return failed(tensors.refusal(answer.status, answer.body))
+    told = tensors.per_input(tensors.value(answer.body))
+    named = tensors.columns([tensors.outputs(entry) for entry in told])
     produced = [tensors.stacked(key, values) for key, values in named.items()]
     return _response(model, body, produced)
 
@@ -111,8 +111,7 @@ async def _passed_on(models: Models, request: Request, name: str, version: str |
     headers["content-type"] = JSON if not headers else OCTETS
     answer = await models.ask(name, version, {"body": request.body}, headers, request.gone)
     if answer.status >= 400:
-        value = json.loads(answer.body)
-        return error_response(answer.status, str(value.get("message", value)))
+        return failed(tensors.refusal(answer.status, answer.body))
     return Reply(answer.body, answer.status, answer.content_type, answer.headers)
 
 

@@ -6,7 +6,6 @@ output under "outputs") are taken; a value {"b64": "..."} is bytes. `classify` a
 take TensorFlow's own Example records and are not there.
 """
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from deploy.service import metadata, tensors
@@ -85,10 +84,10 @@ async def _predict(models: Models, request: Request, name: str, version: str | N
     row = {"body": {"instances": rows, **body}}
     headers = {"content-type": "application/json"}
     answer = await models.ask(name, version, row, headers, request.gone)
-    value = json.loads(answer.body)
     if answer.status >= 400:
-        return error_response(answer.status, str(value.get("message", value)))
-    outputs = [tensors.outputs(entry) for entry in tensors.per_input(value)]
+        return failed(tensors.refusal(answer.status, answer.body))
+    told = tensors.per_input(tensors.value(answer.body))
+    outputs = [tensors.outputs(entry) for entry in told]
     if columnar:
         return json_response({"outputs": _unwrapped(tensors.columns(outputs))})
     return json_response({"predictions": [_unwrapped(named) for named in outputs]})

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.service.failure import Failure
+
 # The key of a classifier's answer that holds its labels, best first.
 TABLE = "predictions"
 
@@ -23,6 +25,30 @@ class Tensor:
     kind: str
     shape: tuple[int, ...]
     data: list[Any]
+
+
+def value(body: bytes) -> Any:
+    """A handler's answer: JSON, or else the text that it is. Raises Failure for other bytes."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return body.decode()
+    except UnicodeDecodeError:
+        raise Failure(
+            501, "NotATensor", "the model answers neither JSON nor text: ask it at /predictions"
+        ) from None
+
+
+def refusal(status: int, body: bytes) -> Failure:
+    """A handler's error: its type and message, or all that it says."""
+    try:
+        said = value(body)
+    except Failure:
+        said = "the model refused the request"
+    about = said if isinstance(said, dict) else {}
+    return Failure(status, str(about.get("type", "model_error")), str(about.get("message", said)))
 
 
 def outputs(answer: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def test_help_documents_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> No
     text = capsys.readouterr().out
     for code in "0123467":
         assert f"  {code}  " in text
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_archive_prints_path_size_and_digest(

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 from deploy.__main__ import main
+from deploy.adopt import requirements
 from deploy.adopt.adopt import Adopted, adopt
 from deploy.archive import adopted, mar
 from deploy.archive.verify import verify
 from deploy.errors import BadInput, DeployError, Missing, Unsafe
+from deploy.signing import beside
 from tests.integration import quadrant
 from tests.unit.deploy.adopt import foreign
 from tests.unit.deploy.compat import examples
@@ -57,13 +59,17 @@ def test_every_example_is_adopted(tmp_path: Path, name: str) -> None:
 def test_verify_shows_that_nothing_was_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert not adopted.is_marked(made(tmp_path)) and not adopted.is_marked(tmp_path)
     adopt(made(tmp_path), tmp_path / "store").check()
+    assert adopted.is_marked(tmp_path / "store" / "old.mar")
     archive = str(tmp_path / "store" / "old.mar")
     assert main(["verify", archive]) == 0
     shown = capsys.readouterr().out
     assert "adopted, not measured" in shown and "accuracy" not in shown
     assert main(["verify", archive, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["adopted"] is True
+    assert main(["evidence", archive, "--statement"]) == 2
+    assert "statement.json: adopted, not measured" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["default", "zip-store", "tgz", "no-archive"])
@@ -83,6 +89,31 @@ def test_the_same_archive_gives_the_same_bytes(tmp_path: Path) -> None:
     assert first is not None
     assert second is not None
     assert first.sha256 == second.sha256
+
+
+def test_adopted_again_to_the_same_bytes_it_stays_signed(tmp_path: Path) -> None:
+    path, store = made(tmp_path), tmp_path / "store"
+    adopt(path, store)
+    beside.signature(store / "old.mar").write_text("a signature")
+    adopt(path, store)
+    assert beside.signature(store / "old.mar").read_text() == "a signature"
+    adopt(made(tmp_path, h_py=f"{FINE}# another\n"), store)
+    assert not beside.signature(store / "old.mar").exists()
+
+
+def test_install_is_for_versions_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def install(store: Path, listed: list[str]) -> Path:
+        asked.append(listed)
+        return store
+
+    monkeypatch.setattr(requirements, "install", install)
+    files: dict[str, bytes | str] = {"h.py": FINE, "r.txt": "numpy==1.0\n"}
+    path = foreign.write(tmp_path, "old", "h.py", files, requirementsFile="r.txt")
+    assert adopt(path, tmp_path / "store").packages is None
+    assert adopt(path, tmp_path / "store", install=True).packages is not None
+    assert asked == [["numpy==1.0"]]
 
 
 def test_a_version_that_is_missing_is_the_archivers_default(tmp_path: Path) -> None:
@@ -226,6 +257,14 @@ def test_our_own_archives_need_no_adoption(tmp_path: Path) -> None:
     assert first is not None
     with pytest.raises(BadInput, match="adopted already"):
         adopt(first.path, tmp_path / "other")
+
+
+def test_a_tar_is_to_be_adopted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "old.tar.gz"
+    path.write_bytes(gzip.compress(b"x"))
+    for verb in (["verify"], ["evidence"], ["emit", "docker"]):
+        assert main([*verb, str(path)]) == 2
+        assert f"deploy adopt {path}" in capsys.readouterr().err
 
 
 def test_an_unsealed_archive_is_not_served(tmp_path: Path) -> None:

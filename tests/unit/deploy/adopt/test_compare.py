@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from deploy.adopt import compare, recorded
+from deploy.adopt import command, compare, recorded
 from deploy.adopt.compare import Answered
 from deploy.errors import BadInput, NoServer
 
@@ -28,6 +28,10 @@ def verdict(old: Any, ours: Any, **bounds: float) -> str:
         (["cat"], ["dog"], "differs"),
         ([True], [1], "differs"),
         ([None], [0], "differs"),
+        ([float("inf"), 1.0], [float("inf"), 1.0001], "close"),
+        ([float("inf")], [5.0], "differs"),
+        ([float("nan"), 1.0], [float("nan"), 1.0001], "close"),
+        ([10**400], [5.0], "differs"),
     ],
 )
 def test_bodies(old: Any, ours: Any, expected: str) -> None:
@@ -46,6 +50,9 @@ def test_statuses_and_other_bodies() -> None:
     assert compare.compare("x", Answered(400, b"a"), Answered(400, b"b")).verdict == "same"
     found = compare.compare("x", Answered(200, b"[]"), Answered(503, b"[]"))
     assert (found.verdict, found.why) == ("differs", "status 200, here 503")
+    refused = Answered(400, b'{"code": 400, "message": "Token Authorization failed"}')
+    found = compare.compare("x", refused, Answered(200, b"[]"))
+    assert found.why == "status 400 (Token Authorization failed), here 200"
     assert compare.compare("x", Answered(200, b"\xff\x00"), Answered(200, b"\xff\x01")).why
 
 
@@ -54,7 +61,11 @@ def test_addresses() -> None:
     assert (
         compare.address("http://h:1/v1/models/m:predict", "m") == "http://h:1/v1/models/m:predict"
     )
-    with pytest.raises(NoServer, match="no server answers at"):
+    for wrong in ("h:1", "old-server", "ftp://h", "http://", "http://[", ""):
+        with pytest.raises(BadInput, match="no server's address"):
+            compare.check_address(wrong)
+    compare.check_address("http://h:1/")
+    with pytest.raises(NoServer, match=r"connection refused$"):
         compare.ask("http://127.0.0.1:9/predictions/x", recorded.Recorded("r", b""), {})
 
 
@@ -75,3 +86,15 @@ def test_a_folder_of_requests(tmp_path: Path) -> None:
     (tmp_path / "b.bin.headers.json").write_text("[]")
     with pytest.raises(BadInput, match="header to value"):
         recorded.read(tmp_path)
+
+
+def test_headers_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("Authorization: Bearer a:b\n\nX-More: 1\n")
+    assert command.headers([f"@{tmp_path / 'key'}", "X: y"]) == {
+        "Authorization": "Bearer a:b",
+        "X-More": "1",
+        "X": "y",
+    }
+    for wrong in ("@missing", "no colon", ": v"):
+        with pytest.raises(BadInput, match="--header"):
+            command.headers([wrong])

@@ -12,6 +12,8 @@ import yaml
 
 from deploy.__main__ import main
 from deploy.adopt.adopt import adopt
+from deploy.emit import parts
+from deploy.service.bundle import Settings
 from tests.unit.deploy.adopt import foreign
 from tests.unit.deploy.compat import examples
 
@@ -192,6 +194,15 @@ def test_sagemakers_contract(emitted: Path) -> None:
     assert (emitted / "Dockerfile").read_text().endswith('CMD ["serve"]\n')
     with tarfile.open(emitted / "model.tar.gz") as packed:
         assert packed.getnames() == ["Sum_s.mar"]
+
+
+def test_a_package_has_one_line() -> None:
+    listed = ("PyYAML==6.0.1", "numpy<2", "typing_extensions")
+    found = parts.Parts(Path("x.mar"), "x", "1", Settings(), listed)
+    pins = parts.pinned(found).splitlines()
+    assert [pin for pin in pins if "yaml" in pin.lower()] == ["PyYAML==6.0.1"]
+    assert [pin.partition("==")[0] for pin in pins if pin.startswith("numpy")] == ["numpy"]
+    assert "typing_extensions" in pins
 
 
 def test_nothing_is_overwritten(store: Path, tmp_path: Path, capsys) -> None:

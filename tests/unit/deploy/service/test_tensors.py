@@ -164,3 +164,14 @@ def test_encoded_tensors_are_what_they_were():
         "č".encode(),
         b"",
     ]
+
+
+def test_answers_that_are_no_json() -> None:
+    assert tensors.value(b'{"a": [1]}') == {"a": [1]}
+    assert tensors.value("h\u00e9llo".encode()) == "h\u00e9llo"
+    with pytest.raises(Failure, match="ask it at /predictions"):
+        tensors.value(b"\xff\x00")
+    told = tensors.refusal(404, b'{"type": "gone", "message": "no such row"}')
+    assert (told.status, told.type, told.message) == (404, "gone", "no such row")
+    assert tensors.refusal(400, b"[1]").message == "[1]"
+    assert tensors.refusal(400, b"\xff").status == 400
