@@ -5,6 +5,7 @@ seconds at most.
 """
 
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any, TextIO
 
@@ -44,7 +45,6 @@ def bar(
         bar_format=None if terminal else "{desc}: {unit} {n_fmt} of {total_fmt} after {elapsed}",
         ncols=78,
         mininterval=0.5 if terminal else LOG_SECONDS,
-        delay=0 if terminal else LOG_SECONDS,
         disable=not first,
     )
 
@@ -54,11 +54,13 @@ class _Lines:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._due = time.monotonic() + LOG_SECONDS
 
     def write(self, text: str) -> None:
         text = text.replace("\r", "").strip()
-        if text:
+        if text and time.monotonic() >= self._due:  # tqdm redraws for every change of its words
             self._stream.write(f"{text}\n")
+            self._due = time.monotonic() + LOG_SECONDS
 
     def flush(self) -> None:
         self._stream.flush()
