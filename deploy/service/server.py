@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -100,6 +101,7 @@ class Connection(HttpToolsProtocol):
         self._head_size = 0
         super().connection_made(transport)
         self.app_state = {"gone": transport.is_closing}
+        self.parser = _Parser(self)
         if len(self.server_state.connections) > CONNECTIONS:
             make_room(self.server_state.connections)
 
@@ -123,10 +125,16 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("no proxy")
+            return  # `_Parser` brings it again
         self.in_body = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self.in_body, self._head_size = False, 0
         self.since, self.idle_since = None, time.monotonic()
@@ -156,6 +164,41 @@ class Connection(HttpToolsProtocol):
         if self.since is not None and not (self.cycle and self.cycle.response_started):
             self.transport.write(_TOO_LATE)
         self.transport.close()
+
+
+class _Parser:
+    """httptools' parser for clients that offer another protocol, as Java's and curl's offer h2c.
+
+    It would take a request's body for that protocol. The offer is declined, as HTTP has it: the
+    head is parsed again without it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._renew()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> None:
+        """Parse what came. Raises HttpParserError."""
+        while data:
+            try:
+                self._parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                data = self._declined() + bytes(data[offer.args[0] :])
+                self._renew()
+
+    def _declined(self) -> bytes:
+        version = self._parser.get_http_version().encode()
+        first = b"%b %b HTTP/%b" % (self._parser.get_method(), self._connection.url, version)
+        fields = [b"%b: %b" % field for field in self._connection.headers if field[0] != b"upgrade"]
+        return b"\r\n".join([first, *fields, b"", b""])
+
+    def _renew(self) -> None:
+        self._parser = httptools.HttpRequestParser(self._connection)
+        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
 
 def sweep(connections: set[Any]) -> None:
