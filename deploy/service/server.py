@@ -7,6 +7,7 @@ without a request go first.
 
 import asyncio
 import contextlib
+import ctypes
 import resource
 import signal
 import socket
@@ -31,6 +32,7 @@ KEEP_ALIVE = 120
 HEAD_SECONDS = 20.0  # from the first byte, or the connection, to the end of the headers
 BODY_SECONDS = 60.0  # from the first byte to the end of the body
 CONNECTIONS = 1000
+_M_MMAP_THRESHOLD = -3  # of glibc's mallopt
 _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -40,6 +42,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: App, host: str, port: int) -> None:
         """Listen. Raises NoServer."""
         _raise_file_limit()
+        _give_large_blocks_back()
         try:
             self.socket = _listening(host, port)
         except OSError as error:
@@ -101,7 +104,7 @@ class Connection(HttpToolsProtocol):
         self._head_size = 0
         super().connection_made(transport)
         self.app_state = {"gone": transport.is_closing}
-        self.parser = _Parser(self)
+        self.parser: Any = _Parser(self)
         if len(self.server_state.connections) > CONNECTIONS:
             make_room(self.server_state.connections)
 
@@ -246,6 +249,16 @@ def _listening(host: str, port: int) -> socket.socket:
         wire.close()
         raise
     return wire
+
+
+def _give_large_blocks_back() -> None:
+    """Have the C library return what large bodies and answers took once they are gone.
+
+    By itself it learns from the first to keep blocks of up to 32 MiB, in pieces: where forty
+    clients took 20 MiB each at a time, every round of them took 600 MiB more.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _raise_file_limit() -> None:

@@ -74,7 +74,7 @@ def test_no_good_request_is_lost_among_deadly_ones(service: Service) -> None:
 
 
 def test_a_worker_whose_child_outlives_it_is_noticed(service: Service) -> None:
-    value, status, body = ask(service, "fork")
+    _, status, body = ask(service, "fork")
     assert (status, body["type"]) == (500, "WORKER_DIED")
 
 
