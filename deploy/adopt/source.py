@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from deploy.archive import layout
+from deploy.archive.verify import refuse_special
 from deploy.errors import BadInput, Unsafe
 from handlers import seal
 
@@ -53,6 +54,7 @@ def unpack(path: Path, target: Path) -> Source:
     """
     if path.is_dir():
         return _copy(path, target)
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             begin = file.read(4)

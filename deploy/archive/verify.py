@@ -1,6 +1,7 @@
 """Check an archive without loading any of it: its layout, its parts, its models' operators."""
 
 import json
+import stat
 import unicodedata
 import zipfile
 from collections.abc import Collection
@@ -46,6 +47,7 @@ def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     at. Takes a few MB of memory, whatever the file holds. Raises BadInput; NotAsReported
     names the entry that is not the one that was sealed or measured, is missing or is extra.
     """
+    refuse_special(archive)
     try:
         with archive.open("rb") as file:
             infos = layout.read(file, archive)
@@ -108,6 +110,7 @@ def _compare_list(
 def identity(archive: Path) -> tuple[str, str] | None:
     """An archive's model and version, read from its manifest; None for what is no archive."""
     try:
+        refuse_special(archive)
         with archive.open("rb") as file:
             model = _manifest(archive, file, layout.read(file, archive))
     except (OSError, zipfile.BadZipFile, NotImplementedError, BadInput):
@@ -202,6 +205,16 @@ def _json_entry(
     if not isinstance(value, dict):
         raise BadInput(f"{archive}: {name} must hold a JSON object")
     return value
+
+
+def refuse_special(archive: Path) -> None:
+    """Raise BadInput for a pipe or a device: opening a pipe waits for who never writes."""
+    try:
+        mode = archive.stat().st_mode
+    except OSError:
+        return  # opening it says more
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise BadInput(f"{archive} is a pipe or a device, and no archive")
 
 
 def refuse_tar(archive: Path) -> None:

@@ -66,7 +66,7 @@ def unpack(path: Path, handlers: Path | None = None, allow_ops: Collection[str] 
     scratch.sweep("service")
     folder = scratch.make("service")
     try:
-        copy = folder / path.name
+        copy = folder / "packed.mar"
         shutil.copyfile(path, copy)
         try:
             sealed = verify(copy, allow_ops)

@@ -47,13 +47,13 @@ class Context:
         return self.headers[idx]
 
     def set_response_content_type(self, idx: int, value: str) -> None:
-        self.replies[idx].content_type = value
+        self.replies[idx].content_type = str(value)
 
     def set_response_header(self, idx: int, key: str, value: str) -> None:
-        self.replies[idx].headers[key] = value
+        self.replies[idx].headers[str(key)] = str(value)
 
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None:
-        self.replies[idx].status = code
+        self.replies[idx].status = int(code)
 
     def response_writer(self, idx: int) -> Callable[[bytes], None] | None:
         """For handlers/streaming.py: a function that sends the bytes of a partial answer."""

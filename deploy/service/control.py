@@ -4,6 +4,7 @@ Every call needs the key that `keys` wrote. `url` is the plain name of an archiv
 store; nothing is ever downloaded.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.errors import BadInput, Untrusted
@@ -59,9 +60,10 @@ def archive_path(store: Path, url: str | None) -> Path:
     if "/" in url or "\\" in url or ":" in url:
         raise _missing(f"Given URL {url} {UNREACHABLE}")
     path = store / url
-    if not path.is_file():
-        raise _missing(f"Model not found at: {url}")
-    return path
+    with suppress(OSError):  # such as a name that is too long
+        if path.is_file():
+            return path
+    raise _missing(f"Model not found at: {url}")
 
 
 async def _register(models: Models, store: Path, values: dict[str, str]) -> str:
@@ -92,7 +94,7 @@ def _workers(values: dict[str, str], name: str) -> int | None:
     text = values.get(name)
     if text is None:
         return None
-    if not text.isdecimal() or int(text) > 64:
+    if not text.isdecimal() or len(text) > 2 or int(text) > 64:
         raise bad_request(f"{name} must be a whole number from 0 to 64")
     return int(text)
 

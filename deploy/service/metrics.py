@@ -44,19 +44,22 @@ class Metrics:
         self._series: dict[tuple[str, ...], Any] = {}
         self._lock = threading.Lock()
 
-    def add(self, name: str, value: float = 1.0, **labels: str) -> None:
+    def add(self, name: str, value: float = 1.0, /, **labels: str) -> None:
         """Add to a counter."""
         # The library ends every Counter's name in _total, which not all of TorchServe's do.
         kind = Counter if name.endswith("_total") else Gauge
         self._of(kind, name, labels).inc(value)
 
-    def observe(self, name: str, value: float, **labels: str) -> None:
+    def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Record one value of a histogram."""
         self._of(Histogram, name, labels).observe(value)
 
     def record(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
-        """One value of a counter, gauge or histogram. Raises ValueError for other labels than the
-        name's values had before."""
+        """One value of a counter, gauge or histogram.
+
+        Raises ValueError for other labels than the name's values had before, AttributeError for
+        another kind, TypeError for a label that the library takes for something else.
+        """
         if kind == "histogram":
             self.observe(name, value, **labels)
         elif kind == "gauge":
@@ -70,7 +73,7 @@ class Metrics:
 
     def _of(self, kind: type[MetricWrapperBase], name: str, labels: dict[str, str]) -> Any:
         """The series of these labels; looked up here, since the library takes its time."""
-        key = (name, *labels.values())
+        key = (name, *labels, *labels.values())
         series = self._series.get(key)
         if series is None:
             with self._lock:
@@ -108,14 +111,26 @@ class HandlerMetrics:
     def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
         """One value of an adopted handler's own counter, gauge or histogram.
 
-        A value that does not fit the name's other values is left out: a metric fails no request.
+        A value that does not fit the name's other values, or whose name the service has itself, is
+        left out: a metric fails no request.
         """
         named = {_NO_NAME.sub("_", key): text for key, text in labels.items()}
+        series = _NO_NAME.sub("_", name)
         try:
-            self._metrics.record(kind, _NO_NAME.sub("_", name), value, {**self._labels, **named})
-        except ValueError as error:
+            if _is_ours(series):
+                raise ValueError("the service has a metric of that name")
+            self._metrics.record(kind, series, value, {**self._labels, **named})
+        except (ValueError, AttributeError, TypeError) as error:
             logger.warning("the metric %s is left out: %s", name, error)
 
     def error(self, status: int, type: str) -> None:
         """Count one failed request."""
         self._metrics.add(_ERRORS, 1, **self._labels, Status=str(status), Type=type)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a metric of this name would stand in the way of one of the service's."""
+    return any(
+        name == own.removesuffix("_total") or name == own or name.startswith(f"{own}_")
+        for own in (*_HELP, *BUCKETS, *(f"Requests{group}" for group in ("2XX", "4XX", "5XX")))
+    )

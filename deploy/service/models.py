@@ -170,7 +170,7 @@ class Models:
         except BadInput as error:
             which = f"Failed to start workers for model {bundle.name} version: {bundle.version}"
             raise internal(500, f"{error}. {which}") from error
-        model.min_workers = workers
+        model.min_workers = model.pool.target
 
     async def ask(
         self,

@@ -130,6 +130,11 @@ class Pool:
         self.slots: list[Slot] = []
 
     @property
+    def target(self) -> int:
+        """How many workers were asked for last, less those that did not start."""
+        return self._target
+
+    @property
     def pending(self) -> int:
         """How many requests wait."""
         return len(self._waiting) + len(self._suspects)
@@ -147,21 +152,24 @@ class Pool:
         return math.ceil(batches / max(1, self._target)) * self._batch_seconds
 
     async def scale(self, workers: int, timeout: float) -> None:
-        """Run that many workers, and return when they are ready. Raises BadInput."""
+        """Run that many workers, and return when they are ready.
+
+        Raises BadInput where one does not start, or fewer were asked for meanwhile.
+        """
         if self._ticker is None:
             self._ticker = asyncio.create_task(self._tick_on())
         self._target = workers
         self._startup = timeout
-        fresh = [self._add() for _ in range(workers - len(self.slots))]
-        for slot in self.slots[workers:]:
-            slot.retired = True
-            if not slot.batch and slot.worker is not None:
-                slot.worker.end()
-        self.slots = self.slots[:workers] + [s for s in self.slots[workers:] if s.batch]
+        kept = [slot for slot in self.slots if not slot.retired]
+        fresh = [self._add() for _ in range(workers - len(kept))]
+        for slot in kept[workers:]:
+            self._let_go(slot)
         if not fresh:
             return
         await asyncio.wait([slot.ready for slot in fresh], timeout=timeout)
         failed = [s for s in fresh if not s.ready.done() or s.ready.exception() is not None]
+        if any(slot.retired for slot in failed):
+            raise BadInput("fewer workers were asked for meanwhile")
         if failed:
             self._target = max(0, self._target - len(failed))
             self.slots = [slot for slot in self.slots if slot not in failed]
@@ -311,7 +319,13 @@ class Pool:
             slot.reason = str(head["reason"])
 
     def _answered(self, slot: Slot, head: dict[str, Any], blobs: list[bytes]) -> None:
-        batch, slot.batch = slot.batch, []
+        answers = [
+            (job, Answer(status, body, kind, headers=headers))
+            for job, (status, kind, headers), body in zip(
+                slot.batch, head["answers"], blobs, strict=True
+            )
+        ]
+        slot.batch = []
         spent = time.monotonic() - slot.since
         self._batch_seconds += (spent - self._batch_seconds) / (4 if self._batch_seconds else 1)
         slot.failures = 0
@@ -319,9 +333,18 @@ class Pool:
             self._retire(slot)
         else:
             self._dispatch()  # first: the worker has nothing to do
-        for job, (status, kind, headers), body in zip(batch, head["answers"], blobs, strict=True):
-            job.finish(Answer(status, body, kind, headers=headers))
+        for job, answer in answers:
+            job.finish(answer)
         self._recorded(head["metrics"])
+
+    def _let_go(self, slot: Slot) -> None:
+        """Have a worker end once it has answered its batch."""
+        slot.retired = True
+        if not slot.batch:
+            self._retire(slot)
+        if not slot.ready.done():
+            slot.ready.set_exception(BadInput("it is not wanted any more"))
+            slot.ready.exception()
 
     def _retire(self, slot: Slot) -> None:
         if slot in self.slots:
@@ -346,7 +369,9 @@ class Pool:
                 BadInput(slot.reason or "the worker ended before it was ready")
             )
             slot.ready.exception()  # retrieved, even where nobody waits any more
-        elif not slot.retired:
+        elif slot.retired:
+            self._retire(slot)
+        else:
             if slot.reason:
                 logger.error("worker %d of %s: %s", slot.number, self._name, slot.reason)
             pause = PAUSES[min(slot.failures, len(PAUSES) - 1)]

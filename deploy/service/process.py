@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 _BUFFER = 4 << 20
 _END_TIMEOUT = 2.0  # seconds for a worker to end by itself
+_LAST_WORDS = 0.2  # seconds to read what a process sent before its end
 _context = multiprocessing.get_context("forkserver")
 _alive: "weakref.WeakSet[Process]" = weakref.WeakSet()
 
@@ -26,7 +27,7 @@ Told = Callable[[dict[str, Any], list[bytes]], None]
 """Called with the head and the blobs of a worker's message."""
 
 Ended = Callable[[], None]
-"""Called once, when the worker's connection is closed."""
+"""Called once, when the worker has ended, or closed its connection."""
 
 
 def prepare() -> None:
@@ -37,7 +38,7 @@ def prepare() -> None:
 
 
 class Process(asyncio.Protocol):
-    """One worker process; `told` hears its messages, `ended` once that its connection is closed."""
+    """One worker process; `told` hears its messages, `ended` once that it has gone."""
 
     def __init__(
         self,
@@ -66,19 +67,20 @@ class Process(asyncio.Protocol):
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         ours.setblocking(False)
-        process = _context.Process(
-            target=serve, args=(theirs, self._bundle, self._memory_limit), daemon=True
+        # No daemon: those may have no children of their own, and handlers may load data with some.
+        self._process = _context.Process(
+            target=serve, args=(theirs, self._bundle, self._memory_limit), daemon=False
         )
+        _alive.add(self)
         try:
-            await asyncio.to_thread(process.start)
+            await asyncio.to_thread(self._process.start)
         finally:
             theirs.close()
-        self._process = process
-        _alive.add(self)
         if self._killed:
             self.kill()
         loop = asyncio.get_running_loop()
         await loop.create_connection(lambda: self, sock=ours)
+        loop.add_reader(self._process.sentinel, self._exited)
 
     def send(self, batch: wire.Batch) -> None:
         """Give the worker a batch."""
@@ -88,6 +90,8 @@ class Process(asyncio.Protocol):
         """Let the worker end by itself, which it does between two batches."""
         if self._transport is not None:
             self._transport.close()
+        else:
+            self.kill()
 
     def kill(self) -> None:
         """End the worker at once, whatever it does."""
@@ -97,7 +101,7 @@ class Process(asyncio.Protocol):
 
     async def gone(self) -> None:
         """Wait for the process's end, and see to it."""
-        if self._process is None:
+        if self.pid is None:
             return
         await asyncio.to_thread(self._process.join, _END_TIMEOUT)
         if self._process.exitcode is None:
@@ -115,6 +119,12 @@ class Process(asyncio.Protocol):
         if code < 0:
             return f"was ended by {signal.Signals(-code).name}"
         return f"exited with {code}"
+
+    def _exited(self) -> None:
+        """The process has gone; what it forked may hold its end of the connection open."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._process.sentinel)
+        loop.call_later(_LAST_WORDS, self._transport.abort)
 
     # asyncio.Protocol
 

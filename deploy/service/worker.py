@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 OUT_OF_MEMORY = 77  # exit code
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Worker:
@@ -111,6 +112,7 @@ def serve(connection: socket.socket, bundle: Bundle, memory_limit: int | None = 
     `memory_limit`: bytes of data that this process may allocate. It dies with its parent.
     """
     _settle(memory_limit)
+    _make_forks_no_workers(connection)
     records = Records()
     try:
         worker = Worker(bundle, records)
@@ -151,14 +153,34 @@ def die_with_parent() -> None:
 
 def _settle(memory_limit: int | None) -> None:
     die_with_parent()
-    # The service ends its workers; a signal to the whole group is not for them.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # The service ends its workers; a signal to the whole group is not for them. What a handler
+    # starts would inherit SIG_IGN, and then not end when it is told to.
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+        signal.siginterrupt(number, False)
     with suppress(OSError):  # when memory is short, the kernel takes a worker, not the service
         Path("/proc/self/oom_score_adj").write_text("500")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory_limit is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
+
+
+def _make_forks_no_workers(connection: socket.socket) -> None:
+    """Have processes that a handler forks answer no request, and end when they are told to."""
+
+    def hold() -> None:  # a signal must not come before the child has its usual effect
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+    def settle() -> None:
+        connection.close()
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=settle)
 
 
 def _reason(error: BaseException) -> str:

@@ -60,7 +60,8 @@ def verified(data: bytes, key: keys.PublicKey) -> bytes:
 
 def keyid(data: bytes) -> str:
     """The key that an envelope names, not yet checked; "" for none. Raises BadInput as above."""
-    return str(_checked(data)["signatures"][0]["keyid"])
+    named = str(_checked(data)["signatures"][0]["keyid"])
+    return named if named.isascii() and named.isprintable() else ""
 
 
 def _checked(data: bytes) -> dict[str, Any]:

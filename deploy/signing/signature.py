@@ -138,7 +138,8 @@ def look(archive: Path, trusted: Sequence[keys.PublicKey], sha256: str | None = 
             try:
                 digest = verify(archive, target, key)
             except Untrusted as error:
-                why = str(error.__cause__ or error)
+                cause = " ".join(str(error.__cause__ or error).split())
+                why = cause or "the signature is not the key's"
             else:
                 if sha256 not in (None, digest):
                     return Signed("wrong", key.fingerprint, key.name, "it is of another file")
@@ -196,7 +197,8 @@ def _check_shape(data: bytes, target: Path) -> dict[str, Any]:
 
 def _hint(bundle: dict[str, Any]) -> str:
     found = bundle["verificationMaterial"]["publicKey"].get("hint")
-    return found if isinstance(found, str) else ""
+    # It is shown, and anybody may have written it.
+    return found if isinstance(found, str) and found.isascii() and found.isprintable() else ""
 
 
 def _resources(data: bytes) -> dict[str, str]:

@@ -9,8 +9,12 @@ from tests.integration import quadrant
 from tests.integration.torchserve import ROOT
 
 HANDLER = '''
+import ctypes
 import faulthandler
+import multiprocessing
 import os
+import signal
+import subprocess
 import time
 from typing import Any
 
@@ -35,6 +39,19 @@ class Fatal(BaseHandler):
             os._exit(3)
         if value == "segv":
             faulthandler._sigsegv()
+        if value == "fork":  # a child that keeps what the worker had open
+            if ctypes.PyDLL(None).fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if value == "children":
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+            child.start()
+            child.terminate()
+            child.join()
+            program = subprocess.Popen(["sleep", "60"])
+            program.terminate()
+            return [child.exitcode, program.wait()]
         if value == "memory":
             held = []
             while True:

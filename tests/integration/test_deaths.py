@@ -73,6 +73,16 @@ def test_no_good_request_is_lost_among_deadly_ones(service: Service) -> None:
     assert not before & workers(service)
 
 
+def test_a_worker_whose_child_outlives_it_is_noticed(service: Service) -> None:
+    _, status, body = ask(service, "fork")
+    assert (status, body["type"]) == (500, "WORKER_DIED")
+
+
+def test_what_a_handler_starts_ends_when_it_is_told_to(service: Service) -> None:
+    until(lambda: requests.get(f"{service.address}/v2/health/ready", timeout=10).ok)
+    assert ask(service, "children")[2] == {"twice": [-signal.SIGTERM, -signal.SIGTERM]}
+
+
 def test_a_service_whose_workers_cannot_answer_is_not_ready(service: Service) -> None:
     """A worker that is stopped, not even busy, is noticed and replaced."""
     url = f"{service.address}/v2/models/fatal/ready"

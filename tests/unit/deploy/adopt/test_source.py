@@ -1,6 +1,7 @@
 """Archives that would write elsewhere, or more than they say: nothing lands outside the folder."""
 
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from deploy.adopt import source
-from deploy.errors import Unsafe
+from deploy.archive.verify import verify
+from deploy.errors import BadInput, Unsafe
 
 NAMES = ["../x", "a/../../x", "/x", "a\\..\\x", "C:x", "a\nb", "..", "./../x"]
 
@@ -99,3 +101,11 @@ def test_encrypted(tmp_path: Path) -> None:
     data[data.index(b"PK\x01\x02") + 8] |= 1
     made.write_bytes(data)
     refused(made, tmp_path, "encrypted")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    pipe = tmp_path / "a.mar"
+    os.mkfifo(pipe)
+    for read in (lambda: source.unpack(pipe, tmp_path / "to"), lambda: verify(pipe)):
+        with pytest.raises(BadInput, match="a pipe or a device"):
+            read()

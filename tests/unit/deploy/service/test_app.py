@@ -305,6 +305,13 @@ def test_management_loads_and_unloads(manager):
         ("POST", "/models", 400, "BadRequestException"),
         ("POST", "/models?url=nope.mar", 404, "ModelNotFoundException"),
         ("POST", "/models?url=../quadrant.mar", 404, "ModelNotFoundException"),
+        ("POST", f"/models?url={'a' * 300}", 404, "ModelNotFoundException"),
+        (
+            "POST",
+            f"/models?url=quadrant.mar&initial_workers={'9' * 5000}",
+            400,
+            "BadRequestException",
+        ),
         ("POST", "/models?url=/etc/passwd", 404, "ModelNotFoundException"),
         ("POST", "/models?url=http://x/y.mar", 404, "ModelNotFoundException"),
         ("POST", "/models?url=broken.mar", 400, "InvalidModelException"),

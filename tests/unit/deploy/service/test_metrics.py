@@ -70,3 +70,26 @@ def test_threads_lose_no_count():
     for thread in threads:
         thread.join()
     assert samples(metrics)[REQUESTS, (("model_name", "a"),)] == 4000
+
+
+def test_a_metric_that_does_not_fit_is_left_out_and_fails_nothing():
+    metrics = Metrics()
+    handler = HandlerMetrics(metrics, "a", "1")
+    own = {"ModelName": "a", "ModelVersion": "1", "Level": "Model"}
+
+    def record(kind, name, value, /, **labels):
+        handler.take([["record", kind, name, value, labels]])
+
+    record("counter", "seen_total", 2, name="x", value="y")
+    record("gauge", "seen_total", 9, name="x", value="y")  # it is a counter
+    record("counter", "seen_total", 1, self="x")
+    record("gauge", "left", 1, here="x")
+    record("gauge", "left", 2, there="x")  # another label
+    for name in (REQUESTS, "ts_inference_requests", "Requests5XX", f"{names.INFERENCE}_sum"):
+        record("gauge", name, 7)
+    assert samples(metrics) == {
+        ("seen_total", tuple(sorted({**own, "name": "x", "value": "y"}.items()))): 2,
+        ("left", tuple(sorted({**own, "here": "x"}.items()))): 1,
+    }
+    metrics.add(REQUESTS, model_name="a", model_version="default")
+    metrics.add("Requests5XX", Level="Host")

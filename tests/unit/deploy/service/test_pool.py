@@ -28,6 +28,9 @@ class Hand:
         else:
             self.told({"kind": "ready"}, [])
 
+    async def slow(self):
+        self.alive = True
+
     def send(self, batch):
         self.batches.append([row["n"] for row in batch.rows])
 
@@ -351,3 +354,49 @@ async def test_what_waits_when_a_worker_dies_gets_its_time_anew():
     await asyncio.sleep(0.25)
     assert not waiting.done, "0.5 s after it came, 0.25 s after the death"
     await here.pool.close(0)
+
+
+@run
+async def test_fewer_workers_asked_for_while_others_start_leaves_those_that_run():
+    here = await place(workers=1)
+    start, Hand.start = Hand.start, Hand.slow
+    try:
+        more = asyncio.create_task(here.pool.scale(3, 10))
+        await until(lambda: len(here.hands) == 3)
+        await here.pool.scale(1, 10)
+        with pytest.raises(BadInput, match="fewer workers were asked for"):
+            await asyncio.wait_for(more, 1)
+    finally:
+        Hand.start = start
+    (job,) = here.submit(1)
+    here.hands[0].answer()
+    assert (await job.answer()).body == b"1"
+    assert here.pool.target == len(here.pool.slots) == 1
+    await here.pool.close(1)
+
+
+@run
+async def test_workers_that_are_to_go_once_they_have_answered_do_not_count():
+    here = await place(size=1, workers=2)
+    here.submit(1, 2)
+    await here.pool.scale(1, 10)
+    await here.pool.scale(2, 10)
+    assert here.pool.running == 3
+    for hand in here.hands[:2]:
+        hand.answer()
+    assert here.pool.running == len(here.pool.slots) == 2
+    await here.pool.close(1)
+
+
+@run
+async def test_answers_that_fit_no_batch_lose_no_request():
+    here = await place(size=1)
+    (job,) = here.submit(1)
+    (hand,) = here.hands
+    with pytest.raises(ValueError, match="zip"):
+        hand.told({"kind": "answers", "answers": [[200, "", {}]] * 2, "metrics": []}, [b"", b""])
+    hand.die()  # as the process that said so is ended
+    await until(lambda: len(here.hands) == 2)
+    here.hands[1].answer()
+    assert (await job.answer()).body == b"1"
+    await here.pool.close(1)

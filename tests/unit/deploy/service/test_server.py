@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import pytest
 
@@ -72,3 +73,27 @@ def test_a_connection_may_rest_between_two_requests(address):
             with pytest.raises(TimeoutError):
                 wire.recv(1)
             wire.settimeout(10)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_an_offer_of_another_protocol_is_declined_and_costs_no_body(address, split):
+    """Java's client and curl --http2 offer h2c with every first request."""
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    head += b"HTTP2-Settings: AAMAAABk\r\nContent-Length: 2\r\n\r\n"
+    end = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nho"
+    with socket.create_connection(address) as wire:
+        wire.sendall(head)
+        if split:
+            time.sleep(0.1)
+        wire.sendall(b"hi" + end)
+        wire.settimeout(10)
+        said = b"".join(iter(lambda: wire.recv(4096), b""))
+    assert said.count(b"HTTP/1.1 200 OK") == 2
+    assert b"\r\n\r\nhiHTTP" in said
+    assert said.endswith(b"ho")
+
+
+def test_nothing_is_a_proxy_here(address):
+    with socket.create_connection(address) as wire:
+        wire.sendall(b"CONNECT http://a/ HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert wire.recv(4096).startswith(b"HTTP/1.1 400")

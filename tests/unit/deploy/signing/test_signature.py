@@ -114,3 +114,19 @@ def test_without_the_packages_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives", None)
     with pytest.raises(BadInput, match="signatures need the extra"):
         keys.private(str(release.private_file))
+
+
+def test_what_it_says_of_itself_is_shown_only_where_it_is_plain(
+    archive: Path, release: Pair
+) -> None:
+    target = sign(archive, release)
+    bundle = json.loads(target.read_bytes())
+    bundle["verificationMaterial"]["publicKey"]["hint"] = "\x1b[2J\ud800"
+    target.write_text(json.dumps(bundle))
+    assert signature.look(archive, []).line().isprintable()
+    bundle["dsseEnvelope"]["signatures"][0]["sig"] = "AAAA"
+    target.write_text(json.dumps(bundle))
+    found = signature.look(archive, [release.public])
+    assert found.state == "wrong"
+    assert found.why
+    assert "\n" not in str(found)
