@@ -111,9 +111,14 @@ def write(path: Path, value: Any) -> None:
     if path.name == "report.json":
         value = bound(path.parent, value)
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    evidence = path.with_name("report.json")
-    if path.name == "model.json" and evidence.exists():
-        write(evidence, json.loads(evidence.read_text(encoding="utf-8")))
+    if path.name == "model.json" and path.with_name("report.json").exists():
+        bind(path.parent)
+
+
+def bind(artifact: Path) -> None:
+    """Make the report one of the files that are in the folder now."""
+    evidence = artifact / "report.json"
+    write(evidence, json.loads(evidence.read_text(encoding="utf-8")))
 
 
 def bound(artifact: Path, report: dict[str, Any]) -> dict[str, Any]:

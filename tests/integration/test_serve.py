@@ -66,7 +66,7 @@ def test_from_an_artifact_to_an_answer(place: Path) -> None:
     lines = done.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines), max(lines, key=len)
     words = [line.split()[0] for line in lines if line and not line.startswith(" ")]
-    assert words[:5] == ["archive", "server", "model", "sample", "answer"]
+    assert words[:6] == ["archive", "unsigned", "server", "model", "sample", "answer"]
     (answer,) = [line for line in lines if line.startswith("answer")]
     assert answer.startswith("answer    bottom left 0.9") and answer.endswith("(right)")
     assert "-0.75 points on 4 samples" in done.stdout
@@ -146,6 +146,7 @@ def test_a_version_that_fails_leaves_the_old_one(place: Path, fault: str) -> Non
             quadrant.write(artifact / "model.json", card)
         elif fault == "raises":
             torch.jit.save(torch.jit.script(Bright()), str(artifact / "model.pt"))
+            quadrant.bind(artifact)
         else:
             card = json.loads((artifact / "model.json").read_text())
             card["model"]["quantized_engine"] = "abacus"
@@ -247,7 +248,9 @@ def test_stop_and_stop_again(place: Path) -> None:
 
 def shout(place: Path, label: str = quadrant.LABELS[2].upper()) -> None:
     """Have the artifact expect this label of its sample."""
-    quadrant.write(place / "artifacts" / "quadrant" / "samples" / "labels.json", {"0.png": label})
+    artifact = place / "artifacts" / "quadrant"
+    quadrant.write(artifact / "samples" / "labels.json", {"0.png": label})
+    quadrant.bind(artifact)
 
 
 class Bright(torch.nn.Module):
