@@ -100,8 +100,6 @@ def _archive(args: argparse.Namespace) -> None:
     print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
     print(f"sha256   {sealed.sha256}")
     print(look(sealed.path, _trusted(args), sealed.sha256).line(9))
-    if sealed.adopted:
-        print(f"evidence {adopted.STATUS}")
 
 
 def _java(args: argparse.Namespace) -> None:

@@ -204,9 +204,12 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         try:
             import fcntl
 
-            lock = stack.enter_context((folder / f".{VERDICT_FILE}.lock").open("w"))
+            path = str(folder / f".{VERDICT_FILE}.lock")
+            # Never through a link: who can write here must not have this process create files.
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            stack.callback(os.close, lock)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        except (ImportError, OSError):
+        except (ImportError, AttributeError, OSError):
             pass
         yield
 

@@ -59,8 +59,8 @@ def adopt(
     Raises:
         BadInput: it is no archive of a Python 3 handler; the message says the way out.
         Unsafe: it would write elsewhere, or cannot be looked at.
-        Missing: its handler imports what is not installed.
-        DeployError: pip could not install its requirements.
+        Missing: its handler imports what is not installed, or pip could not install its
+            requirements.
     """
     with scratch.folder("adopt") as folder:
         inside = folder / "archive"

@@ -9,7 +9,7 @@ import sys
 import venv
 from pathlib import Path
 
-from deploy.errors import BadInput, DeployError
+from deploy.errors import BadInput, Missing
 
 FOLDER = ".environments"
 NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -73,7 +73,7 @@ def install(store: Path, requirements: list[str]) -> Path:
     """Install into an environment of its own that also sees this one's packages.
 
     This one's torch and numpy are kept: a requirement that needs others is refused by pip. Raises
-    DeployError with pip's words; nothing is left behind then.
+    Missing with pip's words; nothing is left behind then.
     """
     done = packages(store, requirements)
     if done is not None:
@@ -95,7 +95,7 @@ def install(store: Path, requirements: list[str]) -> Path:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
         if ran.returncode != 0:
             lines = [line for line in ran.stderr.splitlines() if line.strip()]
-            raise DeployError("pip could not install them: " + "\n".join(lines[-3:])[:500])
+            raise Missing("pip could not install them: " + "\n".join(lines[-3:])[:500])
         aside.replace(target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
