@@ -136,8 +136,9 @@ def test_workers_get_what_they_need_and_logs_are_private(
     }
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("SLEEPER", str(tmp_path))
-    withheld = WITHHELD.replace("PATH|", "PATH|SLEEPER|", 1)
+    monkeypatch.setenv("TS_SLEEPER", str(tmp_path))
+    monkeypatch.setenv("MINE", "wanted")
+    withheld = WITHHELD.replace("PATH|", "PATH|MINE|", 1)
     with workplace(blacklist_env_vars=withheld) as workdir:
         sleeper.seal(workdir / "artifacts", workdir / "model_store")
         with torchserve(workdir, ["sleeper.mar"]) as running:
@@ -146,7 +147,7 @@ def test_workers_get_what_they_need_and_logs_are_private(
             (pid,) = running.pids("sleeper")
             for process in (state.pid, pid):
                 environment = psutil.Process(process).environ()
-                assert environment["SLEEPER"] == str(tmp_path)
+                assert environment["MINE"] == "wanted"
                 assert not [value for value in environment.values() if "hush" in value]
             # What TorchServe itself tells its workers reaches them.
             assert psutil.Process(pid).environ()["TS_DECODE_INPUT_REQUEST"] == "false"
@@ -159,6 +160,7 @@ def test_workers_get_what_they_need_and_logs_are_private(
                 kind = "application/json"
                 asked = pool.submit(running.inference.predict, "sleeper", b'{"data": 1.5}', kind)
                 while "1.5" not in notes(tmp_path):
+                    assert not asked.done(), asked.result()
                     time.sleep(0.05)
                 os.kill(pid, signal.SIGKILL)
                 assert asked.result() == {"slept": 1.5}
