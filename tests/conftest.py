@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread per process, before torch is imported: on a busy machine a second one mostly waits.
@@ -42,6 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """A service that starts drops variables of its process; the next test finds them again."""
+    before = dict(os.environ)
+    yield
+    for name, value in before.items():
+        os.environ.setdefault(name, value)
 
 
 @pytest.fixture(scope="session")
