@@ -46,7 +46,8 @@ def workers(service: Service) -> set[int]:
 
 
 def until(condition) -> None:
-    for _ in range(600):
+    """Within two minutes: after many deaths the service waits before it starts a worker again."""
+    for _ in range(2400):
         if condition():
             return
         time.sleep(0.05)
