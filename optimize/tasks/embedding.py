@@ -1,6 +1,5 @@
 """Text embeddings: pairs of texts, BERT encoders, and retrieval."""
 
-import dataclasses
 import importlib
 import json
 from pathlib import Path
@@ -31,7 +30,13 @@ from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
 from optimize.tasks import embedding_stages, named
 from optimize.tasks.base import Inputs, Stage, Task
-from optimize.tasks.encoders import check_positions, check_tokenizer, in_folder
+from optimize.tasks.encoder_stages import QuantizeStage
+from optimize.tasks.encoders import (
+    check_positions,
+    check_tokenizer,
+    cut_by_own_tokenizer,
+    in_folder,
+)
 
 MAX_BYTES = 1_048_576
 DATASETS = ("wordnet", "text_pairs")
@@ -148,16 +153,12 @@ class TextEmbedding(Task[PairDataset, Embedded]):
         "distill": Stage(embedding_stages.DistillStage, embedding_stages.run_distill),
         "vocabulary": Stage(VocabularyOptions, embedding_stages.run_vocabulary),
         "prune": Stage(embedding_stages.PruneStage, embedding_stages.run_prune),
-        "quantize": Stage(embedding_stages.QuantizeStage, embedding_stages.run_quantize),
+        "quantize": Stage(QuantizeStage, embedding_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.embedding"
 
     def load_data(self, recipe: Recipe) -> PairDataset:
-        spec, model = recipe.data, resolve(recipe.model)
-        folder = model.options.get("name" if model.name == "huggingface" else "path")
-        if model.name in ("bert", "huggingface") and isinstance(folder, str):
-            # Its own tokenizer cuts the texts, unless the recipe names another.
-            spec = dataclasses.replace(spec, options={"encoder": folder, **spec.options})
+        spec = cut_by_own_tokenizer(recipe.data, resolve(recipe.model))
         return load_data(spec, recipe.folder, recipe.seed)
 
     def build_model(self, recipe: Recipe, data: PairDataset) -> nn.Module:

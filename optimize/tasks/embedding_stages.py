@@ -14,9 +14,15 @@ from optimize.errors import ModelError, OptionError, RecipeError
 from optimize.models.architectures.bert import BertEmbedder
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
-from optimize.quantization.text import measured, quantize
+from optimize.quantization.text import quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
+from optimize.tasks.encoder_stages import (
+    QuantizeStage,
+    calibration,
+    fastest_kernels,
+    trimmed,
+)
 from optimize.training import embedding, transfer
 from optimize.training.embedding import EmbeddingTransferOptions
 from optimize.training.finetune import fit
@@ -51,22 +57,6 @@ class PruneStage:
     def __post_init__(self) -> None:
         if min(self.heads, self.neurons, self.texts) < 1:
             raise ValueError("heads, neurons and texts start at 1")
-
-
-@dataclass(frozen=True)
-class QuantizeStage:
-    """Static int8.
-
-    Attributes:
-        calibration: training windows that set the activation ranges.
-    """
-
-    searched: ClassVar[bool] = True
-    calibration: int = 256
-
-    def __post_init__(self) -> None:
-        if self.calibration < 2:
-            raise ValueError("calibration must be 2 windows or more")
 
 
 def embedder_of(model: nn.Module) -> BertEmbedder:
@@ -130,7 +120,7 @@ def run_prune(state: State, options: PruneStage, context: Context[PairDataset]) 
     def loss(ids: Tensor, number: int) -> Tensor:
         return wanted(model, ids, chosen[number], view.targets[chosen[number]])
 
-    importance = transformer.measure(blocks, (_trimmed(view.windows[i]) for i in chosen), loss)
+    importance = transformer.measure(blocks, (trimmed(view.windows[i]) for i in chosen), loss)
     transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
     if options.recover is None:
         return state.then(model)
@@ -140,16 +130,10 @@ def run_prune(state: State, options: PruneStage, context: Context[PairDataset]) 
 def run_quantize(state: State, options: QuantizeStage, context: Context[PairDataset]) -> State:
     """Quantize with activation ranges from training windows."""
     windows = context.data.train.windows
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
-    batches = [_trimmed(windows[part]) for part in chosen.split(16)]
-    longest = context.data.max_length
-    found = measured(state.model, batches, longest, context.recipe.serving.batch_size)
-    details, settled = {}, None
-    if found is not None:
-        details, settled = {"kernels": found.to_json()}, found.kernels
-        context.say(f"    kernels: {settled}, the fastest here")
-    quantized = quantize(state.model, batches, longest, kernels=settled)
+    batches = calibration(windows, options, context.seed)
+    model, longest = state.model, context.data.max_length
+    details, settled = fastest_kernels(model, batches, longest, context)
+    quantized = quantize(model, batches, longest, kernels=settled)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 
@@ -185,8 +169,3 @@ def _teacher_view(state: State, context: Context[PairDataset]) -> TextSplit:
         return embedding.ask(teacher, context.data.train, context.recipe.seed)
 
     return context.memory.once(teacher, "embeddings", ask)
-
-
-def _trimmed(windows: Tensor) -> Tensor:
-    """Without the columns that are padding in every row."""
-    return windows[:, : int((windows != 0).sum(1).max())]

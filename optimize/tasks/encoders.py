@@ -36,6 +36,14 @@ def in_folder(spec: Named, encoder: Path, folder: Path) -> Named:
     return named.absolute(dataclasses.replace(spec, options=options), folder, "path")
 
 
+def cut_by_own_tokenizer(data: Named, model: Named) -> Named:
+    """The data whose texts the tokenizer in the model's folder cuts, unless they name another."""
+    folder = model.options.get("name" if model.name == "huggingface" else "path")
+    if model.name not in ("bert", "huggingface") or not isinstance(folder, str):
+        return data
+    return dataclasses.replace(data, options={"encoder": folder, **data.options})
+
+
 def check_tokenizer(folder: Path, encoder: Path) -> None:
     """Refuse texts that were cut by another tokenizer than the model's own.
 

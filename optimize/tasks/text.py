@@ -28,7 +28,13 @@ from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
 from optimize.tasks import named, text_stages
 from optimize.tasks.base import Inputs, Stage, Task
-from optimize.tasks.encoders import check_positions, check_tokenizer, in_folder
+from optimize.tasks.encoder_stages import QuantizeStage
+from optimize.tasks.encoders import (
+    check_positions,
+    check_tokenizer,
+    cut_by_own_tokenizer,
+    in_folder,
+)
 from optimize.tasks.splits import with_validation
 from optimize.tasks.text_stages import split_of
 from optimize.training.finetune import FineTuneOptions
@@ -167,16 +173,12 @@ class TextClassification(Task[TextDataset, Tensor]):
         "distill": Stage(text_stages.DistillStage, text_stages.run_distill),
         "vocabulary": Stage(VocabularyOptions, text_stages.run_vocabulary),
         "prune": Stage(text_stages.PruneStage, text_stages.run_prune),
-        "quantize": Stage(text_stages.QuantizeStage, text_stages.run_quantize),
+        "quantize": Stage(QuantizeStage, text_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.text"
 
     def load_data(self, recipe: Recipe) -> TextDataset:
-        spec, model = recipe.data, resolve(recipe.model)
-        folder = model.options.get("name" if model.name == "huggingface" else "path")
-        if model.name in ("bert", "huggingface") and isinstance(folder, str):
-            # Its own tokenizer cuts the texts, unless the recipe names another.
-            spec = dataclasses.replace(spec, options={"encoder": folder, **spec.options})
+        spec = cut_by_own_tokenizer(recipe.data, resolve(recipe.model))
         return load_data(spec, recipe.folder, recipe.seed)
 
     def build_model(self, recipe: Recipe, data: TextDataset) -> nn.Module:

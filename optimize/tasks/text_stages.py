@@ -14,9 +14,15 @@ from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
-from optimize.quantization.text import measured, quantize
+from optimize.quantization.text import quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
+from optimize.tasks.encoder_stages import (
+    QuantizeStage,
+    calibration,
+    fastest_kernels,
+    trimmed,
+)
 from optimize.tasks.training import training_arguments
 from optimize.training import transfer
 from optimize.training.finetune import FineTuneOptions, against_labels, fit
@@ -52,22 +58,6 @@ class PruneStage:
     def __post_init__(self) -> None:
         if min(self.heads, self.neurons, self.texts) < 1:
             raise ValueError("heads, neurons and texts start at 1")
-
-
-@dataclass(frozen=True)
-class QuantizeStage:
-    """Static int8.
-
-    Attributes:
-        calibration: training windows that set the activation ranges.
-    """
-
-    searched: ClassVar[bool] = True
-    calibration: int = 256
-
-    def __post_init__(self) -> None:
-        if self.calibration < 2:
-            raise ValueError("calibration must be 2 windows or more")
 
 
 def split_of(data: TextDataset, name: str) -> TextSplit:
@@ -148,7 +138,7 @@ def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) 
             f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
         )
     importance = transformer.measure(
-        blocks, (_trimmed(split.windows[part]) for part in chosen), loss
+        blocks, (trimmed(split.windows[part]) for part in chosen), loss
     )
     transformer.prune(blocks, importance, heads=options.heads, neurons=options.neurons)
     if options.recover is None:
@@ -159,15 +149,9 @@ def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) 
 def run_quantize(state: State, options: QuantizeStage, context: Context[TextDataset]) -> State:
     """Quantize, and fit the temperature anew."""
     windows = split_of(context.data, "train").windows
-    generator = torch.Generator().manual_seed(context.seed)
-    chosen = torch.randperm(len(windows), generator=generator)[: options.calibration]
-    batches = [_trimmed(windows[part]) for part in chosen.split(16)]
+    batches = calibration(windows, options, context.seed)
     model, longest = state.model, context.data.max_length
-    found = measured(model, batches, longest, context.recipe.serving.batch_size)
-    details, settled = {}, None
-    if found is not None:
-        details, settled = {"kernels": found.to_json()}, found.kernels
-        context.say(f"    kernels: {settled}, the fastest here")
+    details, settled = fastest_kernels(model, batches, longest, context)
     quantized = quantize(model, batches, longest, kernels=settled)
     if isinstance(model, BertClassifier):
         temperature = _temperature(quantized, context.data)
@@ -221,8 +205,3 @@ def _calibrated(model: BertClassifier, data: TextDataset) -> BertClassifier:
         model.head.weight.div_(temperature)
         model.head.bias.div_(temperature)
     return model
-
-
-def _trimmed(windows: Tensor) -> Tensor:
-    """Without the columns that are padding in every row."""
-    return windows[:, : int((windows != 0).sum(1).max())]
