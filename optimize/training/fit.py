@@ -68,17 +68,16 @@ class Batches(Iterator[Tensor]):
         return self.order[start : self.position]
 
 
-class _Sampler:
-    """Batches of image positions int64 `[N]` and of which to mirror, bool `[N]`."""
+class Positions:
+    """Batches of positions int64 `[N]`, for as many steps as `epochs` of `size` rows take."""
 
-    def __init__(self, size: int, options: TrainOptions) -> None:
-        self.batches, self.flip = Batches(size, options.batch_size), options.flip
-        self.steps = max(1, round(options.epochs * size / options.batch_size))
+    def __init__(self, size: int, batch_size: int, epochs: float) -> None:
+        self.batches = Batches(size, batch_size)
+        self.steps = max(1, round(epochs * size / batch_size))
         self.epoch_steps = max(1, size // self.batches.batch_size)
 
     def draw(self) -> tuple[Tensor, ...]:
-        index = next(self.batches)
-        return index, (torch.rand(len(index)) < 0.5) & self.flip
+        return (next(self.batches),)
 
     def epoch(self, step: int) -> int:
         return step // self.epoch_steps
@@ -91,6 +90,18 @@ class _Sampler:
 
     def restore(self, state: dict[str, Any]) -> None:
         self.batches.order, self.batches.position = state["order"], state["position"]
+
+
+class _Mirrored(Positions):
+    """Positions of images, and which to mirror, bool `[N]`."""
+
+    def __init__(self, size: int, options: TrainOptions) -> None:
+        super().__init__(size, options.batch_size, options.epochs)
+        self.flip = options.flip
+
+    def draw(self) -> tuple[Tensor, ...]:
+        index = next(self.batches)
+        return index, (torch.rand(len(index)) < 0.5) & self.flip
 
 
 def cross_entropy(smoothing: float) -> Loss:
@@ -143,7 +154,7 @@ def fit(
     """
     device = distributed.device()
     model.train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    sampler = _Sampler(len(split), options)
+    sampler = _Mirrored(len(split), options)
     optimizer = build_optimizer(model, options)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,

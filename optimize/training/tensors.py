@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from optimize.data.tensors import Rows
 from optimize.errors import ModelError
 from optimize.training import distributed
 from optimize.training.checkpoints import Progress
-from optimize.training.fit import Batches
+from optimize.training.fit import Positions
 from optimize.training.optimizer import build as build_optimizer
 from optimize.training.trainer import (
     History,
@@ -150,30 +150,6 @@ def distillation(
     return loss
 
 
-class _Sampler:
-    """Batches of row positions int64 `[M]`."""
-
-    def __init__(self, size: int, options: TensorTrainOptions) -> None:
-        self.batches = Batches(size, options.batch_size)
-        self.steps = max(1, round(options.epochs * size / options.batch_size))
-        self.epoch_steps = max(1, size // self.batches.batch_size)
-
-    def draw(self) -> tuple[Tensor, ...]:
-        return (next(self.batches),)
-
-    def epoch(self, step: int) -> int:
-        return step // self.epoch_steps
-
-    def ends_epoch(self, step: int) -> bool:
-        return step % self.epoch_steps == 0
-
-    def state(self) -> dict[str, Any]:
-        return {"order": self.batches.order, "position": self.batches.position}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.batches.order, self.batches.position = state["order"], state["position"]
-
-
 def fit(
     model: nn.Module,
     rows: Rows,
@@ -206,7 +182,7 @@ def fit(
     """
     device = distributed.device()
     model.train().to(device)
-    sampler = _Sampler(len(rows), options)
+    sampler = Positions(len(rows), options.batch_size, options.epochs)
     optimizer = build_optimizer(model, options)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer,
