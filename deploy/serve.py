@@ -68,6 +68,7 @@ def serve(
                 store.remove(sealed.path)
             raise
         store.make_current(sealed, place.model_store)
+    say("console   .venv/bin/python -m deploy console: ask it in a browser")
     say("")
     for line in headline(read_report(artifact)):
         say(line)
