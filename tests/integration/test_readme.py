@@ -19,7 +19,7 @@ from tests.integration.torchserve import ROOT
 def blocks(page: str) -> list[str]:
     """A page's shell blocks; make takes the environment as it is, and installs nothing."""
     found = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
-    return [block.replace("make serve", "make -o .venv/.installed serve") for block in found]
+    return [block.replace("make serve", "make -o .venv/.first serve") for block in found]
 
 
 def output(page: str) -> str:
