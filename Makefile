@@ -21,7 +21,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast test-long help setup data data-speech data-embeddings artifact serve stop test check format clean fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast test-long help setup data data-speech data-embeddings artifact serve stop test check format clean docs docs-serve fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
 	@echo "make serve [RECIPE=photos|fashion|speech|sentiment|embeddings|tensors]"
@@ -50,7 +50,9 @@ help:
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
 	@echo "make zoo                            torch's layers and timm's models through the stages"
-	@echo "make figures                        the README's tables, from the reports"
+	@echo "make figures                        tables and picture of README and docs/figures.md"
+	@echo "make docs                           these pages as a site, in site/"
+	@echo "make docs-serve                     the same at http://127.0.0.1:8000, while you edit"
 	@echo "make lock                           hashes of what requirements*.txt ask for"
 	@echo "make audit                          known vulnerabilities of the locked packages"
 	@echo "make clean                          remove artifacts, archives and logs"
@@ -155,7 +157,7 @@ test-exports: setup data extras
 	@$(BIN)/pip install --quiet grpcio==1.85.1
 	EXPORTS=1 $(PYTEST) -m "not long" tests/unit/optimize/export tests/integration/test_export.py
 
-# The table of docs/formats.md, from the reports in artifacts/.
+# The tables of formats in docs/figures.md, from the reports in artifacts/.
 formats-table: setup
 	@$(BIN)/python -m benchmarks.formats_table
 
@@ -234,5 +236,13 @@ bench-embeddings: $(BENCH)/.installed data-embeddings
 figures: setup
 	$(BIN)/python -m benchmarks.figures
 
+# The theme's makers announce its successor at every build: there is nothing to do about it here.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "open site/index.html in a browser"
+
+docs-serve: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 clean: stop
-	rm -rf artifacts logs .run model_store/*.mar
+	rm -rf artifacts logs .run site model_store/*.mar
