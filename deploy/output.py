@@ -21,9 +21,10 @@ def folded(line: str) -> str:
     under the text of a row such as `model    fashion version 1`.
     """
     width = shutil.get_terminal_size((_WHOLE, 24)).columns
-    if len(line) <= width:
-        return line
     label = re.match(r" *\S+ {2,}", line)
+    text = line[len(label[0]) :] if label else line
+    if len(line) <= width or " " not in text:  # a path is found again where it stays whole
+        return line
     indent = len(label[0]) if label else len(line) - len(line.lstrip()) + 2
     return textwrap.fill(
         line,

@@ -1,6 +1,7 @@
 """Command line: `python -m optimize run RECIPE`, and `export`, `report`, `compare` ARTIFACT."""
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -58,11 +59,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     export.add_argument("--recipe", type=Path, help="default recipes/NAME.yaml")
     export.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in run")
     export.add_argument("--no-latency", action="store_true", help="measure no latency")
+    commands.add_parser(
+        "schema", parents=[common], help="print the JSON Schema of recipes, for editors"
+    )
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    if not arguments.json:
+    if not arguments.json or arguments.command == "schema":
         _do(arguments, terminal.say, lambda value: None)
         return
     with terminal.json_alone() as show:
@@ -73,7 +77,11 @@ def _do(
     arguments: argparse.Namespace, say: Callable[[str], None], show: Callable[[Any], None]
 ) -> None:
     """Run one command; it says lines, and shows one value that JSON can hold."""
-    if arguments.command in ("report", "compare"):
+    if arguments.command == "schema":
+        from optimize.tasks import registry
+
+        print(json.dumps(registry.json_schema(), indent=1))
+    elif arguments.command in ("report", "compare"):
         _show(arguments, say, show)
     elif arguments.command == "export":
         _export(arguments, say, show)
