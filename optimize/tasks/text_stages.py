@@ -32,7 +32,11 @@ from optimize.training.transfer import TransferOptions
 
 @dataclass(frozen=True)
 class DistillStage(TransferOptions):
-    """Distil into a student with `layers` of the original's layers, evenly spaced."""
+    """Distil into a student with `layers` of the original's layers, evenly spaced.
+
+    Attributes:
+        layers: how many the student has.
+    """
 
     searched: ClassVar[bool] = True
     layers: int = field(default=3, metadata=explored(2, 3, 4))
