@@ -1,6 +1,7 @@
 """Geometry of the report page's charts; `templates/charts.html` draws them without a script."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 _LETTER = 6.6  # how wide a letter is on average, in units of the viewBox
@@ -304,7 +305,11 @@ class Waterfall:
 
 
 def waterfall(
-    title: str, steps: list[Step], *, higher_is_better: bool, from_zero: bool = True
+    title: str,
+    steps: list[Step],
+    *,
+    higher_is_better: bool,
+    change: Callable[[float], str] | None = None,
 ) -> Waterfall:
     """Lay out the bars of what every step changed.
 
@@ -312,8 +317,10 @@ def waterfall(
         title: above the rows.
         steps: the original, every stage, and the final model.
         higher_is_better: decides which changes are green.
-        from_zero: whether the axis starts at 0; else a little below the smallest value.
+        change: a difference in words; the axis then starts a little below the smallest value.
+            Without it, at 0, and differences are in per cent.
     """
+    from_zero = change is None
     values = [s.value for s in steps]
     span = max(values) - min(values)
     start = 0.0 if from_zero else min(values) - 0.35 * (span or 1.0)
@@ -324,22 +331,21 @@ def waterfall(
         before = steps[number - 1].value if number else start
         whole = number in (0, len(steps) - 1)
         low, high = (start, step.value) if whole else sorted((before, step.value))
-        change, tone = "", "total" if number else ""
+        note, tone = "", "total" if number else ""
         if not whole:
             delta = step.value - before
             better = (delta > 0) == higher_is_better
             tone = "" if delta == 0 else "good" if better else "bad"
-            change = _change(before, step.value, from_zero)
+            note = change(delta) if change else _per_cent(before, step.value)
         left, width = round((low - start) * scale, 2), round((high - low) * scale, 2)
-        bars.append(Bar(step.name, left, width, step.text, tone, change))
+        bars.append(Bar(step.name, left, width, step.text, tone, note))
     return Waterfall(title, bars)
 
 
-def _change(before: float, after: float, relative: bool) -> str:
-    """How a step changed a cost (in per cent) or a quality (as it is printed)."""
-    if relative:
-        return f"{(after / before - 1) * 100:+.0f}%" if before else ""
-    return f"{after - before:+.2f}"
+def _per_cent(before: float, after: float) -> str:
+    """How a step changed a cost: `57% less`."""
+    share = round((after / before - 1) * 100) if before else 0
+    return f"{abs(share)}% {'more' if share > 0 else 'less'}" if share else ""
 
 
 def diverging(name: str, delta: float, largest: float, text: str, note: str) -> Bar:

@@ -104,7 +104,7 @@ def waterfalls(report: dict[str, Any]) -> list[Waterfall]:
                 for n, m in entries
             ],
             higher_is_better=metric.higher_is_better,
-            from_zero=False,
+            change=lambda delta: metric.change(delta / metric.scale, unit=False),
         ),
         charts.waterfall(
             "File size",
@@ -140,7 +140,7 @@ class Sensitivity:
 
 def sensitivity(report: dict[str, Any]) -> list[Sensitivity]:
     """One for each stage that measured layers one by one: rows of a name and numbers."""
-    stages = []
+    stages, metric = [], Metric.of(report)
     for stage in report["stages"]:
         rows = stage.get("details", {}).get("sensitivity")
         if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
@@ -148,11 +148,11 @@ def sensitivity(report: dict[str, Any]) -> list[Sensitivity]:
         keys = list(rows[0])
         head = [key.replace("_", " ") for key in keys]
         cells = [[cell(row.get(key)) for key in keys] for row in rows]
-        stages.append(Sensitivity(stage["name"], _drops(rows), head, cells))
+        stages.append(Sensitivity(stage["name"], _drops(rows, metric), head, cells))
     return stages
 
 
-def _drops(rows: list[dict[str, Any]]) -> list[Bar]:
+def _drops(rows: list[dict[str, Any]], metric: Metric) -> list[Bar]:
     """Bars of the rows that have a number named `drop`, the dozen largest."""
     if not all(isinstance(row.get("drop"), int | float) for row in rows):
         return []
@@ -164,9 +164,16 @@ def _drops(rows: list[dict[str, Any]]) -> list[Bar]:
         for row in worst
     ]
     return [
-        charts.bar(name, row["drop"], largest, f"{row['drop'] * 100:+.2f} points")
+        charts.bar(name, row["drop"], largest, metric.loss(row["drop"]))
         for name, row in zip(names, worst, strict=True)
     ]
+
+
+def _points(delta: float) -> str:
+    """A class's change in points: `1.2 lower`."""
+    if not round(delta * 100, 1):
+        return "unchanged"
+    return f"{abs(delta) * 100:.1f} {'higher' if delta > 0 else 'lower'}"
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,7 @@ def per_class(report: dict[str, Any]) -> Classes | None:
     largest = max(abs(row[0]) for row in rows)
     bars = [
         charts.diverging(
-            label, delta, largest, f"{delta * 100:+.1f}", f"{then * 100:.1f} → {now * 100:.1f}%"
+            label, delta, largest, _points(delta), f"{then * 100:.1f} → {now * 100:.1f}%"
         )
         for delta, label, then, now in rows
     ]
