@@ -15,13 +15,10 @@ class Frame:
 
     width: int = 400
     height: int = 300
-    left: int = 50
-    right: int = 386
-    top: int = 14
-    bottom: int = 256
-
-
-FRAME = Frame()
+    left: float = 50
+    right: float = 386
+    top: float = 14
+    bottom: float = 256
 
 
 @dataclass(frozen=True)
@@ -50,23 +47,24 @@ class Label:
 
     Attributes:
         text: the words.
-        x: in the viewBox, of the edge that `anchor` names.
+        x: of its left edge, in the viewBox.
         base: y of the base line.
-        anchor: `start` or `end`, as SVG's text-anchor.
+        to: x and y of the end of a thin line to what it names; None for none.
     """
 
     text: str
     x: float
     base: float
-    anchor: str = "start"
-
-    @property
-    def left(self) -> float:
-        return self.x - (self.width if self.anchor == "end" else 0.0)
+    to: tuple[float, float] | None = None
 
     @property
     def right(self) -> float:
-        return self.left + self.width
+        return self.x + self.width
+
+    @property
+    def middle(self) -> float:
+        """y of the middle of its letters."""
+        return self.base - 4
 
     @property
     def width(self) -> float:
@@ -179,13 +177,20 @@ def scatter(
     low, high = min(ys) - 0.12 * span, max(ys) + 0.15 * span
     left, right = math.log10(min(xs)) - 0.12, math.log10(max(xs)) + 0.12
 
+    numbers = [f"{plain(tick)}{y_unit}" for tick in _ticks(low, high)]
+    frame = Frame(
+        left=16 + _LETTER * max(map(len, numbers)),
+        # The budget's name stands outside, where no point can be.
+        right=Frame.right - (0 if budget is None else Label("budget", 0, 0).width),
+    )
+
     def px(x: float) -> float:
         share = (math.log10(x) - left) / (right - left)
-        return round(FRAME.left + share * (FRAME.right - FRAME.left), 1)
+        return round(frame.left + share * (frame.right - frame.left), 1)
 
     def py(y: float) -> float:
         share = (y - low) / (high - low)
-        return round(FRAME.bottom - share * (FRAME.bottom - FRAME.top), 1)
+        return round(frame.bottom - share * (frame.bottom - frame.top), 1)
 
     places = [(point, px(point.x), py(point.y)) for point in points]
     marks = [
@@ -198,35 +203,25 @@ def scatter(
         )
         for point, x, y in sorted(places, key=lambda place: _ORDER.index(place[0].kind))
     ]
-    line, labels = None, []
+    line = None
     if budget is not None:
-        label = _budget_label(py(budget), marks, higher_is_better)
-        line, labels = Budget(py(budget), label), [label]
+        line = Budget(py(budget), Label("budget", frame.right + 4, round(py(budget) + 4, 1)))
     names: list[Label] = []
     for point, x, y in sorted(places, key=lambda place: -_ORDER.index(place[0].kind)):
         if point.kind not in _UNNAMED:
             others = [(ox, oy) for other, ox, oy in places if other is not point]
-            names.append(_name(point.name, x, y, others, [*labels, *names], line))
+            names.append(_name(point.name, x, y, others, names, frame, line))
     return Scatter(
         title,
         x_label,
-        FRAME,
+        frame,
         [Tick(px(tick), plain(tick)) for tick in _log_ticks(10**left, 10**right)],
-        [Tick(py(tick), f"{plain(tick)}{y_unit}") for tick in _ticks(low, high)],
+        [Tick(py(tick), text) for tick, text in zip(_ticks(low, high), numbers, strict=True)],
         [(px(p.x), py(p.y)) for p in front(points, higher_is_better)],
         marks,
         names,
         line,
     )
-
-
-def _budget_label(at: float, marks: list[Mark], higher_is_better: bool) -> Label:
-    """The budget line's label at an end and on a side of it, where it hides the fewest points."""
-    above, below = round(at - 5, 1), round(at + 14, 1)
-    sides = (above, below) if higher_is_better else (below, above)
-    ends = ((FRAME.right - 2.0, "end"), (FRAME.left + 2.0, "start"))
-    labels = [Label("budget", x, base, anchor) for x, anchor in ends for base in sides]
-    return min(labels, key=lambda label: _hidden(label, [(mark.x, mark.y) for mark in marks]))
 
 
 def _name(
@@ -235,36 +230,45 @@ def _name(
     y: float,
     points: list[tuple[float, float]],
     labels: list[Label],
+    frame: Frame,
     budget: Budget | None,
 ) -> Label:
-    """The name beside its point, where it covers no other point, no label and no budget line."""
+    """The name as near to its point as it covers no point, no label and no budget line."""
     name = name if len(name) <= 18 else name[:17] + "…"
-    width = Label(name, 0.0, 0.0).width
-    places = [
-        Label(name, round(x - width / 2 + dx * (width / 2 + 10), 1), round(y + 4 + dy, 1))
-        for dx, dy in ((1, 0), (-1, 0), (0, -12), (0, 14), (1, -12), (-1, -12), (1, 14), (-1, 14))
-    ]
 
     def cost(label: Label) -> float:
-        outside = max(0, FRAME.left - label.left) + max(0, label.right - FRAME.right)
-        outside += max(0, FRAME.top + 8 - label.base) + max(0, label.base - FRAME.bottom)
-        crossed = sum(
-            label.left < other.right
-            and other.left < label.right
-            and abs(other.base - label.base) < 13
-            for other in labels
-        )
-        struck = budget is not None and abs(budget.at - label.base + 4) < 8
+        outside = max(0, frame.left - label.x) + max(0, label.right - frame.right)
+        outside += max(0, frame.top + 8 - label.base) + max(0, label.base - frame.bottom)
+        crossed = sum(_crosses(label, other) for other in labels)
+        struck = budget is not None and abs(budget.at - label.middle) < 8
         return 10 * outside + 40 * _hidden(label, points) + 40 * struck + 100 * crossed
 
-    return min(places, key=cost)
+    return min(_around(name, x, y), key=cost)
+
+
+def _around(name: str, x: float, y: float) -> list[Label]:
+    """Places for the name of a point at x and y: beside it first, then ever farther above and
+    below, with a line to the point."""
+    width = Label(name, 0.0, 0.0).width
+    found = []
+    for away in (0, *range(18, 150, 12)):
+        rows = (0, -12, 14) if not away else (-away, away)
+        for dy in rows:
+            for dx in (1, -1, 0) if dy or away else (1, -1):
+                left = x - width / 2 + dx * (width / 2 + 10)
+                end = (x, round(y + (6 if dy > 0 else -6), 1)) if away else None
+                found.append(Label(name, round(left, 1), round(y + 4 + dy, 1), end))
+    return found
+
+
+def _crosses(one: Label, other: Label) -> bool:
+    """Whether two labels lie on one another; letters are 9 above the base line."""
+    return one.x < other.right and other.x < one.right and abs(other.base - one.base) < 13
 
 
 def _hidden(label: Label, points: list[tuple[float, float]]) -> int:
     """How many points the label covers."""
-    return sum(
-        label.left - 7 < x < label.right + 7 and abs(y - label.base + 4) < 11 for x, y in points
-    )
+    return sum(label.x - 7 < x < label.right + 7 and abs(y - label.middle) < 11 for x, y in points)
 
 
 @dataclass(frozen=True)
