@@ -1,7 +1,8 @@
-"""Geometry of the report page's charts; `templates/charts.html` draws them without a script."""
+"""Geometry of the report page's plots of quality over cost, and of where their names stand;
+`templates/charts.html` draws them without a script."""
 
+import itertools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 _LETTER = 6.6  # how wide a letter is on average, in units of the viewBox
@@ -206,18 +207,19 @@ def scatter(
     line = None
     if budget is not None:
         line = Budget(py(budget), Label("budget", frame.right + 4, round(py(budget) + 4, 1)))
+    joined = [(px(p.x), py(p.y)) for p in front(points, higher_is_better)]
     names: list[Label] = []
     for point, x, y in sorted(places, key=lambda place: -_ORDER.index(place[0].kind)):
         if point.kind not in _UNNAMED:
             others = [(ox, oy) for other, ox, oy in places if other is not point]
-            names.append(_name(point.name, x, y, others, names, frame, line))
+            names.append(_name(point.name, x, y, others, names, frame, line, _along(joined)))
     return Scatter(
         title,
         x_label,
         frame,
         [Tick(px(tick), plain(tick)) for tick in _log_ticks(10**left, 10**right)],
         [Tick(py(tick), text) for tick, text in zip(_ticks(low, high), numbers, strict=True)],
-        [(px(p.x), py(p.y)) for p in front(points, higher_is_better)],
+        joined,
         marks,
         names,
         line,
@@ -232,8 +234,10 @@ def _name(
     labels: list[Label],
     frame: Frame,
     budget: Budget | None,
+    joined: list[tuple[float, float]],
 ) -> Label:
-    """The name as near to its point as it covers no point, no label and no budget line."""
+    """The name as near to its point as it covers no point, no label, no budget line and, of
+    which `joined` are places, no front."""
     name = name if len(name) <= 18 else name[:17] + "…"
 
     def cost(label: Label) -> float:
@@ -241,9 +245,22 @@ def _name(
         outside += max(0, frame.top + 8 - label.base) + max(0, label.base - frame.bottom)
         crossed = sum(_crosses(label, other) for other in labels)
         struck = budget is not None and abs(budget.at - label.middle) < 8
-        return 10 * outside + 40 * _hidden(label, points) + 40 * struck + 100 * crossed
+        struck_front = any(
+            label.x - 2 < at < label.right + 2 and abs(y - label.middle) < 7 for at, y in joined
+        )
+        covered = 40 * _hidden(label, points) + 40 * struck + 100 * crossed
+        return 10 * outside + covered + 20 * struck_front
 
     return min(_around(name, x, y), key=cost)
+
+
+def _along(corners: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Places on the lines between corners, near to one another."""
+    return [
+        (x + (next_x - x) * part / 50, y + (next_y - y) * part / 50)
+        for (x, y), (next_x, next_y) in itertools.pairwise(corners)
+        for part in range(51)
+    ]
 
 
 def _around(name: str, x: float, y: float) -> list[Label]:
@@ -269,98 +286,3 @@ def _crosses(one: Label, other: Label) -> bool:
 def _hidden(label: Label, points: list[tuple[float, float]]) -> int:
     """How many points the label covers."""
     return sum(label.x - 7 < x < label.right + 7 and abs(y - label.middle) < 11 for x, y in points)
-
-
-@dataclass(frozen=True)
-class Step:
-    """A row of a waterfall; `text` is the value for people."""
-
-    name: str
-    value: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A row with a bar.
-
-    Attributes:
-        name: of the row.
-        left, width: of the bar, in per cent of the row's track.
-        text: the value for people.
-        tone: `good`, `bad`, `total`, or empty for none of them.
-        note: smaller, before the value.
-    """
-
-    name: str
-    left: float
-    width: float
-    text: str
-    tone: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Waterfall:
-    """Bars under a title: the first and the last whole, those between only what they changed."""
-
-    title: str
-    bars: list[Bar]
-
-
-def waterfall(
-    title: str,
-    steps: list[Step],
-    *,
-    higher_is_better: bool,
-    change: Callable[[float], str] | None = None,
-) -> Waterfall:
-    """Lay out the bars of what every step changed.
-
-    Args:
-        title: above the rows.
-        steps: the original, every stage, and the final model.
-        higher_is_better: decides which changes are green.
-        change: a difference in words; the axis then starts a little below the smallest value.
-            Without it, at 0, and differences are in per cent.
-    """
-    from_zero = change is None
-    values = [s.value for s in steps]
-    span = max(values) - min(values)
-    start = 0.0 if from_zero else min(values) - 0.35 * (span or 1.0)
-    end = max(values) + (0.0 if from_zero else 0.05 * (span or 1.0))
-    scale = 100 / ((end - start) or 1.0)
-    bars = []
-    for number, step in enumerate(steps):
-        before = steps[number - 1].value if number else start
-        whole = number in (0, len(steps) - 1)
-        low, high = (start, step.value) if whole else sorted((before, step.value))
-        note, tone = "", "total" if number else ""
-        if not whole:
-            delta = step.value - before
-            better = (delta > 0) == higher_is_better
-            tone = "" if delta == 0 else "good" if better else "bad"
-            note = change(delta) if change else _per_cent(before, step.value)
-        left, width = round((low - start) * scale, 2), round((high - low) * scale, 2)
-        bars.append(Bar(step.name, left, width, step.text, tone, note))
-    return Waterfall(title, bars)
-
-
-def _per_cent(before: float, after: float) -> str:
-    """How a step changed a cost: `57% less`."""
-    share = round((after / before - 1) * 100) if before else 0
-    return f"{abs(share)}% {'more' if share > 0 else 'less'}" if share else ""
-
-
-def diverging(name: str, delta: float, largest: float, text: str, note: str) -> Bar:
-    """A bar that leaves the middle to the right (better) or left (worse); none for no change."""
-    width = abs(delta) / (largest or 1.0) * 50
-    left = 50.0 if delta >= 0 else 50 - width
-    tone = "good" if delta > 0 else "bad" if delta < 0 else ""
-    return Bar(name, round(left, 2), round(width, 2), text, tone, note)
-
-
-def bar(name: str, value: float, largest: float, text: str) -> Bar:
-    """A bar from zero."""
-    width = max(0.0, value) / (largest or 1.0) * 100
-    return Bar(name, 0.0, round(width, 2), text)

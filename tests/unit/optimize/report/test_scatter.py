@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from optimize.report import charts
-from optimize.report.charts import Label, Point, Scatter
+from optimize.report.scatter import Label, Point, Scatter, scatter
 
 
 def crowded(seed: int, higher_is_better: bool, stages: int) -> Scatter:
@@ -19,7 +18,7 @@ def crowded(seed: int, higher_is_better: bool, stages: int) -> Scatter:
         for place, (name, kind) in enumerate([*kinds, ("final", "final")])
     ]
     trial = Point("trial 0", 0.5, 70 if higher_is_better else 110, "trial", "", "")
-    return charts.scatter(
+    return scatter(
         [*points, trial],
         title="",
         x_label="",
@@ -59,7 +58,7 @@ def test_the_budgets_label_stands_outside_the_plot() -> None:
         Point("final", 1, 80, "final", "", ""),
     ]
     for budget in (92.5, 93.0, 93.5):
-        plot = charts.scatter(points, title="", x_label="", y_label="", budget=budget)
+        plot = scatter(points, title="", x_label="", y_label="", budget=budget)
         assert plot.budget is not None
         label = plot.budget.label
         assert max(mark.x + mark.radius for mark in plot.marks) < plot.frame.right < label.x
@@ -68,6 +67,6 @@ def test_the_budgets_label_stands_outside_the_plot() -> None:
 
 def test_the_numbers_of_the_axis_have_the_room_they_need() -> None:
     points = [Point("one", 1, 85.0, "original", "", ""), Point("two", 2, 85.01, "final", "", "")]
-    plot = charts.scatter(points, title="", x_label="", y_label="")
+    plot = scatter(points, title="", x_label="", y_label="")
     for tick in plot.y_ticks:
         assert Label(tick.text, 0, 0).width + 6 <= plot.frame.left, tick.text
