@@ -136,8 +136,9 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[PairData
     windows = context.data.train.windows
     batches = calibration(windows, options, context.seed)
     model, longest = state.model, context.data.max_length
-    details, settled = fastest_kernels(model, batches, longest, context)
-    quantized = quantize(model, batches, longest, kernels=settled)
+    details, settled = fastest_kernels(model, batches, longest, options, context)
+    bits = options.table_bits
+    quantized = quantize(model, batches, longest, kernels=settled, table_bits=bits)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 
@@ -150,6 +151,7 @@ def _learn(
 ) -> State:
     """Train `student` on the original's embeddings of the training texts."""
     view, history = _teacher_view(state, context), History()
+    student.embeddings.word.requires_grad_(not options.freeze_table)
     fit(
         student,
         view,
@@ -161,6 +163,7 @@ def _learn(
         history=history,
         say=context.say,
     )
+    student.embeddings.word.requires_grad_(True)
     return state.then(student, training=dataclasses.asdict(history))
 
 
