@@ -67,8 +67,8 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
 
     @app.route("/", form=_refused_page)
     async def page(request: Request) -> Reply:
-        models, rows = await _done(lambda: (server.catalog.models(), server.live.rows()))
-        return _html(pages.page(models, rows, server.address, gate.token), _state(rows))
+        models, figures = await _done(lambda: (server.catalog.models(), server.live.figures()))
+        return _html(pages.page(models, figures, server.address, gate.token))
 
     @app.route("/enter/<code>", form=_refused_page)
     def enter(request: Request, code: str) -> Reply:
@@ -86,8 +86,8 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
 
     @app.route("/live")
     async def live(request: Request) -> Reply:
-        rows = await _done(server.live.rows)
-        return _html(pages.live_part(rows), _state(rows))
+        figures = await _done(server.live.figures)
+        return _html(pages.live_part(figures), _state(figures.rows))
 
     @app.route("/ask", methods=["POST"])
     async def question(request: Request) -> Reply:
@@ -113,6 +113,7 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
         ((name, version),) = _wanted(request)[:1]
 
         def promote() -> bytes:
+            server.catalog.find(name, version)
             # A roll-out of the same name decides on the default too.
             with lock.held(server.workdir / ".run" / f"serve-{Path(name).name}.lock"):
                 server.catalog.promote(name, version)

@@ -98,7 +98,6 @@ class Catalog:
 
     def promote(self, name: str, version: str) -> None:
         """Make a version the default and note which one was. Raises NoServer, Refused."""
-        self.find(name, version)
         before = self.default(name)
         self.management.set_default(name, version)
         if before != version:

@@ -274,8 +274,12 @@ def test_who_may_ask(page: Any, service: Service, chromium: Any) -> None:
     ):
         assert requests.post(change, headers=headers, timeout=30).status_code == 403, headers
     assert requests.get(base, timeout=30).status_code == 403
-    unknown = f"{base}ask?model=nobody&version=1"
-    assert requests.post(unknown, b"x", headers=good, timeout=30).status_code == 404
+    for path in (
+        "ask?model=nobody&version=1",
+        "ask?model=quadrant&version=9",
+        "default?model=quadrant&version=9",
+    ):
+        assert requests.post(base + path, b"x", headers=good, timeout=30).status_code == 404, path
     # The link lets one browser in; the next one needs the link that was printed after it.
     other = chromium.new_context()
     opened = other.new_page()

@@ -101,6 +101,13 @@ def test_a_signature_is_looked_for_only_where_the_archive_is(tmp_path: Path) -> 
     assert (model.default.signed, model.default.signature) == ("unsigned", "unsigned")
 
 
+def test_a_version_that_is_not_there(tmp_path: Path) -> None:
+    made = catalog(tmp_path, v1={}, v2={})
+    assert made.find("m", "1")["modelVersion"] == "1"
+    with pytest.raises(ModelNotFound):
+        made.find("m", "3")
+
+
 def test_promote_and_back(tmp_path: Path) -> None:
     made = catalog(tmp_path, v1={}, v2={})
     assert made.models()[0].previous is None
@@ -110,8 +117,5 @@ def test_promote_and_back(tmp_path: Path) -> None:
     assert made.models()[0].previous == "2"
     made.promote("m", "2")
     assert (made.default("m"), made.models()[0].previous) == ("2", "1")
-    with pytest.raises(ModelNotFound):
-        made.promote("m", "3")
-    assert made.default("m") == "2"
     del made.management.told["m", "1"]  # type: ignore[attr-defined]
     assert made.models()[0].previous is None
