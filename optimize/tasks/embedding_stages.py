@@ -31,7 +31,11 @@ from optimize.training.trainer import History
 
 @dataclass(frozen=True)
 class DistillStage(EmbeddingTransferOptions):
-    """Distil into a student with `layers` of the original's layers, evenly spaced."""
+    """Distil into a student with `layers` of the original's layers, evenly spaced.
+
+    Attributes:
+        layers: how many the student has.
+    """
 
     searched: ClassVar[bool] = True
     layers: int = field(default=3, metadata=explored(2, 3, 4))
@@ -132,8 +136,9 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[PairData
     windows = context.data.train.windows
     batches = calibration(windows, options, context.seed)
     model, longest = state.model, context.data.max_length
-    details, settled = fastest_kernels(model, batches, longest, context)
-    quantized = quantize(model, batches, longest, kernels=settled)
+    details, settled = fastest_kernels(model, batches, longest, options, context)
+    bits = options.table_bits
+    quantized = quantize(model, batches, longest, kernels=settled, table_bits=bits)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 
@@ -146,6 +151,7 @@ def _learn(
 ) -> State:
     """Train `student` on the original's embeddings of the training texts."""
     view, history = _teacher_view(state, context), History()
+    student.embeddings.word.requires_grad_(not options.freeze_table)
     fit(
         student,
         view,
@@ -157,6 +163,7 @@ def _learn(
         history=history,
         say=context.say,
     )
+    student.embeddings.word.requires_grad_(True)
     return state.then(student, training=dataclasses.asdict(history))
 
 

@@ -29,6 +29,8 @@ class EmbeddingTransferOptions(FineTuneOptions):
             it, among the bank's, and of the right query's; 0 to follow the teacher alone.
         temperature: that similarities are divided by.
         bank: how many other texts, drawn anew every step.
+        freeze_table: leave the word embeddings as they are; words that no training text has keep
+            their place among the others.
     """
 
     cosine: float = 1.0
@@ -36,6 +38,7 @@ class EmbeddingTransferOptions(FineTuneOptions):
     pairs: float = 0.0
     temperature: float = 0.05
     bank: int = 1024
+    freeze_table: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,7 +69,8 @@ def outline(evidence: dict[str, Any]) -> Outline:
 def test_the_page_holds_the_reports_figures() -> None:
     words = outline(report()).words
     for figure in (
-        "Gate passed", "93.16%", "92.57%", "-0.59 points", "1.0 MB", "44.1 KB", "23.0x smaller",
+        "Gate passed", "93.16%", "92.57%", "0.59 points lower", "1.0 MB", "44.1 KB",
+        "23.0x smaller",
         "1.73 ms", "0.0762 ms", "22.8x faster", "97.53%", "91.29%", "298.2 KB", "0.410 ms",
         "91.11%", "1,234 held-out", "f1n6e4", "Some CPU", "torch 2.13.0", "read this",
         "python -m optimize run recipes/sample.yaml",
@@ -121,10 +122,10 @@ def test_a_failed_gate_is_said_first() -> None:
 @pytest.mark.parametrize(
     ("drop", "words"),
     [
-        (0.0059, "0.59 points lost"),
-        (-0.0059, "0.59 points gained"),
-        (0.00004, "nothing lost"),
-        (-0.00004, "nothing lost"),
+        (0.0059, "accuracy 0.59 points lower"),
+        (-0.0059, "accuracy 0.59 points higher"),
+        (0.00004, "accuracy unchanged"),
+        (-0.00004, "accuracy unchanged"),
     ],
 )
 def test_a_loss_reads_as_a_loss(drop: float, words: str) -> None:
@@ -153,7 +154,8 @@ def test_sensitivity_exports_and_what_stayed_in_float_are_shown() -> None:
                  "accuracy": 0.9246, "latency_ratio": 1.5, "versions": {}}
     }  # fmt: skip
     words = outline(evidence).words
-    for word in ("conv1", "+1.23 points", "attention", "no int8 kernel", "exports/model.onnx",
+    for word in ("conv1", "1.23 points lower", "0.10 points higher", "attention",
+                 "no int8 kernel", "exports/model.onnx",
                  "52.1 KB", "92.46%", "1.50x"):  # fmt: skip
         assert word in words, word
 
@@ -173,7 +175,7 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
     text = page.render(evidence)
     assert "<th>Word error rate</th>" in text.replace(' scope="col"', "") and "4.17%" in text
     assert "Word error rate" in text and "Class by class" not in text
-    assert '<span class="bad">+0.59 points</span>' in text
+    assert '<span class="bad">0.59 points higher</span>' in text
     assert "Down and to the left" in text
 
 
