@@ -91,7 +91,8 @@ class Pairs:
         """Whether a document answers a query, bool `[Q, D]`."""
         keys = queries[:, None] * self.texts + documents
         place = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
-        return self.keys[place] == keys
+        found: Tensor = self.keys[place] == keys
+        return found
 
 
 @dataclass(frozen=True)
