@@ -1,6 +1,7 @@
 """The models of the running server: versions, default, evidence and signature."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ KINDS = {
     "tensors": "tensors",
 }
 
-MOST_EXAMPLE = 2000  # characters
+MOST_EXAMPLE = 256  # values
 
 
 @dataclass(frozen=True)
@@ -156,16 +157,19 @@ class Catalog:
 
 
 def _example(schema: dict[str, Any]) -> str:
-    """Zeros for every declared input of a model of tensors, one of each free size, as JSON."""
+    """Zeros for every declared input of a model of tensors, one of each free size, as JSON; empty
+    where that would be more than MOST_EXAMPLE values."""
     inputs = _object(schema.get("x-tensors")).get("inputs")
     found: dict[str, Any] = {}
     for entry in inputs if isinstance(inputs, list) else ():
+        sizes = [max(1, int(size)) for size in entry["shape"]]
+        if math.prod(sizes) > MOST_EXAMPLE:
+            return ""
         value: Any = 0
-        for size in reversed([max(1, int(n)) for n in entry["shape"]]):
+        for size in reversed(sizes):
             value = [value] * size
         found[str(entry["name"])] = value
-    text = json.dumps(found) if found else ""
-    return text if len(text) <= MOST_EXAMPLE else ""
+    return json.dumps(found) if found else ""
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -4,11 +4,12 @@ Quantiles come from the buckets of the workers' histograms, interpolated as Prom
 histogram_quantile does. TorchServe and our service count under the same names.
 """
 
+import dataclasses
 import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,9 +18,13 @@ from handlers.metrics import ERRORS
 from handlers.metrics import INFERENCE as SECONDS
 
 WINDOW = 60.0  # seconds
-REQUESTS = "ts_inference_requests_total"
-WAITED = "ts_queue_latency_microseconds"
-WORKED = "ts_inference_latency_microseconds"
+# Names without _total -> fields of `Counts`.
+_FIELDS = {
+    "ts_inference_requests": "requests",
+    "ts_queue_latency_microseconds": "waited",
+    "ts_inference_latency_microseconds": "worked",
+    ERRORS.removesuffix("_total"): "errors",
+}
 # What TorchServe calls the version of a request that names none.
 UNNAMED = "default"
 
@@ -35,7 +40,7 @@ class Counts:
     errors: float = 0.0
     waited: float = 0.0  # microseconds, of all requests
     worked: float = 0.0
-    buckets: dict[float, float] = field(default_factory=dict)
+    buckets: dict[float, float] = dataclasses.field(default_factory=dict)
 
     def since(self, before: "Counts") -> "Counts":
         """What was added; everything where a counter began again with its server."""
@@ -119,18 +124,14 @@ def parse(text: str) -> dict[Which, Counts]:
             if name is None or not math.isfinite(sample.value):
                 continue
             counts = found[name, version]
-            match sample.name:
-                case s if s == REQUESTS:
-                    counts.requests += sample.value
-                case s if s == WAITED:
-                    counts.waited += sample.value
-                case s if s == WORKED:
-                    counts.worked += sample.value
-                case s if s == ERRORS:
-                    counts.errors += sample.value
-                case s if s == f"{SECONDS}_bucket":
-                    bound = float(labels["le"])
-                    counts.buckets[bound] = counts.buckets.get(bound, 0.0) + sample.value
+            # The library ends every counter's name in _total, which not all of TorchServe's do.
+            kind = sample.name.removesuffix("_total")
+            if kind == f"{SECONDS}_bucket":
+                bound = float(labels["le"])
+                counts.buckets[bound] = counts.buckets.get(bound, 0.0) + sample.value
+            elif kind in _FIELDS:
+                field = _FIELDS[kind]
+                setattr(counts, field, getattr(counts, field) + sample.value)
     return dict(found)
 
 

@@ -10,25 +10,31 @@ INF = float("inf")
 
 
 def text(
-    requests: int, waited: float, bounds: dict[str, int], errors: int = 0, version: str = "1.0"
+    requests: int, waited: float, bounds: dict[str, int], errors: int = 0, kind: str = "counter"
 ) -> str:
-    """As TorchServe writes it; the quarter of the requests names no version."""
+    """As TorchServe writes it, the service with the `kind` gauge; a quarter names no version."""
     unnamed = requests // 4
-    lines = [
-        "# TYPE ts_inference_requests_total counter",
-        f'ts_inference_requests_total{{model_name="m",model_version="{version}",'
-        f'hostname="h",}} {requests - unnamed}',
-        f'ts_inference_requests_total{{model_name="m",model_version="default",}} {unnamed}',
-        f'ts_queue_latency_microseconds{{model_name="m",model_version="{version}",}} {waited}',
-        f'ts_inference_latency_microseconds{{model_name="m",model_version="{version}",}} 8000',
-        'Requests2XX{Level="Host",} 5.0',
+    which = 'model_name="m",model_version='
+    series = [
+        (f'ts_inference_requests_total{{{which}"1.0",hostname="h",}}', requests - unnamed),
+        (f'ts_inference_requests_total{{{which}"default",hostname="h",}}', unnamed),
+        (f'ts_queue_latency_microseconds{{{which}"1.0",}}', waited),
+        (f'ts_inference_latency_microseconds{{{which}"1.0",}}', 8000),
+        ('Requests2XX{Level="Host",}', 5),
     ]
-    labels = f'ModelName="m",ModelVersion="{version}",Level="Model"'
-    lines += [
-        f'marpress_inference_seconds_bucket{{{labels},le="{b}",}} {n}' for b, n in bounds.items()
+    labels = 'ModelName="m",ModelVersion="1.0",Level="Model"'
+    series += [
+        (f'marpress_inference_seconds_bucket{{{labels},le="{bound}",}}', count)
+        for bound, count in bounds.items()
     ]
     if errors:
-        lines.append(f'marpress_errors_total{{{labels},Status="415",Type="x",}} {errors}')
+        series.append((f'marpress_errors_total{{{labels},Status="415",Type="x",}}', errors))
+    lines = []
+    for name, value in series:
+        family = name.partition("{")[0]
+        if (typed := f"# TYPE {family} {kind}") not in lines:
+            lines.append(typed)
+        lines.append(f"{name} {value}")
     return "\n".join(lines) + "\n"
 
 
@@ -63,8 +69,9 @@ def test_quantiles_as_promql(
     assert found == (wanted if wanted is None else pytest.approx(wanted))
 
 
-def test_parsing_leaves_other_metrics_out() -> None:
-    found = parse(text(8, 4000, {"0.1": 2, "+Inf": 3}, errors=2))
+@pytest.mark.parametrize("kind", ["counter", "gauge"])
+def test_parsing_leaves_other_metrics_out(kind: str) -> None:
+    found = parse(text(8, 4000, {"0.1": 2, "+Inf": 3}, 2, kind))
     assert set(found) == {("m", "1.0"), ("m", "default")}
     one = found["m", "1.0"]
     assert (one.requests, one.waited, one.worked, one.errors) == (6, 4000, 8000, 2)
