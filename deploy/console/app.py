@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -114,14 +115,30 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
 
         def promote() -> bytes:
             server.catalog.find(name, version)
-            # A roll-out of the same name decides on the default too.
-            with lock.held(server.workdir / ".run" / f"serve-{Path(name).name}.lock"):
+            with _alone(server, name):
                 server.catalog.promote(name, version)
             return pages.models_part(server.catalog.models())
 
         return _html(await _done(promote))
 
+    @app.route("/restore", methods=["POST"])
+    async def earlier(request: Request) -> Reply:
+        ((name, version),) = _wanted(request)[:1]
+
+        def restore() -> bytes:
+            server.catalog.default(name)
+            with _alone(server, name):
+                server.catalog.restore(name, version)
+            return pages.models_part(server.catalog.models())
+
+        return _html(await _done(restore))
+
     return app
+
+
+def _alone(server: Server, name: str) -> AbstractContextManager[None]:
+    """Wait for a roll-out of the same name, which decides on the default too."""
+    return lock.held(server.workdir / ".run" / f"serve-{Path(name).name}.lock")
 
 
 def _wanted(request: Request) -> list[tuple[str, str]]:

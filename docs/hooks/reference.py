@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 import marpress
 from deploy import __main__ as deploy
 from optimize import __main__ as optimize
-from optimize.recipe import schema
+from optimize.recipe import docstrings, schema
 from optimize.tasks import registry
 
 COLUMNS = "80"
@@ -54,26 +54,21 @@ def options() -> str:
         if loaded.input_options is not None:
             lines += ["", f"### `input` of {task}", "", *table(loaded.input_options, nested)]
         for kind, stage in loaded.stages.items():
-            lines += ["", f"### `{kind}` of {task}", "", summary(stage.options), ""]
+            lines += ["", f"### `{kind}` of {task}", "", docstrings.summary(stage.options), ""]
             lines += table(stage.options, nested)
     lines += ["", "## Groups of options", "", "Options that hold options of their own."]
     shown: set[str] = set()
     while rest := [name for name in nested if name not in shown]:  # one may name others
         for name in rest:
             shown.add(name)
-            lines += ["", f"### {name}", "", summary(nested[name]), ""]
+            lines += ["", f"### {name}", "", docstrings.summary(nested[name]), ""]
             lines += table(nested[name], nested)
     return "\n".join(lines) + "\n"
 
 
-def summary(kind: type[Any]) -> str:
-    """The first paragraph of a class's docstring."""
-    return " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-
-
 def table(kind: type[Any], nested: dict[str, type[Any]] | None = None) -> list[str]:
     """A dataclass's fields, as rows of Markdown; dataclasses among them are put into `nested`."""
-    meanings = described(kind)
+    meanings = docstrings.entries(kind)
     rows = []
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
@@ -85,20 +80,6 @@ def table(kind: type[Any], nested: dict[str, type[Any]] | None = None) -> list[s
     if not rows:
         return ["No options."]
     return ["| option | type | default | meaning |", "|---|---|---|---|", *rows]
-
-
-def described(kind: type[Any]) -> dict[str, str]:
-    """Attribute -> its meaning, from the docstrings of a class and of those it inherits from."""
-    found: dict[str, str] = {}
-    for owner in kind.__mro__:
-        section = inspect.cleandoc(owner.__doc__ or "").partition("Attributes:\n")[2]
-        entries = textwrap.dedent(section.split("\n\n")[0])
-        for names, text in re.findall(
-            r"^(\w+(?:, \w+)*): (.*(?:\n[ \t]+.*)*)", entries, re.MULTILINE
-        ):
-            for name in names.split(", "):
-                found.setdefault(name, " ".join(text.split()))
-    return found
 
 
 def _type(hint: Any, nested: dict[str, type[Any]]) -> str:

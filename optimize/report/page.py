@@ -1,18 +1,20 @@
 """`report.html`: the report as one self-contained page, for people.
 
-Everything on it comes from `report.json`; nothing is fetched and nothing runs: one file of HTML,
-CSS and SVG, in light and dark, for screens from a phone's width up. This module gathers the
-values; `templates/page.html` says where they stand.
+Everything on it comes from `report.json` and `examples.json`; nothing is fetched and nothing runs:
+one file of HTML, CSS and SVG, in light and dark, for screens from a phone's width up and for two
+pages of paper. This module gathers the values; `templates/page.html` says where they stand.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
-from optimize.report import engines, figures, served
+from optimize.report import calibration, engines, example_file, figures, served
 from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
@@ -27,18 +29,19 @@ _TEMPLATES = Environment(
 
 
 def write(folder: Path, report: dict[str, Any]) -> Path:
-    """Write `report.html` beside `report.json`; returns its path.
+    """Write `report.html` beside `report.json`, with the folder's examples; returns its path.
 
     Raises:
+        EvidenceError: `examples.json` was edited.
         StorageError: the disk is full or the folder cannot be written.
     """
-    path, text = folder / "report.html", render(report)
+    path, text = folder / "report.html", render(report, example_file.read(folder, report))
     files.write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
     return path
 
 
-def render(report: dict[str, Any]) -> str:
-    """The page of a report that fits `report.schema.json`."""
+def render(report: dict[str, Any], examples: Sequence[Example] = ()) -> str:
+    """The page of a report that fits `report.schema.json`, with its examples."""
     metric = Metric.of(report)
     return _TEMPLATES.get_template("page.html").render(
         report=report,
@@ -51,6 +54,9 @@ def render(report: dict[str, Any]) -> str:
         waterfalls=figures.waterfalls(report),
         sensitivity=figures.sensitivity(report),
         classes=figures.per_class(report),
+        diagrams=calibration.diagrams(report),
+        measures=calibration,
+        examples=examples,
         controls=_controls(report, metric),
         exports=_exports(report, metric),
         engine=engines.sentence(report),

@@ -7,6 +7,7 @@ import pytest
 
 from deploy.console.catalog import Catalog
 from deploy.errors import ModelNotFound, Refused
+from deploy.signing.policy import Policy
 
 TENSORS = {
     "task": "tensors",
@@ -63,7 +64,7 @@ class Server:
 
 def catalog(store: Path, default: str = "2", **told: Any) -> Catalog:
     versions = {("m", name.removeprefix("v")): value for name, value in told.items()}
-    return Catalog(Server(versions, {"m": default}), store, ())  # type: ignore[arg-type]
+    return Catalog(Server(versions, {"m": default}), store, Policy())  # type: ignore[arg-type]
 
 
 def test_versions_the_default_first(tmp_path: Path) -> None:

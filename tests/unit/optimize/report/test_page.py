@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from optimize.evaluation.examples import Example
 from optimize.report import page
 from optimize.tasks.speech import WORD_ERROR_RATE
 from optimize.tasks.text import METRICS
@@ -84,7 +85,7 @@ def test_it_asks_nothing_of_the_network() -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<script|<link|<img|<iframe", text)
     read = outline(report())
     assert not {name for name, _ in read.attributes} & {"src", "href", "srcset", "onclick"}
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert ("content", policy) in read.attributes
 
 
@@ -247,3 +248,40 @@ def test_the_page_shows_the_race_and_the_kernels() -> None:
     assert order == sorted(order)
     assert "fbgemm, the fastest of those measured (fbgemm: batch1 0.0700 ms)" in words
     assert "Runtimes" not in page.render(report())
+
+
+RELIABILITY = {
+    key: {"ece": ece, "bins": [{"samples": 0}, {"samples": 4, "confidence": sure, "accuracy": 0.5}]}
+    for key, ece, sure in (("original", 0.1234, 0.6234), ("final", 0.25, 0.25))
+}
+
+
+def test_reliability_is_drawn_of_both_models() -> None:
+    read = outline(report(reliability=RELIABILITY))
+    for words in ("calibration error 12.34%", "calibration error 25.00%",
+                  "4 answers, 62.34% sure, 50.00% right"):  # fmt: skip
+        assert words in read.words, words
+    bars = [value for name, value in read.attributes if name == "class"]
+    assert bars.count("over") == 1 and bars.count("under") == 1 and bars.count("even") == 2
+    assert "Reliability" not in outline(report()).words  # nor in an older report
+
+
+EXAMPLES = [
+    Example("picture", "data:image/png;base64,AAAA", "cat", "cat 90%", "dog 60%", "fell by 50%"),
+    Example("text", EVIL, EVIL, EVIL, EVIL, EVIL),
+    Example("recording", [0, 50, 100], "hello there", "hello there", "hello", "1 word differs"),
+    Example("row", "age = 3", "", "0.25", "0.5", "2 standard deviations apart"),
+]
+
+
+def test_examples_are_shown_as_what_they_are() -> None:
+    text = page.render(report(), EXAMPLES)
+    read = Outline(text)
+    assert read.open == [] and "script" not in read.seen
+    assert [value for name, value in read.attributes if name == "src"] == [EXAMPLES[0].content]
+    assert read.seen.count("article") == 4 and read.words.count(EVIL) == 5
+    assert read.words.count("Right") == 3  # a row without a target has none
+    for words in ("dog 60%", "hello there", "age = 3", "2 standard deviations apart"):
+        assert words in read.words, words
+    assert 'height="50"' in text and 'height="100"' in text
+    assert "Where the models differ most" not in outline(report()).words
