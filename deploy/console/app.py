@@ -165,8 +165,8 @@ async def _done(work: Callable[[], Found]) -> Found:
         raise Failure(404, error.kind or "ModelNotFoundException", error.detail) from error
     except Refused as error:
         raise Failure(502, error.kind or "Refused", str(error)) from error
-    except DeployError as error:
-        raise Failure(502, type(error).__name__, str(error)) from error
+    except DeployError as error:  # an archive that is not admitted, say
+        raise Failure(400, type(error).__name__, str(error)) from error
 
 
 def _state(rows: list[Row]) -> str:

@@ -109,6 +109,16 @@ def test_a_version_that_is_not_there(tmp_path: Path) -> None:
         made.find("m", "3")
 
 
+def test_only_archives_of_the_store_are_loaded(tmp_path: Path) -> None:
+    made = catalog(tmp_path, v1={}, v2={})
+    (tmp_path / "m-3.mar").write_bytes(b"no archive")
+    assert made.models()[0].earlier == []
+    for version in ("3", "1", "../m-3", "*"):
+        with pytest.raises(ModelNotFound, match="holds no archive of m version"):
+            made.restore("m", version)
+    assert made.default("m") == "2"
+
+
 def test_promote_and_back(tmp_path: Path) -> None:
     made = catalog(tmp_path, v1={}, v2={})
     assert made.models()[0].previous is None
