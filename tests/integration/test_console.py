@@ -40,6 +40,7 @@ def handle(data, context):
         answers.append([{{"{LABEL}": box, "score": 0.875}}])
     return answers
 """
+KEY = "a key that every client must send"
 PICTURE = {"name": "two.png", "mimeType": "image/png", "buffer": quadrant.picture(2, side=56)}
 
 
@@ -86,7 +87,10 @@ def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     mar.seal(numbers(artifacts), store)
     assert adopt(foreign.write(workdir, "detect", "detect.py", {"detect.py": DETECT}), store)
     names = ("quadrant-1.0", "quadrant-2.0", "texts", "numbers", "detect")
-    with serving(workdir, *(store / f"{name}.mar" for name in names)) as running:
+    (workdir / "key").write_text(KEY)
+    (workdir / "key").chmod(0o600)
+    options = ["--key-file", str(workdir / "key")]
+    with serving(workdir, *(store / f"{name}.mar" for name in names), options=options) as running:
         (workdir / "config.properties").write_text(
             f"inference_address={running.address}\nmanagement_address={running.management}\n"
         )
@@ -263,7 +267,9 @@ def test_a_narrow_screen(page: Any, scheme: str) -> None:
 
 def test_figures_come_from_the_servers_metrics(page: Any, service: Service) -> None:
     for body, status in ((quadrant.picture(1), 200), (b"no picture", 400)):
-        answer = requests.post(f"{service.address}/predictions/quadrant/2.0", body, timeout=30)
+        address = f"{service.address}/predictions/quadrant/2.0"
+        header = {"Authorization": f"Bearer {KEY}"}
+        answer = requests.post(address, body, headers=header, timeout=30)
         assert answer.status_code == status
     row = page.locator("#live tr", has_text="quadrant 2.0")
     errors = row.locator("td").nth(3)
@@ -281,7 +287,8 @@ def test_who_may_ask(page: Any, service: Service, chromium: Any) -> None:
     everything = page.content() + page.evaluate(
         "JSON.stringify([location.href, {...localStorage}, {...sessionStorage}, document.cookie])"
     )
-    assert keys["management"]["key"] not in everything and cookie["value"] not in everything
+    secrets = (keys["management"]["key"], keys["inference"]["key"], cookie["value"])
+    assert KEY in secrets and not any(secret in everything for secret in secrets)
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
     change = f"{base}default?model=quadrant&version=2.0"
     good = {**sent, "X-Console-Token": token, "Origin": base.rstrip("/")}
