@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from deploy import output
 from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
 from deploy.errors import BadInput, Untrusted
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     signed = look(path, trusted, sealed.sha256)
     stated = stated_by(path, trusted, inside.get(statement.NAME))
     if args.json:
-        print(json.dumps(_as_json(sealed, inside, signed, stated), indent=2))
+        output.show(_as_json(sealed, inside, signed, stated))
     else:
         for line in lines(sealed, inside, signed, stated):
             print(line)
@@ -191,12 +192,8 @@ def _as_json(
         "model": sealed.name,
         "version": sealed.version,
         "sha256": sealed.sha256,
-        "signature": {"state": signed.state, "key": signed.fingerprint, "text": str(signed)},
-        "statement_signature": {
-            "state": stated.state,
-            "key": stated.fingerprint,
-            "text": str(stated),
-        },
+        "signature": signed.as_json(),
+        "statement_signature": stated.as_json(),
         "statement": read(statement.NAME),
         "bom": read(bom.NAME),
     }

@@ -164,11 +164,28 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. Its relative paths start at `folder`.
+    """A checked recipe: what to compress, on which data, within which budget.
 
-    `input` is of the task's `input_options`; `metric` is there for tasks that leave the choice to
-    the recipe (`Task.takes_metric`); `random_weights` says that a model which nobody has
-    trained is meant.
+    Attributes:
+        name: of the artifact and of the served model.
+        task: the kind of model.
+        data: the data set: a built-in one, a file or folder, or `path/to/file.py:function`.
+        model: the architecture: a built-in one, a TorchScript file, `timm/NAME`, a Hugging Face
+            folder, or `path/to/file.py:function`.
+        stages: what is done to the model, one after another.
+        budget: what the compressed model may lose.
+        serving: how the model is served.
+        licences: on which terms weights and data may be used.
+        seed: of everything random.
+        checkpoint: a file of weights for `model`, from the recipe's folder.
+        controls: whether models are trained for comparison in the report.
+        input: how pictures become what the model takes.
+        metric: how answers are judged, for tasks that leave the choice to the recipe.
+        random_weights: that a model which nobody has trained is meant: only size and speed
+            matter.
+        search: look for the options that serve the budget best.
+        folder, file, settings: where it was read from, and `--set`; relative paths start at
+            `folder`.
     """
 
     name: str

@@ -62,13 +62,8 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
         OptionError: they are measured in different metrics.
     """
     a, b = first["final"], second["final"]
-    metric = Metric.of(first)
+    metric = _shared_metric(first, second)
     name = metric.name
-    if Metric.of(second) != metric:
-        raise OptionError(
-            f"{first['recipe']} is measured in {name} and {second['recipe']} is not: "
-            "artifacts of different tasks cannot be compared"
-        )
     lines = [_row("", first["recipe"], second["recipe"], "second"), "-" * 78]
 
     def points(difference: float) -> str:
@@ -106,6 +101,51 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     row("stages", lambda r: "+".join(s["name"] for s in r["stages"]) or "none")
     row("gate", lambda r: "passed" if r["gate"]["passed"] else "FAILED")
     return [*lines, *_warnings(first, second)]
+
+
+def as_json(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The same for programs: both models' figures, in the units of `report.json`.
+
+    Returns:
+        `metric`, a report's; `first` and `second`, each with `recipe`, `value` in the metric,
+        `ci95`, `samples`, `drop` against its own original, `agreement`, `parameters`, `macs`,
+        `bytes`, `latency_ms` (medians by batch and threads), `stages` and `passed`; and `notes`
+        on what makes them incomparable.
+
+    Raises:
+        OptionError: they are measured in different metrics.
+    """
+    metric = _shared_metric(first, second)
+
+    def figures(report: dict[str, Any]) -> dict[str, Any]:
+        final = report["final"]
+        same = ("ci95", "samples", "agreement", "parameters", "macs", "bytes")
+        return {
+            "recipe": report["recipe"],
+            "value": final[metric.name],
+            "drop": report["gate"]["drop"],
+            **{key: final.get(key) for key in same},
+            "latency_ms": {key: found["p50"] for key, found in final["latency_ms"].items()},
+            "stages": [stage["name"] for stage in report["stages"]],
+            "passed": report["gate"]["passed"],
+        }
+
+    return {
+        "metric": first["metric"],
+        "first": figures(first),
+        "second": figures(second),
+        "notes": [text.removeprefix("note: ") for text in _warnings(first, second)],
+    }
+
+
+def _shared_metric(first: dict[str, Any], second: dict[str, Any]) -> Metric:
+    metric = Metric.of(first)
+    if Metric.of(second) != metric:
+        raise OptionError(
+            f"{first['recipe']} is measured in {metric.name} and {second['recipe']} is not: "
+            "artifacts of different tasks cannot be compared"
+        )
+    return metric
 
 
 def _row(label: str, first: str, second: str, note: str) -> str:

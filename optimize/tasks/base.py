@@ -130,12 +130,18 @@ class Task(ABC, Generic[D, A]):
             `optimize.export.subjects`); "" if exporting is not supported.
         input_options: the dataclass of a recipe's `input`; None if the task takes none.
         takes_metric: whether a recipe may name its `metric`.
+        datasets, architectures, metrics: the functions that a recipe's `data`, `model` and
+            `metric` can name, each as `module:function`, for the schema of recipes. Their
+            parameters are the options; without any a recipe's names are not checked.
     """
 
     stages: ClassVar[Mapping[str, Stage[Any]]]
     exporter: ClassVar[str] = ""
     input_options: ClassVar[type[Any] | None] = None
     takes_metric: ClassVar[bool] = False
+    datasets: ClassVar[Mapping[str, str]] = {}
+    architectures: ClassVar[Mapping[str, str]] = {}
+    metrics: ClassVar[Mapping[str, str]] = {}
 
     # From a recipe to data and a model.
 

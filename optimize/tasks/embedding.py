@@ -157,6 +157,12 @@ class TextEmbedding(Task[PairDataset, Embedded]):
         "quantize": Stage(QuantizeStage, embedding_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.embedding"
+    datasets: ClassVar[dict[str, str]] = {name: f"optimize.data.{name}:load" for name in DATASETS}
+    architectures: ClassVar[dict[str, str]] = {
+        "bert": "optimize.models.sources.bert:build_embedder",
+        "huggingface": "optimize.models.sources.bert:build_embedder",
+        "torchscript": "optimize.models.sources.torchscript:build",
+    }
 
     def load_data(self, recipe: Recipe) -> PairDataset:
         spec = cut_by_own_tokenizer(recipe.data, resolve(recipe.model))

@@ -111,6 +111,12 @@ class ImageClassification(Task[Dataset, Tensor]):
     }
     exporter = "optimize.export.subjects.image"
     input_options = ImageInput
+    datasets: ClassVar[dict[str, str]] = {
+        name: f"optimize.data.{name}:load" for name in image_data.DATASETS
+    }
+    architectures: ClassVar[dict[str, str]] = {
+        name: f"optimize.models.{module}:build" for name, module in MODELS.items()
+    }
 
     def load_data(self, recipe: Recipe) -> Dataset:
         return image_data.load(recipe)

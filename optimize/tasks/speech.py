@@ -124,6 +124,8 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
         "context": Stage(speech_stages.ContextStage, speech_stages.run_context),
     }
     exporter = "optimize.export.subjects.speech"
+    datasets: ClassVar[dict[str, str]] = {"speech": "optimize.data.speech:load"}
+    architectures: ClassVar[dict[str, str]] = {"whisper": "optimize.models.whisper.find:find"}
 
     def load_data(self, recipe: Recipe) -> SpeechData:
         recordings = load_recordings(recipe.data, recipe.folder)

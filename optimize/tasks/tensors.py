@@ -13,7 +13,7 @@ from optimize.data.dataset import Sample
 from optimize.errors import DataError, ModelError
 from optimize.evaluation import calibration
 from optimize.evaluation.examples import Example
-from optimize.evaluation.judges import Classification, Parity
+from optimize.evaluation.judges import JUDGES, Classification, Parity
 from optimize.evaluation.metrics import Metric
 from optimize.models import flat
 from optimize.models.architectures import mlp
@@ -98,11 +98,8 @@ def _perceptron(spec: Named, problem: Problem) -> nn.Module:
     elif target is not None and target.dim() > 1:
         output = target[0].numel()
 
-    def build(widths: list[int] | None = None, embedding: int = 8) -> nn.Module:
-        sizes = [x[0].numel() for x in every]
-        return mlp.Perceptron(sizes, codes, widths or [64, 64], embedding, output)
-
-    return named.call(build, spec)
+    sizes = [x[0].numel() for x in every]
+    return named.call(mlp.build, spec, sizes=sizes, codes=codes, output=output)
 
 
 def _as_function(model: nn.Module, name: str, problem: Problem) -> nn.Module:
@@ -168,6 +165,16 @@ class Tensors(Task[Problem, Answers]):
     }
     exporter = "optimize.export.subjects.tensors"
     takes_metric = True
+    datasets: ClassVar[dict[str, str]] = {
+        name: f"{load.__module__}:load" for name, load in tensors_data.DATASETS.items()
+    }
+    architectures: ClassVar[dict[str, str]] = {
+        "mlp": "optimize.models.architectures.mlp:build",
+        "torchscript": "optimize.models.sources.torchscript:build",
+    }
+    metrics: ClassVar[dict[str, str]] = {
+        name: f"{judge.__module__}:{judge.__name__}" for name, judge in JUDGES.items()
+    }
 
     def load_data(self, recipe: Recipe) -> Problem:
         return tensors_data.load(recipe)

@@ -177,6 +177,12 @@ class TextClassification(Task[TextDataset, Tensor]):
         "quantize": Stage(QuantizeStage, text_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.text"
+    datasets: ClassVar[dict[str, str]] = {name: f"optimize.data.{name}:load" for name in DATASETS}
+    architectures: ClassVar[dict[str, str]] = {
+        "bert": "optimize.models.sources.bert:build",
+        "huggingface": "optimize.models.sources.bert:build",
+        "torchscript": "optimize.models.sources.torchscript:build",
+    }
 
     def load_data(self, recipe: Recipe) -> TextDataset:
         spec = cut_by_own_tokenizer(recipe.data, resolve(recipe.model))

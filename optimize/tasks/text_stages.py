@@ -36,7 +36,11 @@ from optimize.training.transfer import TransferOptions
 
 @dataclass(frozen=True)
 class DistillStage(TransferOptions):
-    """Distil into a student with `layers` of the original's layers, evenly spaced."""
+    """Distil into a student with `layers` of the original's layers, evenly spaced.
+
+    Attributes:
+        layers: how many the student has.
+    """
 
     searched: ClassVar[bool] = True
     layers: int = field(default=3, metadata=explored(2, 3, 4))
@@ -119,11 +123,12 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     windows = split_of(context.data, "train").windows
     batches = calibration(windows, options, context.seed)
     model, longest = state.model, context.data.max_length
-    details, settled = fastest_kernels(model, batches, longest, context)
-    quantized = quantize(model, batches, longest, kernels=settled)
+    details, settled = fastest_kernels(model, batches, longest, options, context)
+    bits = options.table_bits
+    quantized = quantize(model, batches, longest, kernels=settled, table_bits=bits)
     if isinstance(model, BertClassifier):
         temperature = _temperature(quantized, context.data)
-        quantized = quantize(model, batches, longest, temperature, settled)
+        quantized = quantize(model, batches, longest, temperature, settled, bits)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 

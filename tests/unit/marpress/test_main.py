@@ -99,7 +99,8 @@ def test_a_workplace_has_what_serving_reads(tmp_path: Path) -> None:
     assert {key for key in ours if ours[key] != theirs[key]} == {"vmargs", "metrics_config"}
     assert Path(theirs["metrics_config"]).is_file()
     assert Path(theirs["vmargs"].rpartition("=")[2]).is_file()
-    recipes = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.yaml")}
+    recipes = {path.name: path.read_bytes() for path in (ROOT / "recipes").iterdir()}
+    assert "recipe.schema.json" in recipes
     assert {p.name: p.read_bytes() for p in (tmp_path / "recipes").iterdir()} == recipes
     assert len(written) == len(recipes) + 1
     assert (tmp_path / "model_store").is_dir()
