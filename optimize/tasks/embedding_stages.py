@@ -60,12 +60,10 @@ class PruneStage(PruneOptions):
 def run_distill(state: State, options: DistillStage, context: Context[PairDataset]) -> State:
     """Distil the original into a copy of itself with fewer layers."""
     teacher = encoder_of(state.original, BertEmbedder)
-    encoder_of(state.model, BertEmbedder)
+    words = encoder_of(state.model, BertEmbedder).embeddings.word
     student = shallower(teacher, options.layers)
-    if isinstance(
-        shared := encoder_of(state.model, BertEmbedder).embeddings.word, vocabulary.SharedEmbedding
-    ):
-        student.embeddings.word = copy.deepcopy(shared)
+    if isinstance(words, vocabulary.SharedEmbedding):
+        student.embeddings.word = copy.deepcopy(words)
     return _learn(student, state, options, context, "distill")
 
 
