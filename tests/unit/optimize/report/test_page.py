@@ -306,3 +306,11 @@ def test_it_prints_on_two_pages(examples: list[Example], tmp_path: Path) -> None
     )  # fmt: skip
     printed = (tmp_path / "report.pdf").read_bytes()
     assert len(re.findall(rb"/Type /Page\b(?!s)", printed)) == 2
+
+
+def test_no_example_is_laid_out_as_a_row_of_bars() -> None:
+    read = outline(report())
+    used = {word for name, value in read.attributes if name == "class" for word in value.split()}
+    shown = Outline(page.render(report(), EXAMPLES))
+    kinds = [value for name, value in shown.attributes if value.startswith("of-")]
+    assert len(kinds) == 4 and not used & set(kinds)
