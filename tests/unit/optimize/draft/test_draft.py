@@ -13,10 +13,18 @@ import yaml
 from optimize.draft.asked import Asked
 from optimize.draft.draft import draft
 from optimize.errors import OptimizeError
+from optimize.evaluation import latency
 from optimize.recipe.reader import Loader
 from optimize.run import run
 from optimize.tasks import registry
 from tests.unit.optimize.draft import made
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latencies are measured for real, on one thread: no test here asserts a time."""
+    monkeypatch.setitem(latency.measure.__kwdefaults__, "threads", (1,))
+
 
 CHECK = jsonschema.Draft202012Validator(registry.json_schema())
 
@@ -58,6 +66,7 @@ def runs(path: Path, output: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_pictures_and_a_network_of_ones_own(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +87,7 @@ def test_pictures_and_a_network_of_ones_own(
         )
 
 
+@pytest.mark.slow
 def test_texts_and_a_hugging_face_folder(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,21 +100,21 @@ def test_texts_and_a_hugging_face_folder(
     assert runs(path, tmp_path / "out")["data"]["labels"] == ["neg", "pos"]
 
 
-@pytest.mark.parametrize(
-    ("data", "model", "metric"),
-    [("houses.csv", "table_net.py", "r2"), ("arrays.npz", "two.py:build", "accuracy")],
-)
+@pytest.mark.slow
 def test_numbers_and_a_network_of_ones_own(
-    place: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    data: str,
-    model: str,
-    metric: str,
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, _ = drafted(place, monkeypatch, data=data, model=model, max_drop=0.9)
+    path, _ = drafted(place, monkeypatch, data="arrays.npz", model="two.py:build", max_drop=0.9)
     assert yaml.load(path.read_text(), Loader)["stages"] == ["train", "quantize"]
-    assert runs(path, tmp_path / "out")["metric"]["name"] == metric
+    assert runs(path, tmp_path / "out")["metric"]["name"] == "accuracy"
+
+
+def test_a_table_of_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = drafted(place, monkeypatch, data="houses.csv", model="table_net.py")
+    shown = yaml.load(path.read_text(), Loader)
+    assert shown["data"] == {"tensors": {"file": "houses.csv", "targets": ["price"]}}
+    assert (shown["model"], shown["metric"]) == ("table_net.py:build", "regression")
+    CHECK.validate(shown)
 
 
 def test_size_matters(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
