@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Sequence
 
 import marpress
-from marpress import init
+from marpress import completion, init
 
 OPTIMIZE = ("run", "export", "report", "compare", "schema")
 DEPLOY = (
@@ -31,6 +31,8 @@ commands:
                   make a model small and prove it: as python -m optimize COMMAND
 {_listed(DEPLOY)}
                   archive and serve it: as python -m deploy COMMAND
+  completion SHELL
+                  print a script with which bash, zsh or fish completes all of this
 
 `marpress COMMAND --help` says what a command takes, and its exit codes.
 """
@@ -42,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = words[0] if words else ""
     if command == "init":
         return init.run(words[1:])
+    if command == "completion":
+        return _completion(words[1:])
     if command in OPTIMIZE:
         return _hand_over("optimize", words)
     if command in DEPLOY:
@@ -53,9 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"marpress {marpress.__version__}")
-    parser.add_argument("command", choices=("init", *OPTIMIZE, *DEPLOY), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "command", choices=("init", *OPTIMIZE, *DEPLOY, "completion"), help=argparse.SUPPRESS
+    )
     parser.parse_args(words)  # ends here: with help, the version, or what is wrong
     return 2
+
+
+def _completion(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="marpress completion",
+        description="Print a script for a shell's completion, as in: "
+        'eval "$(marpress completion bash)"',
+    )
+    parser.add_argument("shell", choices=completion.SHELLS)
+    print(completion.script(parser.parse_args(words).shell))
+    return 0
 
 
 def _hand_over(package: str, words: list[str]) -> int:
