@@ -13,6 +13,7 @@ from deploy import claims, output, verdict
 from deploy.adopt import command as adopt
 from deploy.archive import adopted, mar
 from deploy.archive.verify import identity, refuse_tar
+from deploy.console import command as console
 from deploy.emit import command as emit
 from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
 from deploy.serve import Place, serve
@@ -395,6 +396,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub = verb(name, service.run, f"serve archives without TorchServe{also}")
         service.add_arguments(sub)
         _add_operators(sub)
+    sub = verb("console", console.run, "show models, answers and figures of a server in a browser")
+    console.add_arguments(sub)
     sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
     tune.add_arguments(sub)
     _add_engines(sub)

@@ -72,6 +72,7 @@ def serve(
             raise
         store.make_current(sealed, place.model_store)
     report, settings = read_report(artifact), configuration.read(place.config)
+    say("console   .venv/bin/python -m deploy console: ask it in a browser")
     say("")
     for line in headline(report):
         say(line)

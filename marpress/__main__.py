@@ -13,7 +13,7 @@ OPTIMIZE = ("run", "export", "report", "compare", "schema")
 DEPLOY = (
     *("archive", "verify", "evidence", "adopt", "java", "start", "stop", "status", "register"),
     *("describe", "list", "scale", "default", "unregister", "predict", "token", "serve"),
-    *("serve-archive", "flask", "tune", "emit"),
+    *("serve-archive", "flask", "console", "tune", "emit"),
 )
 
 

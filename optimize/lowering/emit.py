@@ -48,6 +48,7 @@ class Emitter:
         pixels: of uint8 images that are read as they are; None for float input.
         offsets: zero points that are in the biases.
         hot_batch: a batch size to keep kernels ready for.
+        table_bits: of the plan's tables, 8 or 4.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Emitter:
         pixels: QParams | None,
         offsets: Offsets,
         hot_batch: int | None,
+        table_bits: int = 8,
     ) -> None:
         self.source, self.plan, self.qparams, self.pixels = source, plan, qparams, pixels
-        self.offsets, self.hot_batch = offsets, hot_batch
+        self.offsets, self.hot_batch, self.table_bits = offsets, hot_batch, table_bits
         self.lane: fx.Node | None = None
         self.root, self.graph = nn.Module(), fx.Graph()
         self.forms = Forms(source, self.graph, self.call, qparams, plan.packing, plan.onednn)
@@ -305,9 +307,11 @@ class Emitter:
         return self.graph.call_method("size", (self.forms.get(source, form), axis))
 
     def _embedding(self, node: fx.Node) -> None:
-        """A large table of embeddings is stored in int8, a scale per row."""
+        """A large table of embeddings is stored in int8, a scale per row, or in 4 bits."""
         table = constant(self.source, node.args[0])
         assert table is not None  # the plan took only stored tables
         ids = self.forms.get(node.args[1], FLOAT)  # type: ignore[arg-type]
-        lookup = self.call(layer_name(node), weights.Int8Embedding(table), ids)
+        four = self.table_bits == 4 and table.shape[1] % 2 == 0
+        kernel = weights.Int4Embedding(table) if four else weights.Int8Embedding(table)
+        lookup = self.call(layer_name(node), kernel, ids)
         self.forms.put(node, FLOAT, lookup)

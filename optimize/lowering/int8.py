@@ -86,6 +86,7 @@ def lower_int8(
     keep_float: Collection[str] = (),
     ranges: Ranges = "mse",
     free: Free | None = None,
+    table_bits: int = 8,
 ) -> Lowered:
     """Quantize `model` statically (Jacob et al. 2018) and lower it to int8 kernels.
 
@@ -116,6 +117,7 @@ def lower_int8(
             because they cost accuracy; they are named in `left_in_float`.
         ranges: how activation ranges follow from the calibration data.
         free: the dimensions that vary, see `capture`.
+        table_bits: 8 or 4, of large tables of embeddings; one of an odd width keeps 8.
 
     Returns:
         A module whose `scripted()` is ready to save; the file needs plain torch alone, with
@@ -160,7 +162,7 @@ def lower_int8(
     with silenced(), torch.no_grad(), warnings.catch_warnings():
         # torch 2.13 announces the end of quantized dtypes, once, at the first such tensor.
         warnings.filterwarnings("ignore", message=r"torch\.quantize_per_tensor.* are deprecated")
-        body = Emitter(graph, plan, qparams, pixels, offsets, ready).emit()
+        body = Emitter(graph, plan, qparams, pixels, offsets, ready, table_bits).emit()
         try_out(body, graph, rows(given[index], 0, 2))
     return Lowered(
         body, engine, tuple(plan.lowered()), plan.refused, not transformer and ready is None

@@ -17,6 +17,7 @@ def quantize(
     max_length: int,
     temperature: float = 1.0,
     kernels: Kernels | None = None,
+    table_bits: int = 8,
 ) -> Lowered:
     """A copy in int8; it answers for windows of at most `max_length` tokens.
 
@@ -30,6 +31,7 @@ def quantize(
         max_length: positions kept.
         temperature: what the logits are divided by, inside the last layer.
         kernels: the engine and what attention computes in; by the layers' sizes if left out.
+        table_bits: of the embedding table, 8 or 4.
 
     Returns:
         See `lower_int8`; sets this process' quantized engine.
@@ -37,18 +39,22 @@ def quantize(
     kernels = kernels or Kernels()
     shorter = copy.deepcopy(model).eval()
     if not isinstance(shorter, BertEncoder):
-        return _lowered(shorter, batches, kernels)
+        return _lowered(shorter, batches, kernels, table_bits)
     positions = shorter.embeddings.position.weight.detach()[:max_length]
     shorter.embeddings.position = nn.Embedding.from_pretrained(positions.clone())
     if isinstance(shorter, BertClassifier):
         with torch.no_grad():
             shorter.head.weight.div_(temperature)
             shorter.head.bias.div_(temperature)
-    return _lowered(shorter, batches, kernels)
+    return _lowered(shorter, batches, kernels, table_bits)
 
 
 def measured(
-    model: nn.Module, batches: Sequence[Tensor], max_length: int, batch_size: int
+    model: nn.Module,
+    batches: Sequence[Tensor],
+    max_length: int,
+    batch_size: int,
+    table_bits: int = 8,
 ) -> Choice | None:
     """The fastest kernels on this machine, for a window of the median length and for
     `batch_size` windows of any; None where nothing is measured, see `kernels.fastest`."""
@@ -56,7 +62,9 @@ def measured(
     lengths = (windows != 0).sum(1)
     middle = int(lengths.argsort(stable=True)[len(windows) // 2])
     return fastest(
-        lambda tried: quantize(model, batches[:1], max_length, kernels=tried),
+        lambda tried: quantize(
+            model, batches[:1], max_length, kernels=tried, table_bits=table_bits
+        ),
         {
             "batch1": windows[middle : middle + 1, : int(lengths[middle])],
             f"batch{batch_size}": windows[:batch_size],
@@ -66,5 +74,13 @@ def measured(
     )
 
 
-def _lowered(model: nn.Module, batches: Sequence[Tensor], kernels: Kernels) -> Lowered:
-    return lower_int8(model, batches, engine=kernels.engine, attention=kernels.attention)
+def _lowered(
+    model: nn.Module, batches: Sequence[Tensor], kernels: Kernels, table_bits: int
+) -> Lowered:
+    return lower_int8(
+        model,
+        batches,
+        engine=kernels.engine,
+        attention=kernels.attention,
+        table_bits=table_bits,
+    )

@@ -10,7 +10,15 @@ import yaml
 
 from optimize.errors import RecipeError
 from optimize.recipe.reader import Loader, Named, Reader, override
-from optimize.recipe.schema import Budget, Licences, Recipe, SearchOptions, Serving, StageSpec
+from optimize.recipe.schema import (
+    Budget,
+    Licences,
+    Recipe,
+    ReportOptions,
+    SearchOptions,
+    Serving,
+    StageSpec,
+)
 
 StageOptions = Mapping[str, type[Any]]
 """The dataclass of a stage's options, by the kind of stage."""
@@ -20,6 +28,7 @@ _OPTIONAL = {
     "budget": Budget,
     "serving": Serving,
     "licences": Licences,
+    "report": ReportOptions,
     "seed": int,
     "checkpoint": str,
     "controls": bool,

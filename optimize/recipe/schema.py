@@ -113,6 +113,22 @@ class Licences:
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """What the report's page shows.
+
+    Attributes:
+        examples: at most so many held-out samples on which original and final model differ most;
+            they are the user's data, and 0 keeps them out of the artifact.
+    """
+
+    examples: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.examples <= 8:
+            raise ValueError("examples are 0 to 8")
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """Limits of a search; `search: true` uses the defaults.
 
@@ -187,6 +203,7 @@ class Recipe:
     metric: Named | None = None
     random_weights: bool = False
     search: SearchOptions | None = None
+    report: ReportOptions = field(default_factory=ReportOptions)
     folder: Path = Path()
     file: str = ""
     settings: tuple[str, ...] = ()
@@ -222,6 +239,7 @@ class Recipe:
                 dataclasses.asdict(self.serving),
                 dataclasses.asdict(self.licences),
                 dataclasses.asdict(self.search) if self.search else None,
+                dataclasses.asdict(self.report),
             ]
         text = json.dumps(_without_where(parts), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

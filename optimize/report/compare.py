@@ -11,7 +11,7 @@ from optimize.errors import OptionError
 from optimize.evaluation.metrics import Metric
 from optimize.report.report import SCHEMA, check_untouched, size
 
-_LABEL, _VALUE, _RATIO = 24, 20, 14
+_LABEL, _VALUE, _RATIO = 23, 19, 17
 
 
 def whole(folder: Path) -> dict[str, Any]:
@@ -75,7 +75,10 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     row(name, lambda r: f"{r['final'][name]:.4f}", points(b[name] - a[name]))
     row("95% interval", lambda r: f"{r['final']['ci95'][0]:.3f}-{r['final']['ci95'][1]:.3f}")
     row("samples", lambda r: str(r["final"]["samples"]))
-    row("lost to its original", lambda r: points(r["gate"]["drop"]))
+    row(
+        "against its original",
+        lambda r: points(r["final"][name] - r["original"][name]),
+    )
     row("agreement", lambda r: f"{r['final']['agreement']:.4f}")
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds")):
         row(label, lambda r, key=key: f"{r['final'][key]:,}", _ratio(a[key], b[key]))  # type: ignore[misc]

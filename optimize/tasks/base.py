@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Data, Sample
 from optimize.evaluation import cost
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
 from optimize.models.sources import dependencies
 from optimize.recipe.schema import Recipe
@@ -212,6 +213,16 @@ class Task(ABC, Generic[D, A]):
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:
         """Share of samples on which two models agree."""
+
+    def confidence(self, answers: A, data: D) -> tuple[Tensor, Tensor] | None:
+        """Of a classifier's answers on the test split, what
+        `optimize.evaluation.calibration.confidence` returns; None of other models."""
+        return None
+
+    def examples(self, before: A, after: A, data: D, most: int) -> list[Example]:
+        """At most `most` test samples on which the answers of the original and the final model
+        differ most, for people."""
+        return []
 
     def cost(self, state: State, data: D, answers: A) -> dict[str, int]:
         """`parameters`, and `macs` of one sample."""

@@ -17,6 +17,7 @@ from optimize.data.tables import SUFFIXES
 from optimize.data.text_pairs import PairDataset, Retrieval
 from optimize.errors import DataError, ModelError, RecipeError
 from optimize.evaluation import retrieval, text_inference
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
 from optimize.evaluation.retrieval import Embedded
 from optimize.models.architectures.bert import BertEmbedder
@@ -28,7 +29,7 @@ from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import embedding_stages, named
+from optimize.tasks import embedding_stages, examples, named
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.encoder_stages import QuantizeStage
 from optimize.tasks.encoders import (
@@ -207,6 +208,11 @@ class TextEmbedding(Task[PairDataset, Embedded]):
     def agreement(self, answers: Embedded, reference: Embedded) -> float:
         """The mean share of a query's ten nearest documents that both models name."""
         return retrieval.overlap(answers, reference)
+
+    def examples(
+        self, before: Embedded, after: Embedded, data: PairDataset, most: int
+    ) -> list[Example]:
+        return examples.of_queries(before, after, data, most)
 
     def card(self, recipe: Recipe, data: PairDataset) -> dict[str, Any]:
         return {

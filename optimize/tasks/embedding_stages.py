@@ -115,9 +115,8 @@ def run_prune(state: State, options: PruneStage, context: Context[PairDataset]) 
             f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
         )
     view = _teacher_view(state, context)
-    wanted = embedding.transfer_loss(
-        view, options.recover or EmbeddingTransferOptions(), context.data.pairs
-    )
+    # Texts alone: what a head or neuron does is read off one run of the model.
+    wanted = embedding.lesson(view, EmbeddingTransferOptions(), context.data.pairs).loss
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(view), generator=generator)[: options.texts].split(32)
 
@@ -136,8 +135,9 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[PairData
     windows = context.data.train.windows
     batches = calibration(windows, options, context.seed)
     model, longest = state.model, context.data.max_length
-    details, settled = fastest_kernels(model, batches, longest, context)
-    quantized = quantize(model, batches, longest, kernels=settled)
+    details, settled = fastest_kernels(model, batches, longest, options, context)
+    bits = options.table_bits
+    quantized = quantize(model, batches, longest, kernels=settled, table_bits=bits)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 
@@ -150,17 +150,20 @@ def _learn(
 ) -> State:
     """Train `student` on the original's embeddings of the training texts."""
     view, history = _teacher_view(state, context), History()
+    lesson = embedding.lesson(view, options, context.data.pairs)
+    student.embeddings.word.requires_grad_(not options.freeze_table)
     fit(
         student,
-        view,
+        lesson.split,
         options,
-        embedding.transfer_loss(view, options, context.data.pairs),
+        lesson.loss,
         seed=context.seed,
         title=context.title,
         progress=context.progress(name, options.checkpoint_seconds),
         history=history,
         say=context.say,
     )
+    student.embeddings.word.requires_grad_(True)
     return state.then(student, training=dataclasses.asdict(history))
 
 

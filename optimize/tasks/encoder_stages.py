@@ -17,14 +17,18 @@ class QuantizeStage:
 
     Attributes:
         calibration: training windows that set the activation ranges.
+        table_bits: of the embedding table, 8 or 4; all else is int8.
     """
 
     searched: ClassVar[bool] = True
     calibration: int = 256
+    table_bits: int = 8
 
     def __post_init__(self) -> None:
         if self.calibration < 2:
             raise ValueError("calibration must be 2 windows or more")
+        if self.table_bits not in (4, 8):
+            raise ValueError(f"table_bits is {self.table_bits}: an embedding table takes 8 or 4")
 
 
 def trimmed(windows: Tensor) -> Tensor:
@@ -40,10 +44,15 @@ def calibration(windows: Tensor, options: QuantizeStage, seed: int) -> list[Tens
 
 
 def fastest_kernels(
-    model: nn.Module, batches: list[Tensor], longest: int, context: Context[Any]
+    model: nn.Module,
+    batches: list[Tensor],
+    longest: int,
+    options: QuantizeStage,
+    context: Context[Any],
 ) -> tuple[dict[str, Any], Kernels | None]:
     """The stage's details and the fastest kernels here; none where none are measured."""
-    found = measured(model, batches, longest, context.recipe.serving.batch_size)
+    serving = context.recipe.serving
+    found = measured(model, batches, longest, serving.batch_size, options.table_bits)
     if found is None:
         return {}, None
     context.say(f"    kernels: {found.kernels}, the fastest here")

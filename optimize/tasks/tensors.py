@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Sample
 from optimize.errors import DataError, ModelError
+from optimize.evaluation import calibration
+from optimize.evaluation.examples import Example
 from optimize.evaluation.judges import JUDGES, Classification, Parity
 from optimize.evaluation.metrics import Metric
 from optimize.models import flat
@@ -22,7 +24,7 @@ from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import named, tensors_data, tensors_stages
+from optimize.tasks import examples, named, tensors_data, tensors_stages
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.tensors_data import Answers, Problem, answers_of
 from optimize.training.tensors import TensorTrainOptions
@@ -219,6 +221,13 @@ class Tensors(Task[Problem, Answers]):
 
     def agreement(self, answers: Answers, reference: Answers) -> float:
         return answers.agreement(reference)
+
+    def confidence(self, answers: Answers, data: Problem) -> tuple[Tensor, Tensor] | None:
+        found = answers.classes()
+        return None if found is None else calibration.confidence(*found)
+
+    def examples(self, before: Answers, after: Answers, data: Problem, most: int) -> list[Example]:
+        return examples.of_rows(before, after, most)
 
     def card(self, recipe: Recipe, data: Problem) -> dict[str, Any]:
         rows, built = data.data.split("test"), data.built

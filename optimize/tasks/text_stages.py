@@ -155,11 +155,12 @@ def run_quantize(state: State, options: QuantizeStage, context: Context[TextData
     windows = split_of(context.data, "train").windows
     batches = calibration(windows, options, context.seed)
     model, longest = state.model, context.data.max_length
-    details, settled = fastest_kernels(model, batches, longest, context)
-    quantized = quantize(model, batches, longest, kernels=settled)
+    details, settled = fastest_kernels(model, batches, longest, options, context)
+    bits = options.table_bits
+    quantized = quantize(model, batches, longest, kernels=settled, table_bits=bits)
     if isinstance(model, BertClassifier):
         temperature = _temperature(quantized, context.data)
-        quantized = quantize(model, batches, longest, temperature, settled)
+        quantized = quantize(model, batches, longest, temperature, settled, bits)
     return dataclasses.replace(state, model=quantized, engine=quantized.engine, details=details)
 
 

@@ -69,7 +69,7 @@ def test_from_an_artifact_to_an_answer(place: Path) -> None:
     assert words[:6] == ["archive", "unsigned", "server", "model", "sample", "answer"]
     (answer,) = [line for line in lines if line.startswith("answer")]
     assert answer.startswith("answer    bottom left 0.9") and answer.endswith("(right)")
-    assert "-0.75 points on 4 samples" in done.stdout
+    assert "0.75 points lower on 4 samples" in done.stdout
     assert "40.0x smaller" in done.stdout
     assert "20.0x faster" in done.stdout
 

@@ -170,6 +170,7 @@ def test_extras_of_a_format_are_known_without_pyproject(installed: Installed) ->
     assert [r.partition("==")[0] for r in done.stdout.split()] == ["openvino", "nncf"]
 
 
+@pytest.mark.long
 def test_a_text_recipe_runs(installed: Installed) -> None:
     encoder_folder()
     done = installed.run("marpress", "init")

@@ -174,6 +174,26 @@ def test_the_embeddings_are_stored_in_a_quarter(
     assert after < 0.3 * before
 
 
+def test_the_embeddings_are_stored_in_an_eighth(
+    bert: BertClassifier, lowered: Lowered, ids: Tensor, tmp_path: Path
+) -> None:
+    engine = lowered.engine
+    small = lower_int8(bert, [ids, ids[:2, :20]], engine=engine, table_bits=4)
+    sizes = [
+        torchscript.save(torchscript.script(model, ids), tmp_path / "model.pt")
+        for model in (lowered, small)
+    ]
+    table = bert.embeddings.word.weight
+    # Half a byte a number against one, and compressed a little.
+    assert 0.4 * table.numel() < sizes[0] - sizes[1] < 0.55 * table.numel()
+    loaded = torch.jit.load(tmp_path / "model.pt")
+    with torch.no_grad():
+        assert relative_error(small(ids), bert(ids)) < 0.1
+        for part in (ids, ids[:1], ids[1:2, :9], ids.int()):
+            assert torch.allclose(loaded(part), small(part), atol=1e-6)
+    assert "embeddings.word" in small.lowered
+
+
 def test_a_lowered_transformer_pickles(lowered: Lowered, ids: Tensor, tmp_path: Path) -> None:
     pickles.save(lowered, tmp_path / "state.pt")
     again = pickles.load(tmp_path / "state.pt")

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from optimize.data.text_pairs import PairDataset
 from optimize.errors import ModelError, OptimizeError, RecipeError
+from optimize.evaluation.examples import Example
 from optimize.evaluation.retrieval import Embedded
 from optimize.export.subjects import embedding as subject
 from optimize.pruning.vocabulary import SharedEmbedding
@@ -29,9 +31,11 @@ data: {text_pairs: {path: pairs.csv, query: says, document: called, max_length: 
 model: bert
 stages:
   - vocabulary: {rows: 4000}
-  - distill: {layers: 5, epochs: 0.3, learning_rate: 0.0001, pairs: 0.5, bank: 32}
+  - distill:
+      {layers: 5, epochs: 0.3, learning_rate: 0.0001, pairs: 0.5, bank: 32, freeze_table: true,
+       precision: fp32}
   - prune: {heads: 11, neurons: 1408, texts: 32}
-  - quantize: {calibration: 32}
+  - quantize: {calibration: 32, table_bits: 4}
 """
 
 
@@ -60,17 +64,23 @@ def test_a_users_pairs_go_through_every_stage(written: Path) -> None:
     state = State.of(task.build_model(recipe, data))
     first = task.predict(state.model, data, "test", "original")
     memory, sizes = Context(recipe, data, 0, "").memory, []
+    tables: list[torch.Tensor] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             for number, stage in enumerate(recipe.stages):
                 context = Context(recipe, data, number, stage.name, memory)
                 state = task.stages[stage.kind].run(state, stage.options, context)
+                if isinstance(word := getattr(state.model, "embeddings", None), nn.Module):
+                    tables.append(word.word.table.weight.detach().clone())
                 sizes.append(task.cost(state, data, first)["parameters"])
         last = task.predict(state.model, data, "test", "final")
     finally:
         torch.backends.quantized.engine = kept
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[2]
+    assert len(tables) == 3 and torch.equal(tables[0], tables[1])  # frozen
+    with pytest.raises(OptimizeError, match="takes 8 or 4"):
+        read_recipe(written, ["stages.3.quantize.table_bits=3"])
     float_model = state.float_model
     assert isinstance(float_model.embeddings.word, SharedEmbedding) and state.engine
     assert len(float_model.layers) == 5 and float_model.layers[0].fc1.out_features == 1408
@@ -80,7 +90,20 @@ def test_a_users_pairs_go_through_every_stage(written: Path) -> None:
     assert abs(after["recall_at_10_of_int8_vectors"] - after["recall_at_10"]) < 0.1
     assert task.agreement(first, first) == 1 > task.agreement(last, first) > 0.3
     check_samples(task, data, last)
+    check_examples(task.examples(first, last, data, 3), data)
+    assert task.examples(first, first, data, 3) == []
     check_export(float_model, data)
+
+
+def check_examples(found: list[Example], data: PairDataset) -> None:
+    """Queries with texts of theirs; the first right document's place is said."""
+    assert len(found) == 3
+    for one in found:
+        assert one.kind == "text" and one.content in data.test.queries
+        assert {one.right, one.original, one.final} <= set(data.test.documents)
+        assert "first right document at place" in one.change
+    turned = [float(one.change.rpartition(" ")[2]) for one in found]
+    assert turned == sorted(turned) and turned[0] < 1
 
 
 def check_samples(task: TextEmbedding, data: object, answers: Embedded) -> None:
