@@ -26,13 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--statement", action="store_true", help="the in-toto statement, as packed")
     shape.add_argument("--bom", action="store_true", help="the CycloneDX bill, as packed")
     shape.add_argument("--json", action="store_true", help="both, and the signatures, as JSON")
-    parser.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="PUB.pem",
-        help="a public key to trust, beside those of the settings",
-    )
+    add_keys(parser, "a public key to trust, beside those of the settings")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -63,6 +57,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 _OLD = "seal it again from an artifact that this version measured"
+
+
+def add_keys(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """The option `--key` of `trusted_keys`, any number of times."""
+    parser.add_argument("--key", action="append", default=[], metavar="PUB.pem", help=meaning)
 
 
 def trusted_keys(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:

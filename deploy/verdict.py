@@ -10,7 +10,7 @@ from typing import Any
 from deploy import output
 from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
-from deploy.claims import trusted_keys
+from deploy.claims import add_keys, trusted_keys
 from deploy.errors import Untrusted
 from deploy.signing.signature import Signed, look
 from deploy.summary import size
@@ -24,13 +24,7 @@ _MOST = 400  # characters of what an archive says in one row
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --model-store and --config are shared with the other verbs."""
     parser.add_argument("file", metavar="FILE|NAME", help="a .mar, or a model of the model store")
-    parser.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="PUB.pem",
-        help="fail unless this key, or one of those that the settings trust, signed it",
-    )
+    add_keys(parser, "fail unless this key, or one of those that the settings trust, signed it")
     output.add_json(parser)
 
 

@@ -99,13 +99,13 @@ def prepare(
     (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
     served.add(evidence, task.from_files(ready, data, answers), budget)
     evidence |= {binding.CARD: binding.card_digest(card), binding.FILES: files.digests(ready)}
-    evidence |= _compared(job, before, answers, ready)
+    evidence |= compared(job, before, answers, ready)
     page.write(ready, evidence)
     report.write(ready, evidence)
     return evidence
 
 
-def _compared(job: Job[D, A], before: A, after: A, folder: Path) -> dict[str, Any]:
+def compared(job: Job[D, A], before: A, after: A, folder: Path) -> dict[str, Any]:
     """The report's entries on single answers of both models; writes the examples' file."""
     task, data, found = job.task, job.data, {}
     sides = {"original": before, "final": after}

@@ -49,7 +49,7 @@ def of_queries(before: Embedded, after: Embedded, data: PairDataset, most: int) 
     places = [retrieval.ranks(side, test.relevant) for side in (before, after)]
 
     def document(position: int) -> str:
-        return examples.short(test.documents[position])
+        return examples.short(test.documents[position], 120)
 
     found = []
     for at in chosen:

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from optimize.data.dataset import Sample
 from optimize.errors import DataError, ModelError
 from optimize.evaluation import calibration
+from optimize.evaluation.class_judges import Classification
 from optimize.evaluation.examples import Example
-from optimize.evaluation.judges import JUDGES, Classification, Parity
+from optimize.evaluation.judges import JUDGES
 from optimize.evaluation.metrics import Metric
+from optimize.evaluation.parity_judge import Parity
 from optimize.models import flat
 from optimize.models.architectures import mlp
 from optimize.models.notes import note

@@ -13,16 +13,12 @@ from optimize.data import diamonds, tensor_files
 from optimize.data.tables import SUFFIXES
 from optimize.data.tensors import Rows, TensorData
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.evaluation.judges import (
-    JUDGES,
-    Classification,
-    Function,
-    Judge,
-    MultiLabel,
-    Pairs,
-    Parity,
-)
+from optimize.evaluation.class_judges import Classification, MultiLabel
+from optimize.evaluation.judge import Judge, Pairs
+from optimize.evaluation.judges import JUDGES
 from optimize.evaluation.metrics import Metric
+from optimize.evaluation.number_judges import Function
+from optimize.evaluation.parity_judge import Parity
 from optimize.models.sources.user_file import described, load_function
 from optimize.recipe.schema import Named, Recipe
 from optimize.tasks import named

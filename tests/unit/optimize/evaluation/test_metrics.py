@@ -2,8 +2,8 @@
 
 import pytest
 
-from optimize.evaluation.judges import MAE, R2
 from optimize.evaluation.metrics import ACCURACY, Metric
+from optimize.evaluation.number_judges import MAE, R2
 from optimize.tasks.speech import WORD_ERROR_RATE
 
 

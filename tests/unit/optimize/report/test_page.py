@@ -1,5 +1,7 @@
 import copy
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -258,7 +260,7 @@ RELIABILITY = {
 
 def test_reliability_is_drawn_of_both_models() -> None:
     read = outline(report(reliability=RELIABILITY))
-    for words in ("calibration error 12.34%", "calibration error 25.00%",
+    for words in ("calibration error 12.34%", "calibration error 25.00%", "With 4 answers",
                   "4 answers, 62.34% sure, 50.00% right"):  # fmt: skip
         assert words in read.words, words
     bars = [value for name, value in read.attributes if name == "class"]
@@ -285,3 +287,30 @@ def test_examples_are_shown_as_what_they_are() -> None:
         assert words in read.words, words
     assert 'height="50"' in text and 'height="100"' in text
     assert "Where the models differ most" not in outline(report()).words
+
+
+@pytest.mark.parametrize("examples", [[], EXAMPLES * 2], ids=["old", "full"])
+def test_it_prints_on_two_pages(examples: list[Example], tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    evidence = report(reliability=RELIABILITY, search=SEARCH) if examples else report()
+    evidence["stages"][2]["details"] = {
+        "sensitivity": [{"layer": f"conv{n}", "drop": 0.01} for n in range(40)]
+    }
+    (tmp_path / "report.html").write_text(page.render(evidence, examples), encoding="utf-8")
+    subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/c",
+         f"--print-to-pdf={tmp_path / 'report.pdf'}", (tmp_path / "report.html").as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    printed = (tmp_path / "report.pdf").read_bytes()
+    assert len(re.findall(rb"/Type /Page\b(?!s)", printed)) == 2
+
+
+def test_no_example_is_laid_out_as_a_row_of_bars() -> None:
+    read = outline(report())
+    used = {word for name, value in read.attributes if name == "class" for word in value.split()}
+    shown = Outline(page.render(report(), EXAMPLES))
+    kinds = [value for name, value in shown.attributes if value.startswith("of-")]
+    assert len(kinds) == 4 and not used & set(kinds)

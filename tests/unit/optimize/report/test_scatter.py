@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from optimize.report.scatter import Label, Point, Scatter, scatter
+from optimize.report.labels import Label
+from optimize.report.scatter import Point, Scatter, scatter
 
 
 def crowded(seed: int, higher_is_better: bool, stages: int) -> Scatter:

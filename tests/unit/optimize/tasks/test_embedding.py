@@ -100,7 +100,7 @@ def check_examples(found: list[Example], data: PairDataset) -> None:
     assert len(found) == 3
     for one in found:
         assert one.kind == "text" and one.content in data.test.queries
-        assert {one.right, one.original, one.final} <= set(data.test.documents)
+        assert {one.right, one.original, one.final} <= {text[:120] for text in data.test.documents}
         assert "first right document at place" in one.change
     turned = [float(one.change.rpartition(" ")[2]) for one in found]
     assert turned == sorted(turned) and turned[0] < 1
