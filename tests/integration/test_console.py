@@ -1,6 +1,7 @@
 """The console in a browser: every kind of model, in front of the service and of TorchServe."""
 
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +101,8 @@ def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def page(chromium: Any, service: Service) -> Iterator[Any]:
     """The page, in a browser of its own; nothing of it may be refused by its own policy."""
-    with console(service.workdir, service.workdir / "config.properties") as (link, process):
+    settings = service.workdir / "config.properties"
+    with console(service.workdir, settings, "--no-browser") as (link, process):
         context = chromium.new_context(viewport={"width": 1280, "height": 900})
         opened = context.new_page()
         said: list[str] = []
@@ -318,6 +320,21 @@ def test_who_may_ask(page: Any, service: Service, chromium: Any) -> None:
     other.close()
 
 
+def test_it_opens_a_browser_where_there_is_a_screen(service: Service, tmp_path: Path) -> None:
+    script, told = tmp_path / "browser", tmp_path / "told"
+    script.write_text(f'#!/bin/sh\necho "$1" > {told}.new && mv {told}.new {told}\n')
+    script.chmod(0o700)
+    settings = service.workdir / "config.properties"
+    for screen in ("", ":9"):
+        chosen = {"BROWSER": f"{script} %s", "DISPLAY": screen, "WAYLAND_DISPLAY": ""}
+        with console(service.workdir, settings, **chosen) as (link, _):
+            deadline = time.monotonic() + (20 if screen else 0)
+            while not told.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        assert told.exists() == bool(screen)
+    assert told.read_text().strip() == link
+
+
 def test_in_front_of_torchserve(chromium: Any, served: Running) -> None:
     (entry,) = served.management.describe("quadrant")
     version = entry["modelVersion"]
@@ -325,7 +342,7 @@ def test_in_front_of_torchserve(chromium: Any, served: Running) -> None:
     second = mar.seal(made, served.workdir / "model_store", version="2.0", in_use=False)
     served.management.register(second.path.name)
     try:
-        with console(served.workdir, served.settings.path) as (link, _):
+        with console(served.workdir, served.settings.path, "--no-browser") as (link, _):
             context = chromium.new_context()
             page = context.new_page()
             page.goto(link)
