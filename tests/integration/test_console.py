@@ -22,7 +22,7 @@ from tests.integration.console import ask, browser, choose, console, next_link, 
 from tests.integration.service import Service, serving
 from tests.integration.torchserve import Running
 from tests.unit.deploy.adopt import foreign
-from tests.unit.handlers import speech_artifact, text_artifact
+from tests.unit.handlers import embedding_artifact, speech_artifact, text_artifact
 
 # A detector of what is bright; its label would be a picture, were it not escaped.
 LABEL = "<img src=x onerror=alert(1)>"
@@ -85,9 +85,10 @@ def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         made = quadrant.make(artifacts / version)
         mar.seal(made, store, version=version, in_use=False)
     mar.seal(text_artifact.make(artifacts / "texts"), store)
+    mar.seal(embedding_artifact.make(artifacts / "vectors"), store)
     mar.seal(numbers(artifacts), store)
     assert adopt(foreign.write(workdir, "detect", "detect.py", {"detect.py": DETECT}), store)
-    names = ("quadrant-1.0", "quadrant-2.0", "texts", "numbers", "detect")
+    names = ("quadrant-1.0", "quadrant-2.0", "texts", "vectors", "numbers", "detect")
     (workdir / "key").write_text(KEY)
     (workdir / "key").chmod(0o600)
     options = ["--key-file", str(workdir / "key")]
@@ -174,6 +175,18 @@ def test_words_are_coloured_by_what_they_add(page: Any) -> None:
     drawn = strongest.first.evaluate("word => getComputedStyle(word).backgroundColor")
     assert "0.32" in drawn
     assert violations(page) == []
+
+
+def test_embeddings_are_shown_by_their_first_numbers(page: Any) -> None:
+    version = page.locator("option[data-model=vectors]").first.get_attribute("data-version")
+    choose(page, "model", "vectors", version)
+    assert page.locator("#explain-row").is_hidden()
+    other = page.locator("#other option[data-model=texts]")
+    assert other.is_enabled()  # it takes texts as well
+    page.fill("#text", "A touching film.")
+    text = ask(page).inner_text()
+    numbers = [float(part) for part in text.partition(" numbers: ")[2].split(", ")[:6]]
+    assert any(numbers) and all(abs(number) <= 1 for number in numbers)
 
 
 def test_tensors_in_json_begin_with_an_example(page: Any) -> None:
