@@ -12,10 +12,9 @@ from typing import Any
 from deploy import claims, output, verdict
 from deploy.adopt import command as adopt
 from deploy.archive import adopted, mar
-from deploy.archive.verify import identity, refuse_tar
 from deploy.console import command as console
 from deploy.emit import command as emit
-from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
+from deploy.errors import ENVIRONMENT, BadInput, DeployError
 from deploy.serve import Place, serve
 from deploy.service import command as service
 from deploy.signing import keys
@@ -25,7 +24,7 @@ from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
-from deploy.torchserve.rollout import check_unchanged, digest, registration
+from deploy.torchserve.rollout import register_file
 from deploy.torchserve.tokens import KEY_FILE, Tokens
 from deploy.tune import command as tune
 
@@ -162,19 +161,10 @@ def _status(args: argparse.Namespace) -> None:
 
 
 def _register(args: argparse.Namespace) -> None:
-    archive = Path(args.model_store) / args.url
-    refuse_tar(archive)
-    known = identity(archive)
-    sha256 = digest(archive) if known else None
-    signed = configuration.trust(Path(args.config)).admit(archive, sha256)
-    management = _clients(args)[0]
-    print(management.register(args.url, args.workers, settings=registration(archive)))
-    if known and sha256:
-        try:
-            check_unchanged(archive, sha256)
-        except Untrusted:
-            management.unregister(*known)
-            raise
+    trust = configuration.trust(Path(args.config))
+    management, store = _clients(args)[0], Path(args.model_store)
+    message, signed = register_file(args.url, store, management, trust, args.workers)
+    print(message)
     print(signed.line())
 
 

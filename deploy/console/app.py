@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -67,8 +68,8 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
 
     @app.route("/", form=_refused_page)
     async def page(request: Request) -> Reply:
-        models, rows = await _done(lambda: (server.catalog.models(), server.live.rows()))
-        return _html(pages.page(models, rows, server.address, gate.token), _state(rows))
+        models, figures = await _done(lambda: (server.catalog.models(), server.live.figures()))
+        return _html(pages.page(models, figures, server.address, gate.token))
 
     @app.route("/enter/<code>", form=_refused_page)
     def enter(request: Request, code: str) -> Reply:
@@ -86,8 +87,8 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
 
     @app.route("/live")
     async def live(request: Request) -> Reply:
-        rows = await _done(server.live.rows)
-        return _html(pages.live_part(rows), _state(rows))
+        figures = await _done(server.live.figures)
+        return _html(pages.live_part(figures), _state(figures.rows))
 
     @app.route("/ask", methods=["POST"])
     async def question(request: Request) -> Reply:
@@ -113,14 +114,31 @@ def build(server: Server, gate: Gate, entered: Callable[[], None] = lambda: None
         ((name, version),) = _wanted(request)[:1]
 
         def promote() -> bytes:
-            # A roll-out of the same name decides on the default too.
-            with lock.held(server.workdir / ".run" / f"serve-{Path(name).name}.lock"):
+            server.catalog.find(name, version)
+            with _alone(server, name):
                 server.catalog.promote(name, version)
             return pages.models_part(server.catalog.models())
 
         return _html(await _done(promote))
 
+    @app.route("/restore", methods=["POST"])
+    async def earlier(request: Request) -> Reply:
+        ((name, version),) = _wanted(request)[:1]
+
+        def restore() -> bytes:
+            server.catalog.default(name)
+            with _alone(server, name):
+                server.catalog.restore(name, version)
+            return pages.models_part(server.catalog.models())
+
+        return _html(await _done(restore))
+
     return app
+
+
+def _alone(server: Server, name: str) -> AbstractContextManager[None]:
+    """Wait for a roll-out of the same name, which decides on the default too."""
+    return lock.held(server.workdir / ".run" / f"serve-{Path(name).name}.lock")
 
 
 def _wanted(request: Request) -> list[tuple[str, str]]:
@@ -147,8 +165,8 @@ async def _done(work: Callable[[], Found]) -> Found:
         raise Failure(404, error.kind or "ModelNotFoundException", error.detail) from error
     except Refused as error:
         raise Failure(502, error.kind or "Refused", str(error)) from error
-    except DeployError as error:
-        raise Failure(502, type(error).__name__, str(error)) from error
+    except DeployError as error:  # an archive that is not admitted, say
+        raise Failure(400, type(error).__name__, str(error)) from error
 
 
 def _state(rows: list[Row]) -> str:

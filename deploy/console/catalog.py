@@ -1,18 +1,21 @@
 """The models of the running server: versions, default, evidence and signature."""
 
+import glob
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deploy.archive import adopted
+from deploy.archive.verify import identity
 from deploy.console.evidence import facts
-from deploy.errors import Refused
-from deploy.signing import keys
+from deploy.errors import ModelNotFound, Refused
+from deploy.signing.policy import Policy
 from deploy.signing.signature import look
 from deploy.torchserve.management import Management
+from deploy.torchserve.rollout import register_file
 
 KINDS = {
     "image_classification": "picture",
@@ -55,11 +58,15 @@ class Version:
 
 @dataclass(frozen=True)
 class Model:
-    """A model's versions, the default one first."""
+    """A model's versions, the default one first.
+
+    `earlier`: version and file name of its archives in the store that are not loaded.
+    """
 
     name: str
     versions: list[Version]
     previous: str | None = None
+    earlier: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def default(self) -> Version:
@@ -74,14 +81,14 @@ class Model:
 
 @dataclass
 class Catalog:
-    """Reads what the server has; `store` holds the archives, `trusted` keys that may sign them.
+    """Reads what the server has; `store` holds the archives, `trust` says whose are loaded.
 
     `previous`: model -> the version that was the default before this console changed it.
     """
 
     management: Management
     store: Path
-    trusted: Sequence[keys.PublicKey]
+    trust: Policy
     previous: dict[str, str] = field(default_factory=dict)
 
     def models(self) -> list[Model]:
@@ -98,20 +105,42 @@ class Catalog:
 
     def promote(self, name: str, version: str) -> None:
         """Make a version the default and note which one was. Raises NoServer, Refused."""
-        self.find(name, version)
         before = self.default(name)
         self.management.set_default(name, version)
         if before != version:
             self.previous[name] = before
+
+    def restore(self, name: str, version: str) -> None:
+        """Load an earlier archive of the store as `deploy register` does, and promote it.
+
+        Raises NoServer, Refused, ModelNotFound, Untrusted.
+        """
+        entries = self.management.describe(name, "all")
+        files = dict(self._earlier(name, {str(entry["modelVersion"]) for entry in entries}))
+        if version not in files:
+            detail = f"{self.store} holds no archive of {name} version {version} that is not loaded"
+            raise ModelNotFound(detail, 404, "ModelVersionNotFoundException", detail)
+        register_file(files[version], self.store, self.management, self.trust)
+        self.promote(name, version)
+
+    def _earlier(self, name: str, loaded: Collection[str]) -> list[tuple[str, str]]:
+        found = []
+        for path in sorted(self.store.glob(f"{glob.escape(name)}-*.mar")):
+            known = identity(path)
+            if known is not None and known[0] == name and known[1] not in loaded:
+                found.append((known[1], path.name))
+        return found
 
     def _model(self, name: str) -> Model:
         default = self.default(name)
         entries = self.management.describe(name, "all")
         versions = [self._version(entry, default) for entry in entries]
         versions.sort(key=lambda one: (not one.default, one.version))
-        there = {one.version for one in versions} - {default}
+        there = {one.version for one in versions}
         previous = self.previous.get(name)
-        return Model(name, versions, previous if previous in there else None)
+        if previous == default or previous not in there:
+            previous = None
+        return Model(name, versions, previous, self._earlier(name, there))
 
     def _version(self, entry: dict[str, Any], default: str) -> Version:
         name, version = str(entry["modelName"]), str(entry["modelVersion"])
@@ -152,7 +181,7 @@ class Catalog:
     def _signature(self, archive: Path) -> tuple[str, str]:
         if not archive.is_file():
             return f"not known: {archive.name} is not in {self.store}", "absent"
-        found = look(archive, self.trusted)
+        found = look(archive, self.trust.trusted)
         return found.line(), found.state
 
 

@@ -57,12 +57,12 @@ async def _served(args: argparse.Namespace, workdir: Path, settings: Config) -> 
     from deploy.service.server import Server, stop_on_signals
 
     management, inference = torchserve.clients(workdir, settings)
-    trusted = configuration.trust(Path(args.config)).trusted
+    trust = configuration.trust(Path(args.config))
     tokens = Tokens(workdir / KEY_FILE if settings.tokens else None, settings.management)
     behind = app.Server(
         settings.inference,
         workdir,
-        Catalog(management, Path(args.model_store), trusted),
+        Catalog(management, Path(args.model_store), trust),
         inference,
         Live(management, lambda: metrics(settings, tokens)),
     )

@@ -6,6 +6,7 @@ histogram_quantile does. TorchServe and our service count under the same names.
 
 import dataclasses
 import math
+import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.errors import NoServer
 from deploy.torchserve.management import Management
 from handlers.metrics import ERRORS
 from handlers.metrics import INFERENCE as SECONDS
@@ -75,6 +77,14 @@ class Row:
     mean: float | None
 
 
+@dataclass(frozen=True)
+class Figures:
+    """Every version's row; `missing` says why there are none of the metrics, empty if there are."""
+
+    rows: list[Row]
+    missing: str = ""
+
+
 class Live:
     """Reads the figures; keeps a minute of them to subtract."""
 
@@ -88,11 +98,20 @@ class Live:
         self._metrics = metrics
         self._clock = clock
         self._past: deque[tuple[float, dict[Which, Counts]]] = deque()
+        self._lock = threading.Lock()
 
-    def rows(self) -> list[Row]:
-        """A row for each registered version. Raises NoServer, Refused."""
-        now, counted = self._clock(), parse(self._metrics())
-        before = self._remember(now, counted)
+    def figures(self) -> Figures:
+        """The figures as they are now. Raises NoServer, Refused where the models are not told."""
+        missing, counted = "", {}
+        try:
+            counted = parse(self._metrics())
+        except (NoServer, ValueError) as error:
+            missing = str(error)
+        with self._lock:
+            before = self._remember(self._clock(), counted)
+        return Figures(self._rows(counted, before), missing)
+
+    def _rows(self, counted: Mapping[Which, Counts], before: Mapping[Which, Counts]) -> list[Row]:
         rows = []
         for name in sorted(self._management.models()):
             default = str(self._management.describe(name)[0]["modelVersion"])

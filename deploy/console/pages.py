@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from deploy.console.ask import Asked
 from deploy.console.catalog import Model
-from deploy.console.live import Row
+from deploy.console.live import Figures
 
 STATIC = {
     "console.js": "text/javascript; charset=utf-8",
@@ -27,9 +27,10 @@ _TEMPLATES = Environment(
 )
 
 
-def page(models: Sequence[Model], rows: Sequence[Row], address: str, token: str) -> bytes:
+def page(models: Sequence[Model], figures: Figures, address: str, token: str) -> bytes:
     """The whole page."""
-    return _rendered("page.html", models=models, rows=rows, address=address, token=token, at=_now())
+    known = {"address": address, "token": token, "at": _now()}
+    return _rendered("page.html", models=models, figures=figures, **known)
 
 
 def models_part(models: Sequence[Model]) -> bytes:
@@ -37,9 +38,9 @@ def models_part(models: Sequence[Model]) -> bytes:
     return _rendered("models.html", models=models)
 
 
-def live_part(rows: Sequence[Row]) -> bytes:
+def live_part(figures: Figures) -> bytes:
     """The figures' table."""
-    return _rendered("live.html", rows=rows, at=_now())
+    return _rendered("live.html", figures=figures, at=_now())
 
 
 def answer_part(asked: Sequence[Asked], verdict: str) -> bytes:

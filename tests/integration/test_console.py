@@ -13,6 +13,8 @@ import torch
 from deploy.adopt.adopt import adopt
 from deploy.archive import mar
 from deploy.torchserve import config, server
+from deploy.torchserve.inference import Inference
+from deploy.torchserve.management import Management
 from optimize.data import speech
 from tests.integration import quadrant
 from tests.integration.console import ask, browser, choose, console, next_link, violations
@@ -60,6 +62,11 @@ def numbers(folder: Path) -> Path:
     card["model"]["outputs"] = [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}]
     quadrant.write(artifact / "model.json", card)
     return artifact
+
+
+def clients(service: Service) -> tuple[Management, Inference]:
+    """Of the service, as the verbs make them."""
+    return server.clients(service.workdir, config.read(service.workdir / "config.properties"))
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +188,7 @@ def test_speech_with_its_segments_and_a_recording(page: Any, service: Service) -
         pytest.skip("needs asterisk-core-sounds-en and -wav: make setup")
     artifact = speech_artifact.make(service.workdir / "artifacts" / "speech")
     mar.seal(artifact, service.workdir / "model_store", force=True)
-    management, _ = server.clients(
-        service.workdir, config.read(service.workdir / "config.properties")
-    )
+    management, _ = clients(service)
     management.register("speech.mar")
     page.locator("#changed").wait_for()  # the figures noticed
     page.click("#reload")
@@ -226,6 +231,22 @@ def test_the_keyboard_alone_promotes_and_rolls_back(page: Any) -> None:
     page.get_by_role("button", name="Roll back", exact=True).click()
     page.get_by_text("quadrant 1.0 is the default now.").wait_for()
     page.locator("#changed").wait_for(state="hidden")  # it was this page that changed them
+
+
+def test_back_to_an_archive_that_is_not_loaded(page: Any, service: Service) -> None:
+    management, _ = clients(service)
+    made = quadrant.make(service.workdir / "artifacts" / "0.9")
+    mar.seal(made, service.workdir / "model_store", version="0.9", in_use=False)
+    page.reload()
+    page.get_by_role("button", name="Load quadrant-0.9.mar and make it the default").click()
+    page.get_by_role("dialog").get_by_text("quadrant-0.9.mar is loaded").wait_for()
+    page.get_by_role("button", name="Load and make default", exact=True).click()
+    page.get_by_text("quadrant 0.9 is the default now.").wait_for()
+    assert management.describe("quadrant")[0]["modelVersion"] == "0.9"
+    page.locator("#changed").wait_for()  # the lists above do not have it yet
+    management.set_default("quadrant", "1.0")
+    management.unregister("quadrant", "0.9")
+    (service.workdir / "model_store" / "quadrant-0.9.mar").unlink()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -274,8 +295,12 @@ def test_who_may_ask(page: Any, service: Service, chromium: Any) -> None:
     ):
         assert requests.post(change, headers=headers, timeout=30).status_code == 403, headers
     assert requests.get(base, timeout=30).status_code == 403
-    unknown = f"{base}ask?model=nobody&version=1"
-    assert requests.post(unknown, b"x", headers=good, timeout=30).status_code == 404
+    for path in (
+        "ask?model=nobody&version=1",
+        "ask?model=quadrant&version=9",
+        "default?model=quadrant&version=9",
+    ):
+        assert requests.post(base + path, b"x", headers=good, timeout=30).status_code == 404, path
     # The link lets one browser in; the next one needs the link that was printed after it.
     other = chromium.new_context()
     opened = other.new_page()

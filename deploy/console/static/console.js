@@ -231,13 +231,14 @@ function confirmed(title, text, yes) {
   });
 }
 
-async function promote({ model, version, from, word }) {
-  const text = `Requests to ${model} that name no version are answered by ${from} now; ${version} will answer them.`;
+async function promote({ model, version, from, word, file }) {
+  const first = file ? `${file} is loaded, and ` : "";
+  const text = `Requests to ${model} that name no version are answered by ${from} now; ${first}${version} will answer them.`;
   if (!(await confirmed(`${word}: ${model} ${version}?`, text, word))) return;
   $("promoted").className = "";
   $("promoted").textContent = "Changing…";
   try {
-    const [html] = await call(`/default?${new URLSearchParams({ model, version })}`, { method: "POST" });
+    const [html] = await call(`/${file ? "restore" : "default"}?${new URLSearchParams({ model, version })}`, { method: "POST" });
     $("models").innerHTML = html;
     for (const option of document.querySelectorAll("option[data-model]")) {
       if (option.dataset.model === model) {
@@ -246,7 +247,7 @@ async function promote({ model, version, from, word }) {
       }
     }
     $("promoted").textContent = `${model} ${version} is the default now.`;
-    state = null; // it was us
+    if (!file) state = null; // it was us; a version that came is not yet in the lists
     $("models-title").focus();
     await look();
   } catch (error) {

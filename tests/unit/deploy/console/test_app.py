@@ -10,6 +10,7 @@ from deploy.console.app import build
 from deploy.console.catalog import Catalog
 from deploy.console.gate import Gate
 from deploy.console.live import Live
+from deploy.signing.policy import Policy
 from deploy.torchserve import config, server
 from deploy.torchserve.tokens import KEY_FILE, Tokens
 from tests.unit.deploy.service.client import Client
@@ -43,7 +44,7 @@ def client(tmp_path: Path, gate: Gate, entered: list[str], loop) -> Client:
     behind = app.Server(
         settings.inference,
         tmp_path,
-        Catalog(management, tmp_path, ()),
+        Catalog(management, tmp_path, Policy()),
         inference,
         Live(management, lambda: command.metrics(settings, tokens)),
     )
@@ -75,7 +76,14 @@ def test_the_link_lets_a_browser_in_and_the_next_one_is_told(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/"), ("GET", "/live"), ("POST", "/ask"), ("POST", "/default"), ("GET", "/nothing")],
+    [
+        ("GET", "/"),
+        ("GET", "/live"),
+        ("POST", "/ask"),
+        ("POST", "/default"),
+        ("POST", "/restore"),
+        ("GET", "/nothing"),
+    ],
 )
 def test_nobody_else_is_answered(client: Client, method: str, path: str) -> None:
     reply = client.open(path, method, b"body")
@@ -105,8 +113,9 @@ def test_without_the_server_the_page_says_so(inside: Client) -> None:
         reply = inside.open(path, method, b"text")
         assert (reply.status_code, reply.json["type"]) == (502, "NoServer")
         assert KEY not in reply.text
-    reply = inside.post("/default?model=../m&version=1")
-    assert (reply.status_code, reply.json["type"]) == (502, "NoServer")
+    for path in ("/default", "/restore"):
+        reply = inside.post(f"{path}?model=../m&version=1")
+        assert (reply.status_code, reply.json["type"]) == (502, "NoServer")
 
 
 @pytest.mark.parametrize(

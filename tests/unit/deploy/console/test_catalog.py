@@ -7,6 +7,7 @@ import pytest
 
 from deploy.console.catalog import Catalog
 from deploy.errors import ModelNotFound, Refused
+from deploy.signing.policy import Policy
 
 TENSORS = {
     "task": "tensors",
@@ -63,7 +64,7 @@ class Server:
 
 def catalog(store: Path, default: str = "2", **told: Any) -> Catalog:
     versions = {("m", name.removeprefix("v")): value for name, value in told.items()}
-    return Catalog(Server(versions, {"m": default}), store, ())  # type: ignore[arg-type]
+    return Catalog(Server(versions, {"m": default}), store, Policy())  # type: ignore[arg-type]
 
 
 def test_versions_the_default_first(tmp_path: Path) -> None:
@@ -101,6 +102,23 @@ def test_a_signature_is_looked_for_only_where_the_archive_is(tmp_path: Path) -> 
     assert (model.default.signed, model.default.signature) == ("unsigned", "unsigned")
 
 
+def test_a_version_that_is_not_there(tmp_path: Path) -> None:
+    made = catalog(tmp_path, v1={}, v2={})
+    assert made.find("m", "1")["modelVersion"] == "1"
+    with pytest.raises(ModelNotFound):
+        made.find("m", "3")
+
+
+def test_only_archives_of_the_store_are_loaded(tmp_path: Path) -> None:
+    made = catalog(tmp_path, v1={}, v2={})
+    (tmp_path / "m-3.mar").write_bytes(b"no archive")
+    assert made.models()[0].earlier == []
+    for version in ("3", "1", "../m-3", "*"):
+        with pytest.raises(ModelNotFound, match="holds no archive of m version"):
+            made.restore("m", version)
+    assert made.default("m") == "2"
+
+
 def test_promote_and_back(tmp_path: Path) -> None:
     made = catalog(tmp_path, v1={}, v2={})
     assert made.models()[0].previous is None
@@ -110,8 +128,5 @@ def test_promote_and_back(tmp_path: Path) -> None:
     assert made.models()[0].previous == "2"
     made.promote("m", "2")
     assert (made.default("m"), made.models()[0].previous) == ("2", "1")
-    with pytest.raises(ModelNotFound):
-        made.promote("m", "3")
-    assert made.default("m") == "2"
     del made.management.told["m", "1"]  # type: ignore[attr-defined]
     assert made.models()[0].previous is None

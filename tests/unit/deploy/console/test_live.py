@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from deploy.console.live import Live, parse, quantile
+from deploy.errors import NoServer
 
 INF = float("inf")
 
@@ -81,7 +82,7 @@ def test_parsing_leaves_other_metrics_out(kind: str) -> None:
 
 def test_a_version_by_itself_and_as_the_default() -> None:
     live = Live(Management(), lambda: text(8, 4000, {"0.1": 8, "+Inf": 8}, errors=2))
-    first, second = live.rows()
+    first, second = live.figures().rows
     assert (first.default, first.pending, first.requests, first.errors) == (True, 3, 8, 2)
     assert (first.waited, first.mean) == (0.5, 1.0)
     assert (first.p50, first.p99) == (pytest.approx(50), pytest.approx(99))
@@ -93,24 +94,37 @@ def test_the_last_minute_where_something_was_asked_in_it() -> None:
     seconds = 0.0
     told = text(8, 4000, {"0.1": 8, "1": 8, "+Inf": 8})
     live = Live(Management(), lambda: told, lambda: seconds)
-    live.rows()
+    live.figures()
     seconds = 30.0
     told = text(12, 12_000, {"0.1": 8, "1": 12, "+Inf": 12})
-    row = live.rows()[0]
+    row = live.figures().rows[0]
     assert row.recent and row.requests == 12
     assert row.waited == 2.0  # 8 ms of 4 requests
     assert row.p50 == pytest.approx(550)
     seconds = 60.0
-    assert live.rows()[0].recent
+    assert live.figures().rows[0].recent
     seconds = 90.0  # nobody has asked in the minute before
-    row = live.rows()[0]
+    row = live.figures().rows[0]
     assert not row.recent and row.waited == 1.0
 
 
 def test_a_server_that_began_again() -> None:
     told = text(100, 4000, {"0.1": 100, "+Inf": 100})
     live = Live(Management(), lambda: told, lambda: 0.0)
-    live.rows()
+    live.figures()
     told = text(4, 2000, {"0.1": 4, "+Inf": 4})
-    row = live.rows()[0]
+    row = live.figures().rows[0]
     assert (row.requests, row.waited, row.p50) == (4, 0.5, pytest.approx(50))
+
+
+def test_models_are_shown_without_metrics() -> None:
+    def unreachable() -> str:
+        raise NoServer("no metrics there")
+
+    found = Live(Management(), unreachable).figures()
+    assert found.missing == "no metrics there"
+    assert [(row.version, row.pending, row.requests, row.p50) for row in found.rows] == [
+        ("1.0", 3, 0, None),
+        ("2.0", 3, 0, None),
+    ]
+    assert Live(Management(), lambda: "{ no metrics").figures().missing

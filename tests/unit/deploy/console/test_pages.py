@@ -9,7 +9,7 @@ import pytest
 from deploy.console import answer, pages
 from deploy.console.ask import Asked
 from deploy.console.catalog import Model, Version
-from deploy.console.live import Row
+from deploy.console.live import Figures, Row
 
 DASH = "\N{EN DASH}"
 EVIL = """"><script>alert('1')</script><img src=x onerror="alert(2)">{{ 7*7 }}&amp;"""
@@ -64,9 +64,9 @@ def all_pages() -> dict[str, bytes]:
         Asked(EVIL, EVIL, 1.5, refusal=EVIL),
     ]
     return {
-        "page": pages.page(models, [ROW], EVIL, "token"),
+        "page": pages.page(models, Figures([ROW], EVIL), EVIL, "token"),
         "models": pages.models_part(models),
-        "live": pages.live_part([ROW]),
+        "live": pages.live_part(Figures([ROW], EVIL)),
         "answer": pages.answer_part(asked, EVIL),
         "refused": pages.refused(EVIL, EVIL),
     }
@@ -117,16 +117,16 @@ def test_versions_stand_side_by_side() -> None:
 
 
 def test_a_server_without_models_says_how_to_get_one() -> None:
-    text = pages.page([], [], "http://127.0.0.1:8080", "token").decode()
+    text = pages.page([], Figures([]), "http://127.0.0.1:8080", "token").decode()
     assert "python -m deploy register" in text and 'id="ask"' not in text
 
 
 def test_figures_that_are_not_there_are_dashes() -> None:
     nothing = Row("m", "1", False, None, 0, 0, False, None, None, None, None)
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", pages.live_part([nothing]).decode())
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", pages.live_part(Figures([nothing])).decode())
     dash = '<span class="soft">\N{EN DASH}</span>'
     assert cells == [DASH, dash, dash, "0", "0", dash, dash]
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", pages.live_part([ROW]).decode())
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", pages.live_part(Figures([ROW])).decode())
     assert cells == ["2", "12.2", "123", "5", "1,234", "0.50", dash]
 
 
