@@ -2,6 +2,9 @@
 
 import argparse
 import asyncio
+import os
+import sys
+import threading
 import webbrowser
 from pathlib import Path
 
@@ -76,10 +79,17 @@ async def _served(args: argparse.Namespace, workdir: Path, settings: Config) -> 
     stop_on_signals(server)
     print(f"console for {settings.inference}: open this link, it works once; Ctrl-C ends it")
     print(gate.link, flush=True)
-    if not args.no_browser:
-        await asyncio.to_thread(webbrowser.open, gate.link)
+    if not args.no_browser and _has_screen():
+        # In a thread that nobody waits for: some browsers return when they are closed.
+        threading.Thread(target=webbrowser.open, args=(gate.link,), daemon=True).start()
     await server.answer()
     print("console ended")
+
+
+def _has_screen() -> bool:
+    """Whether a browser would open a window; one for terminals would take ours."""
+    shown = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(shown)
 
 
 def metrics(settings: Config, tokens: Tokens) -> str:

@@ -27,7 +27,7 @@ def facts(told: dict[str, Any], is_adopted: bool) -> tuple[dict[str, str], bool 
     gate = report.get("gate")
     passed = gate.get("passed") is True if isinstance(gate, dict) else None
     if isinstance(gate, dict):
-        found["Budget"] = ("held" if passed else "missed") + _reason(gate)
+        found["Budget"] = _budget(gate, report)
     for name, read in (("Quality", _quality), ("Size", _size), ("Latency", _latency)):
         try:
             found[name] = read(report)
@@ -55,9 +55,17 @@ def _latency(report: dict[str, Any]) -> str:
     return f"{after:.3g} ms, was {before:.3g} ms (p50, batch 1, 1 thread)"
 
 
-def _reason(gate: dict[str, Any]) -> str:
-    reason = gate.get("reason")
-    return f": {reason}" if reason and reason != "within the budget" else ""
+def _budget(gate: dict[str, Any], report: dict[str, Any]) -> str:
+    if gate.get("passed") is not True:
+        return f"missed: {gate.get('reason') or 'its report does not say why'}"
+    try:
+        metric = report["metric"]
+        lost, most = (metric["scale"] * gate[key] for key in ("drop", "max_drop"))
+        digits, unit = int(metric["digits"]), metric["change_unit"]
+        amount = f"{lost:.{digits}f}" if lost > 0 else "none"
+        return f"held: lost {amount} of at most {most:.{digits}f} {unit}"
+    except (KeyError, TypeError, ValueError):
+        return "held"
 
 
 def _some(labels: list[str]) -> str:

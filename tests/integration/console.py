@@ -21,13 +21,15 @@ MICROPHONE = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-str
 
 
 @contextlib.contextmanager
-def console(workdir: Path, config: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+def console(
+    workdir: Path, config: Path, *options: str, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen]]:
     """`python -m deploy console` and its link; it must end with 0 at SIGTERM."""
-    command = [sys.executable, "-m", "deploy", "console", "--no-browser", "--workdir", str(workdir)]
+    command = [sys.executable, "-m", "deploy", "console", *options, "--workdir", str(workdir)]
     command += ["--config", str(config), "--model-store", str(workdir / "model_store")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     process = subprocess.Popen(
-        command, cwd=workdir, env=environment, stdout=subprocess.PIPE, text=True
+        command, cwd=workdir, env=variables, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:

@@ -1,6 +1,7 @@
 """The console in a browser: every kind of model, in front of the service and of TorchServe."""
 
 import json
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,7 @@ def handle(data, context):
         answers.append([{{"{LABEL}": box, "score": 0.875}}])
     return answers
 """
+KEY = "a key that every client must send"
 PICTURE = {"name": "two.png", "mimeType": "image/png", "buffer": quadrant.picture(2, side=56)}
 
 
@@ -86,7 +88,10 @@ def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     mar.seal(numbers(artifacts), store)
     assert adopt(foreign.write(workdir, "detect", "detect.py", {"detect.py": DETECT}), store)
     names = ("quadrant-1.0", "quadrant-2.0", "texts", "numbers", "detect")
-    with serving(workdir, *(store / f"{name}.mar" for name in names)) as running:
+    (workdir / "key").write_text(KEY)
+    (workdir / "key").chmod(0o600)
+    options = ["--key-file", str(workdir / "key")]
+    with serving(workdir, *(store / f"{name}.mar" for name in names), options=options) as running:
         (workdir / "config.properties").write_text(
             f"inference_address={running.address}\nmanagement_address={running.management}\n"
         )
@@ -96,7 +101,8 @@ def service(chromium: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 @pytest.fixture(scope="module")
 def page(chromium: Any, service: Service) -> Iterator[Any]:
     """The page, in a browser of its own; nothing of it may be refused by its own policy."""
-    with console(service.workdir, service.workdir / "config.properties") as (link, process):
+    settings = service.workdir / "config.properties"
+    with console(service.workdir, settings, "--no-browser") as (link, process):
         context = chromium.new_context(viewport={"width": 1280, "height": 900})
         opened = context.new_page()
         said: list[str] = []
@@ -263,7 +269,9 @@ def test_a_narrow_screen(page: Any, scheme: str) -> None:
 
 def test_figures_come_from_the_servers_metrics(page: Any, service: Service) -> None:
     for body, status in ((quadrant.picture(1), 200), (b"no picture", 400)):
-        answer = requests.post(f"{service.address}/predictions/quadrant/2.0", body, timeout=30)
+        address = f"{service.address}/predictions/quadrant/2.0"
+        header = {"Authorization": f"Bearer {KEY}"}
+        answer = requests.post(address, body, headers=header, timeout=30)
         assert answer.status_code == status
     row = page.locator("#live tr", has_text="quadrant 2.0")
     errors = row.locator("td").nth(3)
@@ -281,7 +289,8 @@ def test_who_may_ask(page: Any, service: Service, chromium: Any) -> None:
     everything = page.content() + page.evaluate(
         "JSON.stringify([location.href, {...localStorage}, {...sessionStorage}, document.cookie])"
     )
-    assert keys["management"]["key"] not in everything and cookie["value"] not in everything
+    secrets = (keys["management"]["key"], keys["inference"]["key"], cookie["value"])
+    assert KEY in secrets and not any(secret in everything for secret in secrets)
     assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
     change = f"{base}default?model=quadrant&version=2.0"
     good = {**sent, "X-Console-Token": token, "Origin": base.rstrip("/")}
@@ -311,6 +320,21 @@ def test_who_may_ask(page: Any, service: Service, chromium: Any) -> None:
     other.close()
 
 
+def test_it_opens_a_browser_where_there_is_a_screen(service: Service, tmp_path: Path) -> None:
+    script, told = tmp_path / "browser", tmp_path / "told"
+    script.write_text(f'#!/bin/sh\necho "$1" > {told}.new && mv {told}.new {told}\n')
+    script.chmod(0o700)
+    settings = service.workdir / "config.properties"
+    for screen in ("", ":9"):
+        chosen = {"BROWSER": f"{script} %s", "DISPLAY": screen, "WAYLAND_DISPLAY": ""}
+        with console(service.workdir, settings, **chosen) as (link, _):
+            deadline = time.monotonic() + (20 if screen else 0)
+            while not told.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        assert told.exists() == bool(screen)
+    assert told.read_text().strip() == link
+
+
 def test_in_front_of_torchserve(chromium: Any, served: Running) -> None:
     (entry,) = served.management.describe("quadrant")
     version = entry["modelVersion"]
@@ -318,7 +342,7 @@ def test_in_front_of_torchserve(chromium: Any, served: Running) -> None:
     second = mar.seal(made, served.workdir / "model_store", version="2.0", in_use=False)
     served.management.register(second.path.name)
     try:
-        with console(served.workdir, served.settings.path) as (link, _):
+        with console(served.workdir, served.settings.path, "--no-browser") as (link, _):
             context = chromium.new_context()
             page = context.new_page()
             page.goto(link)

@@ -253,6 +253,7 @@ async function promote({ model, version, from, word, file }) {
   } catch (error) {
     $("promoted").className = "bad";
     $("promoted").textContent = error.message;
+    $("models-title").focus();
   }
 }
 

@@ -19,7 +19,7 @@ def test_a_report_in_short_lines() -> None:
         "Task": "image classification",
         "Runs": "model.pt",
         "Labels": "a, b, c, d and 2 more",
-        "Budget": "held",
+        "Budget": "held: lost 0.75 of at most 1.00 points",
         "Quality": "Accuracy 99.25 %, was 100.00 on 4 samples",
         "Size": "10 kB, was 400 kB",
         "Latency": "0.1 ms, was 2 ms (p50, batch 1, 1 thread)",
@@ -31,6 +31,12 @@ def test_a_missed_budget_with_its_reason() -> None:
     report["gate"]["reason"] = "lost 3 points"
     found, passed = facts({**TOLD, "report": report}, False)
     assert (found["Budget"], passed) == ("missed: lost 3 points", False)
+
+
+def test_a_budget_of_which_nothing_was_lost() -> None:
+    report = quadrant.report()
+    report["gate"] |= {"drop": -0.01, "max_drop": 0.0}
+    assert facts({"report": report}, False)[0]["Budget"] == "held: lost none of at most 0.00 points"
 
 
 def test_a_report_that_says_less() -> None:
