@@ -7,6 +7,7 @@ from optimize.report.formatting import percent
 
 SIDE, LEFT, TOP, STRIP = 220, 40, 10, 28
 """Of the square from 0 to 100%, its place, and the height of the strip of counts below."""
+FEW = 300  # answers: with fewer, bars say little
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Diagram:
-    """Accuracy by confidence of one model."""
+    """Accuracy by confidence of one model, from so many answers."""
 
     name: str
     error: str
+    answers: int
     columns: list[Column]
 
 
@@ -45,7 +47,12 @@ def diagrams(report: dict[str, Any]) -> list[Diagram]:
     if not found:
         return []
     return [
-        Diagram(name, percent(found[key]["ece"]), _columns(found[key]["bins"]))
+        Diagram(
+            name,
+            percent(found[key]["ece"]),
+            sum(row["samples"] for row in found[key]["bins"]),
+            _columns(found[key]["bins"]),
+        )
         for key, name in (("original", "Original"), ("final", "Final"))
     ]
 

@@ -54,7 +54,9 @@ def test_readme_and_steps_work_as_written(copy: Path) -> None:
     printed = steps.run(copy, [*readme, "make stop\n", *by_hand], "photos")
     served, proof, answer = printed[0], printed[3], printed[4]
     assert re.search(r"[4-8] of 8 samples answered right", served)
-    assert set(steps_of(output("README.md"))) <= set(steps_of(served))
+    shown = set(steps_of(output("README.md"))) - {"engine"}  # the copy races none
+    assert shown <= set(steps_of(served)), "the README shows what make serve does not print"
+    assert {"archive", "answer", "accuracy"} <= shown
     assert "each as it was sealed" in proof
     assert "strawberry" in answer
     stopped, *by_hand_said = printed[len(readme) :]

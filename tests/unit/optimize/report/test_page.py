@@ -260,7 +260,7 @@ RELIABILITY = {
 
 def test_reliability_is_drawn_of_both_models() -> None:
     read = outline(report(reliability=RELIABILITY))
-    for words in ("calibration error 12.34%", "calibration error 25.00%",
+    for words in ("calibration error 12.34%", "calibration error 25.00%", "With 4 answers",
                   "4 answers, 62.34% sure, 50.00% right"):  # fmt: skip
         assert words in read.words, words
     bars = [value for name, value in read.attributes if name == "class"]
