@@ -131,6 +131,21 @@ def check_export(model: nn.Module, data: object) -> None:
     assert noise["agreement"] < 0.5
 
 
+def test_calls_hold_queries_of_the_median_length(written: Path) -> None:
+    """Padded as the handler pads them: latencies are of no more padding than a client meets."""
+    recipe = read_recipe(written)
+    task = registry.load(recipe.task)
+    data = task.load_data(recipe)
+    (one,) = task.calls(data, 1)[0]
+    (three,) = task.calls(data, 3)[0]
+    sizes = (data.test.asked.inputs != 0).sum(1)
+    own = (one != 0).sum(1)
+    assert (sizes < own).float().mean() <= 0.5 <= (sizes <= own).float().mean()
+    assert one.shape == (1, min(24, -(-int(own) // 8) * 8)) and len(three) == 3
+    (many,) = task.calls(data, len(data.test) + 5)[0]
+    assert len(many) == len(data.test)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
