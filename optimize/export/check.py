@@ -31,14 +31,19 @@ def worst_row(answers: Tensor, reference: Tensor, usual: float) -> float:
     """
     if not torch.isfinite(answers).all():
         return float("inf")
-    rows = (answers.double() - reference.double()).flatten(1).norm(dim=1)
+    rows = _rows(answers.double() - reference.double()).norm(dim=1)
     return float(rows.max() / max(usual, 1e-12))
 
 
 def usual_norm(answers: list[Tensor]) -> float:
     """Root mean square of the norms of all rows."""
-    rows = torch.cat([answer.double().flatten(1).norm(dim=1) for answer in answers])
+    rows = torch.cat([_rows(answer.double()).norm(dim=1) for answer in answers])
     return float(rows.square().mean().sqrt())
+
+
+def _rows(answers: Tensor) -> Tensor:
+    """`[rows, ...]` as `[rows, numbers]`; a row may be one number."""
+    return answers.reshape(len(answers), -1)
 
 
 def parity(subject: Subject, run: Any, limits: Limits) -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from optimize.evaluation.metrics import Metric
+from optimize.utils.parameters import by_parameter
 
 Inputs = tuple[Tensor, ...]
 
@@ -100,13 +101,14 @@ class Subject:
             tensors.append(tensor)
         return tuple(tensors)
 
-    def unbounded(self) -> tuple[dict[int, Any], ...]:
-        """`dynamic_shapes` for `torch.export`, up to the limits of the module."""
+    def unbounded(self, module: nn.Module | None = None) -> tuple[Any, ...]:
+        """`dynamic_shapes` for `torch.export` of a module, its own by default, up to its limits."""
         named = {
             name: torch.export.Dim(name, min=axis.least, max=axis.limit)
             for name, axis in self.axes.items()
         }
-        return tuple({dim: named[axis] for dim, axis in dims.items()} for dims in self.dynamic)
+        shapes = [{dim: named[axis] for dim, axis in dims.items()} for dims in self.dynamic]
+        return by_parameter(module or self.module, shapes)
 
 
 @dataclass(frozen=True)

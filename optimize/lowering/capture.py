@@ -1,7 +1,6 @@
 """The model as one flat graph of ATen operators, with batch normalisation folded away."""
 
 import contextlib
-import inspect
 import io
 import operator
 import warnings
@@ -19,6 +18,7 @@ from optimize.lowering.passes.dtypes import settle_dtypes
 from optimize.lowering.passes.padding import settle_padding
 from optimize.lowering.passes.rewrites import drop_true_masks, fold_constants, merge_projections
 from optimize.utils import blame
+from optimize.utils.parameters import by_parameter
 
 _BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 _NO_OPS = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
@@ -55,6 +55,7 @@ def capture(
         if isinstance(example, Tensor) and is_ids(example):
             free = [{0: Dim.DYNAMIC, 1: Dim.DYNAMIC}]  # the length's bounds follow from the model
     # torch 2.13's decompositions lose an int32 input
+    shapes = by_parameter(model, [dict(dims) for dims in free])
     given = tuple(x.long() if x.dtype == torch.int32 else x for x in as_tuple(example))
     try:
         # On failure torch.export prints the graph that it has so far.
@@ -64,7 +65,7 @@ def capture(
             warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
             # A recurrent layer's list of its own weights, which stay what they are.
             warnings.filterwarnings("ignore", message="The tensor attributes? .* during export")
-            program = export(model, given, dynamic_shapes=_shapes(model, free), strict=False)
+            program = export(model, given, dynamic_shapes=shapes, strict=False)
             module = program.run_decompositions({}).module(check_guards=False)
     except Exception as error:  # export runs the user's code: anything can come out
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -91,14 +92,6 @@ def capture(
     module.graph.eliminate_dead_code()
     module.recompile()
     return module
-
-
-def _shapes(model: nn.Module, free: Free) -> Any:
-    """`free` as `torch.export` takes it: a module of ours that takes `*inputs` has one argument."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    shapes = tuple(dict(dims) for dims in free)
-    variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return (shapes,) if variadic else shapes
 
 
 def is_ids(example: Tensor) -> bool:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from handlers.text_embedder import quantized
+from handlers.texts import bucket
 from handlers.windows import mean_direction
-from optimize.data.corpus import TextSplit
+from optimize.data.corpus import TextSplit, lengths
 from optimize.data.dataset import Sample
 from optimize.data.tables import SUFFIXES
 from optimize.data.text_pairs import PairDataset, Retrieval
@@ -178,7 +179,13 @@ class TextEmbedding(Task[PairDataset, Embedded]):
         ]  # fmt: skip
 
     def calls(self, data: PairDataset, batch_size: int) -> list[Inputs]:
-        return [(data.test.asked.inputs[:batch_size],)]
+        """Queries of the median length, padded as the handler pads them."""
+        windows = data.test.asked.inputs
+        sizes = lengths(windows)
+        first = max(0, (len(windows) - batch_size) // 2)
+        middle = sizes.argsort(stable=True)[first : first + batch_size]
+        longest = bucket(int(sizes[middle].max()), data.max_length)
+        return [(windows[middle, :longest],)]
 
     def predict(self, model: nn.Module, data: PairDataset, split: str, title: str) -> Embedded:
         cached = _ANSWERS.setdefault(model, {})

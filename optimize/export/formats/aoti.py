@@ -41,7 +41,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
     logging.getLogger("torch._inductor").setLevel(logging.ERROR)
     with torch.no_grad(), pt2e.quiet():
         module = subject.module if precision == "float32" else quantize(subject)
-        program = torch.export.export(module, subject.pieces[0], dynamic_shapes=subject.unbounded())
+        shapes = subject.unbounded(module)
+        program = torch.export.export(module, subject.pieces[0], dynamic_shapes=shapes)
         # Only frozen weights are packed for oneDNN's int8 kernels; others are dequantized.
         with torch._inductor.config.patch(freezing=precision == "int8"):
             torch._inductor.aoti_compile_and_package(program, package_path=str(path))

@@ -11,6 +11,7 @@ from optimize.export.formats import pt2e
 from optimize.export.formats.interface import FLOAT32, INT8, Array, Run
 from optimize.export.formats.xnnpack import clamped
 from optimize.export.subject import Inputs, Subject
+from optimize.utils.parameters import by_parameter
 
 EXTRA = "executorch"
 MODULES = ("executorch", "torchao")
@@ -72,7 +73,8 @@ def export(subject: Subject, path: Path, precision: str) -> None:
         dims = _dims(subject)
         module = subject.module if precision == "float32" else quantize(subject, dims)
         example = _fixed(subject, subject.pieces[0])
-        program = torch.export.export(module, example, dynamic_shapes=dims)
+        shapes = by_parameter(module, dims)
+        program = torch.export.export(module, example, dynamic_shapes=shapes)
         lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
         path.write_bytes(lowered.to_executorch().buffer)
 
@@ -86,7 +88,8 @@ def quantize(subject: Subject, dims: tuple[dict[int, Any], ...]) -> torch.nn.Mod
     )
 
     example = _fixed(subject, subject.pieces[0])
-    program = torch.export.export(subject.module, example, dynamic_shapes=dims)
+    shapes = by_parameter(subject.module, dims)
+    program = torch.export.export(subject.module, example, dynamic_shapes=shapes)
     if any(str(node.target) in _ATTENTION for node in program.graph.nodes):
         settings = get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
         quantizer = XNNPACKQuantizer().set_module_type(torch.nn.Linear, settings)

@@ -14,7 +14,7 @@ from torch import nn
 
 from optimize.data.text_pairs import PairDataset
 from optimize.errors import ModelError, OptimizeError, RecipeError
-from optimize.evaluation.examples import Example
+from optimize.evaluation.examples import Example, short
 from optimize.evaluation.retrieval import Embedded
 from optimize.export.subjects import embedding as subject
 from optimize.pruning.vocabulary import SharedEmbedding
@@ -98,9 +98,12 @@ def test_a_users_pairs_go_through_every_stage(written: Path) -> None:
 def check_examples(found: list[Example], data: PairDataset) -> None:
     """Queries with texts of theirs; the first right document's place is said."""
     assert len(found) == 3
+    queries, documents = (
+        {short(text, 120) for text in texts} for texts in (data.test.queries, data.test.documents)
+    )
     for one in found:
-        assert one.kind == "text" and one.content in data.test.queries
-        assert {one.right, one.original, one.final} <= {text[:120] for text in data.test.documents}
+        assert one.kind == "text" and one.content in queries
+        assert {one.right, one.original, one.final} <= documents
         assert "first right document at place" in one.change
     turned = [float(one.change.rpartition(" ")[2]) for one in found]
     assert turned == sorted(turned) and turned[0] < 1
@@ -126,6 +129,21 @@ def check_export(model: nn.Module, data: object) -> None:
         {"model": lambda ids: [nn.functional.normalize(torch.randn(len(ids), 384), dim=1)]}
     )
     assert noise["agreement"] < 0.5
+
+
+def test_calls_hold_queries_of_the_median_length(written: Path) -> None:
+    """Padded as the handler pads them: latencies are of no more padding than a client meets."""
+    recipe = read_recipe(written)
+    task = registry.load(recipe.task)
+    data = task.load_data(recipe)
+    (one,) = task.calls(data, 1)[0]
+    (three,) = task.calls(data, 3)[0]
+    sizes = (data.test.asked.inputs != 0).sum(1)
+    own = (one != 0).sum(1)
+    assert (sizes < own).float().mean() <= 0.5 <= (sizes <= own).float().mean()
+    assert one.shape == (1, min(24, -(-int(own) // 8) * 8)) and len(three) == 3
+    (many,) = task.calls(data, len(data.test) + 5)[0]
+    assert len(many) == len(data.test)
 
 
 @pytest.mark.parametrize(
