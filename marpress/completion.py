@@ -40,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
     shells = commands.add_parser("completion", help="print a shell's completion script")
     shells.add_argument("shell", choices=SHELLS)
     for package in _PACKAGES:
-        theirs = importlib.import_module(f"{package}.__main__")._parser("marpress")
+        try:
+            theirs = importlib.import_module(f"{package}.__main__")._parser("marpress")
+        except ModuleNotFoundError:  # an extra that is not installed: its commands cannot run
+            continue
         for action in theirs._actions:
             if isinstance(action, argparse._SubParsersAction):
                 said = {choice.dest: choice.help for choice in action._choices_actions}

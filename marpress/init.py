@@ -83,6 +83,12 @@ def _recipe(args: argparse.Namespace, asks: bool) -> int:
     except OptimizeError as error:
         note(f"error: {error}")
         return error.exit_code
+    except ModuleNotFoundError as error:
+        note(
+            f"error: {error.name} is not installed here: pip install 'marpress[images]', [text] or "
+            "[speech], as your data are"
+        )
+        return 7
     except (EOFError, KeyboardInterrupt):
         note("\nno recipe was written")
         return 130

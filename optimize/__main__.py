@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from optimize.errors import OptimizeError, StorageError
+from optimize.errors import ExtraMissing, OptimizeError, StorageError
 from optimize.utils import files, terminal
 from optimize.utils.urls import cleaned
 
@@ -80,7 +80,14 @@ def _do(
     if arguments.command == "schema":
         from optimize.tasks import registry
 
-        print(json.dumps(registry.json_schema(), indent=1))
+        try:
+            print(json.dumps(registry.json_schema(), indent=1))
+        except ModuleNotFoundError as error:
+            raise ExtraMissing(
+                f"the schema is of all tasks, and {error.name} is not installed: pip install "
+                "'marpress[images,text,speech]', or take recipes/recipe.schema.json, which "
+                "`marpress init` writes"
+            ) from error
     elif arguments.command in ("report", "compare"):
         _show(arguments, say, show)
     elif arguments.command == "export":

@@ -5,18 +5,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optimize.data import image_folder, npz
 from optimize.data.dataset import Dataset
-from optimize.data.examples import Example
-from optimize.data.pictures import SUFFIXES as PICTURES
 from optimize.data.tables import SUFFIXES as TABLES
 from optimize.data.tables import read_rows
 from optimize.errors import DataError
 from optimize.utils.wording import few
+
+if TYPE_CHECKING:
+    from optimize.data.examples import Example
 
 TAKEN = (
     "a folder of pictures by class (DIR/CLASS/PICTURE.jpg), a table (.csv, .tsv, .jsonl, .parquet) "
@@ -24,6 +24,7 @@ TAKEN = (
 )
 _LABELS = ("label", "labels", "class", "target", "targets", "y", "category", "sentiment", "stars")
 _TEXTS = ("text", "review", "sentence", "body", "content", "comment", "message")
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _SOUNDS = (".wav", ".flac", ".mp3", ".ogg", ".m4a")
 
 
@@ -45,7 +46,7 @@ class Seen:
     said: str
     task: str | None = None
     labels: tuple[str, ...] = ()
-    examples: tuple[Example, ...] = ()
+    examples: "tuple[Example, ...]" = ()
     loaded: Dataset | None = None
     metric: str | None = None
 
@@ -104,6 +105,8 @@ def _pictures(path: Path, name: str) -> Seen:
     task = "image_classification"
     if any(path.rglob("metadata.*")):
         return Seen(data, f"pictures that metadata in {path} name", task)
+    from optimize.data import image_folder  # needs the extra `images`, as all of them below
+
     found, _ = image_folder.by_class(path)
     counts = Counter(example.label for example in found)
     if len(counts) < 2:
@@ -129,6 +132,8 @@ def _counted(counts: Mapping[str, int]) -> str:
 
 def _arrays(path: Path, name: str, task: str | None, target: str | None) -> Seen:
     if path.suffix == ".npz" and task in (None, "image_classification") and target is None:
+        from optimize.data import npz
+
         try:
             loaded = npz.load(str(path))
         except DataError:
@@ -235,7 +240,7 @@ def _all(some: Sequence[Mapping[str, Any]], column: str, test: Any) -> bool:
 
 
 def _is_picture(value: Any) -> bool:
-    return isinstance(value, str) and value.lower().endswith(tuple(PICTURES))
+    return isinstance(value, str) and value.lower().endswith(_PICTURES)
 
 
 def _is_text(value: Any) -> bool:

@@ -5,9 +5,9 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from optimize.draft import data, model, pixels, text
+from optimize.draft import data, model, text
 from optimize.draft.asked import Asked
 from optimize.draft.data import Seen
 from optimize.draft.model import Model
@@ -17,6 +17,9 @@ from optimize.recipe.reader import Named
 from optimize.recipe.schema import Recipe
 from optimize.tasks import registry
 from optimize.utils import files
+
+if TYPE_CHECKING:
+    from optimize.draft.pixels import Found
 
 Say = Callable[[str], None]
 _FEW = 400  # texts that are enough to try a model with
@@ -50,6 +53,8 @@ def draft(asked: Asked, folder: Path, say: Say) -> Path:
         say(f"model  {line}")
     shown = None
     if task == "image_classification":
+        from optimize.draft import pixels  # needs the extra `images`
+
         shown = pixels.find(seen, _named(found.model), found.checkpoint, folder)
         options = ", ".join(f"{name} {value}" for name, value in shown.input.items())
         say(f"input  {options or 'as the pictures are'}; {shown.said}")
@@ -83,7 +88,7 @@ def _named(value: Any) -> Named:
     return Named(name, options if isinstance(options, dict) else {"name": options})
 
 
-def _trained(found: Model, shown: pixels.Found, seen: Seen) -> Model:
+def _trained(found: Model, shown: "Found", seen: Seen) -> Model:
     """A model that answers most pictures right is trained, whatever its file says."""
     if shown.right is None or not found.untrained:
         return found
@@ -106,7 +111,7 @@ def _writer(
     name: str,
     seen: Seen,
     found: Model,
-    shown: pixels.Found | None,
+    shown: "Found | None",
     schema: str,
 ) -> Callable[[int, int], str]:
     def write(tokens: int, widest: int) -> str:
@@ -131,7 +136,7 @@ def _try(task: str, write: Callable[[int, int], str], path: Path, widest: int | 
         tokens = 0
         if widest is None:
             loaded = kind.load_data(recipe)
-            widest = pixels.widest(kind.build_model(recipe, loaded))
+            widest = model.widest(kind.build_model(recipe, loaded))
             tokens = int(getattr(loaded, "vocabulary", 0))
     final = write(tokens, widest)
     files.write(path, lambda place: place.write_text(final, encoding="utf-8"))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from optimize.draft.data import written
 from optimize.errors import ModelError
 from optimize.models import fileformat, weights
@@ -17,6 +19,9 @@ TAKEN = (
     "folder, timm/NAME, an archive (.mar)"
 )
 _SAVED = ("*.safetensors", "*.bin", "*.pt")
+_TIMM = "a model of timm, without weights; `pretrained: true` beside its name downloads them"
+# Architectures that need a file or a name of their own.
+_SOURCES = ("archive", "huggingface", "timm", "torchscript")
 _BUILDERS = ("build", "model", "make_model", "create_model", "get_model")
 
 
@@ -54,7 +59,9 @@ def look(
     Raises:
         ModelError: there is no such model, or something else.
     """
-    found, said, untrained = _model(given, folder, task, [*known])
+    found, said, untrained = _model(
+        given, folder, task, [name for name in known if name not in _SOURCES]
+    )
     if checkpoint is None:
         return Model(found, tuple(said), None, untrained, _positions(given))
     read = weights.read(Path(checkpoint).expanduser())
@@ -62,6 +69,12 @@ def look(
     key = f" under the key {read.key!r}" if read.key else ""
     said.append(f"{checkpoint}: {len(read.tensors)} tensors, {count:,} numbers{key}")
     return Model(found, tuple(said), written(checkpoint, folder), positions=_positions(given))
+
+
+def widest(model: nn.Module) -> int:
+    """Channels of a model's widest layer but the last, which gives its answers."""
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
+    return max((int(layer.weight.shape[0]) for layer in layers[:-1]), default=0)
 
 
 def _positions(given: str) -> int:
@@ -77,7 +90,7 @@ def _model(given: str, folder: Path, task: str, known: list[str]) -> tuple[Any, 
     if given in known:
         return given, [f"the architecture {given}"], given not in ("bert", "whisper")
     if given.startswith("timm/"):
-        return {"timm": given.removeprefix("timm/")}, ["a model of timm, without weights"], True
+        return {"timm": {"name": given.removeprefix("timm/")}}, [_TIMM], True
     file, _, function = given.rpartition(":")
     if file.endswith(".py") or path.suffix == ".py":
         return _code(Path(file or given).expanduser(), function if file else "", folder)

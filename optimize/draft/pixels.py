@@ -20,6 +20,7 @@ from optimize.data.examples import Division, Example, Wanted
 from optimize.data.image_input import ImageInput
 from optimize.data.pictures import probe
 from optimize.draft.data import Seen
+from optimize.draft.model import widest
 from optimize.errors import DataError, ModelError
 from optimize.recipe.schema import Named
 from optimize.tasks import image
@@ -87,12 +88,6 @@ def find(seen: Seen, model: Named, checkpoint: str | None, folder: Path) -> Foun
     raise refusal
 
 
-def widest(model: nn.Module) -> int:
-    """Channels of a model's widest layer but the last, which gives its answers."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
-    return max((int(layer.weight.shape[0]) for layer in layers[:-1]), default=0)
-
-
 def _fixed(preset: ImageInput) -> bool:
     """Whether the model's own files say what happens to values."""
     return preset.mean is not None or preset.value_range is not None
@@ -103,8 +98,8 @@ def _said(best: Found, tried: list[Found], data: Dataset, where: str) -> str:
     share = f"{best.right or 0:.0%} of {count} pictures are answered right so"
     if where:
         return f"{where} says the rest; {share}"
-    others = [f"{found.right or 0:.0%}" for found in tried if found is not best]
-    return f"{share}" + (f", {' and '.join(others)} in other ways" if others else "")
+    others = sorted({f"{found.right or 0:.0%}" for found in tried if found is not best})
+    return share + (f", {' or '.join(others)} in other ways" if others else "")
 
 
 def _prepared(seen: Seen, preset: ImageInput) -> Iterator[tuple[dict[str, Any], Dataset]]:

@@ -1,14 +1,16 @@
 """The text of a first recipe, with comments on what was seen and what else there is."""
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from optimize.draft.asked import Asked
 from optimize.draft.data import Seen
 from optimize.draft.model import Model
-from optimize.draft.pixels import Found
+
+if TYPE_CHECKING:
+    from optimize.draft.pixels import Found
 
 _PRUNE = {"prune": {"ratio": 0.25, "recover": {"epochs": 2}}}
 # Smaller ones are not worth cutting.
@@ -58,7 +60,7 @@ def recipe(
     seen: Seen,
     model: Model,
     chosen: list[Any],
-    pixels: Found | None,
+    pixels: "Found | None",
     schema: str,
 ) -> str:
     """The recipe as YAML.

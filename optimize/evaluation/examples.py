@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from optimize.evaluation.calibration import probabilities
@@ -120,6 +119,8 @@ def thumbnail(pixels: Tensor, color_order: str) -> str:
     elif color_order == "BGR":
         pixels = pixels.flip(0)
     rows = pixels.permute(1, 2, 0).contiguous().numpy()
+    from PIL import Image  # comes with pictures' tasks alone
+
     picture = Image.fromarray(rows[:, :, 0] if rows.shape[2] == 1 else rows)
     small = max(picture.size) <= SIDE
     picture.thumbnail((SIDE, SIDE))

@@ -164,6 +164,14 @@ def test_packages_that_the_extra_does_not_ask_for_are_absent(installed: Installe
         assert "ModuleNotFoundError" in done.stderr, module
 
 
+def test_what_needs_other_extras_says_which(installed: Installed) -> None:
+    done = installed.run("marpress", "schema")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "marpress[images,text,speech]" in done.stderr and "Traceback" not in done.stderr
+    done = installed.run("marpress", "completion", "bash")
+    assert done.returncode == 0 and "_shtab_marpress_run_pos_0_COMPGEN" in done.stdout
+
+
 def test_extras_of_a_format_are_known_without_pyproject(installed: Installed) -> None:
     done = installed.run("python", "-m", "optimize.export.extras", "openvino")
     assert done.returncode == 0, done.stderr

@@ -74,6 +74,8 @@ def test_folders(tmp_path: Path) -> None:
 
 def test_names(tmp_path: Path) -> None:
     assert look("resnet", tmp_path).untrained and not look("bert", tmp_path).untrained
-    assert look("timm/resnet18", tmp_path).model == {"timm": "resnet18"}
+    assert look("timm/resnet18", tmp_path).model == {"timm": {"name": "resnet18"}}
+    with pytest.raises(ModelError, match="there is no timm"):
+        model.look("timm", None, tmp_path, "image_classification", [*KNOWN, "timm"])
     with pytest.raises(ModelError, match="or one of bert, resnet"):
         look("resnett", tmp_path)
