@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,25 @@ def processor() -> str:
 def cpu_features() -> list[str]:
     """The instruction sets that decide how fast int8 and bf16 kernels are."""
     interesting = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_int8")
+    flags = _cpuinfo()
+    return [name for name in interesting if name in flags]
+
+
+def bf16_is_faster(words: Collection[str] | None = None) -> bool:
+    """Whether training in bf16 takes less time than in fp32 here; `words` are /proc/cpuinfo's.
+
+    Measured, forward and backward: with AVX512-BF16 alone AMD's processors take two thirds of the
+    time, Intel's 1.3 to 1.8 times as long. AMX makes it faster on those.
+    """
+    words = _cpuinfo() if words is None else words
+    return "amx_bf16" in words or {"avx512_bf16", "AuthenticAMD"} <= set(words)
+
+
+def _cpuinfo() -> frozenset[str]:
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").split()
+        return frozenset(Path("/proc/cpuinfo").read_text("ascii", errors="replace").split())
     except OSError:
-        return []
-    return [name for name in interesting if name in set(flags)]
+        return frozenset()
 
 
 def describe() -> dict[str, Any]:
