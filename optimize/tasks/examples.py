@@ -2,18 +2,21 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from optimize.data.corpus import TextDataset, load_tokenizer
 from optimize.data.dataset import Dataset
-from optimize.data.speech import Utterance
 from optimize.data.text_pairs import PairDataset
-from optimize.evaluation import examples, retrieval, word_errors
+from optimize.evaluation import examples, retrieval
 from optimize.evaluation.examples import Answered, Example
 from optimize.evaluation.retrieval import Embedded
 from optimize.tasks.tensors_data import Answers
+
+if TYPE_CHECKING:  # it needs packages that the other tasks do without
+    from optimize.data.speech import Utterance
 
 
 def of_pictures(before: Tensor, after: Tensor, data: Dataset, most: int) -> list[Example]:
@@ -66,7 +69,7 @@ def of_queries(before: Embedded, after: Embedded, data: PairDataset, most: int) 
 
 
 def of_recordings(
-    before: Sequence[str], after: Sequence[str], recordings: Sequence[Utterance], most: int
+    before: Sequence[str], after: Sequence[str], recordings: "Sequence[Utterance]", most: int
 ) -> list[Example]:
     """Recordings as small waveforms; answers are transcripts, and words what they differ in."""
     differ = torch.tensor([_differing(*texts) for texts in zip(before, after, strict=True)])
@@ -85,6 +88,8 @@ def of_recordings(
 
 def _differing(one: str, other: str) -> int:
     """Words that only one of two transcripts has at its place, the longer side's count."""
+    from optimize.evaluation import word_errors  # needs jiwer, which comes with speech
+
     a, b = (word_errors.normalise(text).split() for text in (one, other))
     matched = sum(block.size for block in difflib.SequenceMatcher(None, a, b).get_matching_blocks())
     return max(len(a), len(b)) - matched
