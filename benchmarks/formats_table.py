@@ -1,4 +1,4 @@
-"""The README's table of formats: `python -m benchmarks.formats_table [ARTIFACT ...]`."""
+"""The table of formats in docs/figures.md: `python -m benchmarks.formats_table [ARTIFACT ...]`."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from optimize.export.formats.registry import NAMES
 from optimize.report import report
 from optimize.utils import files
 
-PAGE = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "figures.md"
 START, END = "<!-- formats:begin -->", "<!-- formats:end -->"
 HEAD = (
     "| file | size | parity error | {metric} | agrees | time to eager | time to model.pt |\n"
@@ -53,7 +53,7 @@ def model(evidence: dict[str, Any]) -> str:
             title += f" ({', '.join(names)}: {_samples(*pair)})"
     body = "\n".join(rows(evidence))
     head = HEAD.format(metric=Metric.of(evidence).title.lower())
-    return f"<details><summary>{title}</summary>\n\n{head}\n{body}\n\n</details>"
+    return f"<details markdown><summary>{title}</summary>\n\n{head}\n{body}\n\n</details>"
 
 
 def _samples(labelled: int, compared: int) -> str:

@@ -1,4 +1,4 @@
-"""What the recipes' reports said, kept in `benchmarks/results/recipes.json` for the README.
+"""What the recipes' reports said, kept in `benchmarks/results/recipes.json` for the documents.
 
 A report in `artifacts/` replaces the entry of its recipe; recipes that were not run here keep
 what was measured before, with its machine and day.
@@ -14,7 +14,7 @@ _TIMED = ("batch1_threads1", "batch8_threads1")
 
 
 def read() -> dict[str, dict[str, Any]]:
-    """Entries by recipe, in the README's order."""
+    """Entries by recipe, in the documents' order."""
     entries = json.loads(RESULTS.read_text(encoding="utf-8"))
     return {name: entries[name] for name in RECIPES if name in entries}
 
@@ -31,7 +31,7 @@ def update(artifacts: Path) -> None:
 
 
 def entry(report: dict[str, Any]) -> dict[str, Any]:
-    """The part of a report that the README shows."""
+    """The part of a report that the documents show."""
     metric = report["metric"]["name"]
 
     def row(source: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import json
 import logging
 import os
 import sys
@@ -10,22 +9,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy import claims, verdict
+from deploy import claims, output, verdict
 from deploy.adopt import command as adopt
 from deploy.archive import adopted, mar
-from deploy.archive.verify import identity, refuse_tar
+from deploy.console import command as console
 from deploy.emit import command as emit
-from deploy.errors import ENVIRONMENT, BadInput, DeployError, Untrusted
+from deploy.errors import ENVIRONMENT, BadInput, DeployError
 from deploy.serve import Place, serve
 from deploy.service import command as service
 from deploy.signing import keys
-from deploy.signing.signature import look
+from deploy.signing.signature import Signed, look
 from deploy.summary import size
 from deploy.torchserve import config as configuration
 from deploy.torchserve import java, server
 from deploy.torchserve.inference import Inference, content_type, parse_parameters
 from deploy.torchserve.management import Management
-from deploy.torchserve.rollout import check_unchanged, digest, registration
+from deploy.torchserve.rollout import register_file
 from deploy.torchserve.tokens import KEY_FILE, Tokens
 from deploy.tune import command as tune
 
@@ -54,14 +53,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m deploy") -> i
     try:
         args.run(args)
     except DeployError as error:
-        print(f"deploy {args.verb}: {error}", file=sys.stderr)
+        output.note(f"deploy {args.verb}: {error}")
         return error.exit_code
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             # The reader has gone (`... | head`); keep the interpreter's exit from complaining too.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        print(f"deploy {args.verb}: {_explained(error)}", file=sys.stderr)
+        output.note(f"deploy {args.verb}: {_explained(error)}")
         return ENVIRONMENT
     except KeyboardInterrupt:
         return 130
@@ -95,11 +94,15 @@ def _archive(args: argparse.Namespace) -> None:
         allow_ops=args.allow_ops,
         key=keys.private(args.sign) if args.sign is not None else None,
     )
-    print(f"path     {sealed.path}")
-    print(f"model    {sealed.name} version {sealed.version}")
-    print(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
-    print(f"sha256   {sealed.sha256}")
-    print(look(sealed.path, _trusted(args), sealed.sha256).line(9))
+    signed = look(sealed.path, _trusted(args), sealed.sha256)
+    if args.json:
+        output.show({**sealed.as_json(), "signature": signed.as_json()})
+        return
+    output.say(f"path     {sealed.path}")
+    output.say(f"model    {sealed.name} version {sealed.version}")
+    output.say(f"size     {sealed.bytes} bytes ({size(sealed.bytes)})")
+    output.say(f"sha256   {sealed.sha256}")
+    output.say(signed.line(9))
 
 
 def _java(args: argparse.Namespace) -> None:
@@ -135,29 +138,33 @@ def _status(args: argparse.Namespace) -> None:
     management, inference = _clients(args)
     state = server.running(Path(args.workdir))
     health = inference.ping()
-    print(f"TorchServe is {health.lower()}" + (f", process {state.pid}" if state else ""))
+    pid = state.pid if state else None
+    models, lines = [], []
     for name in management.models():
         for entry in management.describe(name, "all"):
             ready = sum(w["status"] == "READY" for w in entry["workers"])
-            shown = f"{ready} of {entry['minWorkers']} ready, {_signed(args, entry)}"
-            shown += f", {adopted.STATUS}" if adopted.is_marked(_file(args, entry)) else ""
-            print(f"  {name} version {entry['modelVersion']}: {shown}")
+            version, workers = entry["modelVersion"], entry["minWorkers"]
+            signed, foreign = _signature(args, entry), adopted.is_marked(_file(args, entry))
+            shown = f"{ready} of {workers} ready, {signed.line()}"
+            shown += f", {adopted.STATUS}" if foreign else ""
+            lines.append(f"  {name} version {version}: {shown}")
+            known = {"signature": signed.as_json(), "adopted": foreign}
+            models.append(
+                {"name": name, "version": version, "ready": ready, "workers": workers, **known}
+            )
+    if args.json:
+        output.show({"health": health, "process": pid, "models": models})
+        return
+    output.say(f"TorchServe is {health.lower()}" + (f", process {pid}" if pid else ""))
+    for line in lines:
+        output.say(line)
 
 
 def _register(args: argparse.Namespace) -> None:
-    archive = Path(args.model_store) / args.url
-    refuse_tar(archive)
-    known = identity(archive)
-    sha256 = digest(archive) if known else None
-    signed = configuration.trust(Path(args.config)).admit(archive, sha256)
-    management = _clients(args)[0]
-    print(management.register(args.url, args.workers, settings=registration(archive)))
-    if known and sha256:
-        try:
-            check_unchanged(archive, sha256)
-        except Untrusted:
-            management.unregister(*known)
-            raise
+    trust = configuration.trust(Path(args.config))
+    management, store = _clients(args)[0], Path(args.model_store)
+    message, signed = register_file(args.url, store, management, trust, args.workers)
+    print(message)
     print(signed.line())
 
 
@@ -213,7 +220,10 @@ def _serve(args: argparse.Namespace) -> None:
     workdir, path, store = _place(args)
     place = Place(workdir, path, store, Path(args.artifacts))
     key = keys.private(args.sign) if args.sign is not None else None
-    serve(args.name, place, args.force, args.engines, args.allow_ops, key=key)
+    say = output.note if args.json else output.say
+    served = serve(args.name, place, args.force, args.engines, args.allow_ops, say, key)
+    if args.json:
+        output.show(served)
 
 
 def _place(args: argparse.Namespace) -> tuple[Path, Path, Path]:
@@ -231,16 +241,15 @@ def _trusted(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
     return (*configuration.trust(Path(args.config), optional=True).trusted, *own)
 
 
-def _signed(args: argparse.Namespace, entry: dict[str, Any]) -> str:
+def _signature(args: argparse.Namespace, entry: dict[str, Any]) -> Signed:
     """What is known of the signature beside the archive that a model was registered from."""
-    trusted = configuration.trust(Path(args.config)).trusted
-    return look(_file(args, entry), trusted).line()
+    return look(_file(args, entry), configuration.trust(Path(args.config)).trusted)
 
 
 def _marks(args: argparse.Namespace, entry: dict[str, Any]) -> dict[str, str]:
     """Who signed a model's archive, and that nothing was measured of one that others made."""
     evidence = {"evidence": adopted.STATUS} if adopted.is_marked(_file(args, entry)) else {}
-    return {"signature": _signed(args, entry), **evidence}
+    return {"signature": _signature(args, entry).line(), **evidence}
 
 
 def _file(args: argparse.Namespace, entry: dict[str, Any]) -> Path:
@@ -248,7 +257,10 @@ def _file(args: argparse.Namespace, entry: dict[str, Any]) -> Path:
 
 
 def _print(value: Any) -> None:
-    print(value if isinstance(value, str) else json.dumps(value, indent=2))
+    if isinstance(value, str):
+        print(value)
+    else:
+        output.show(value)
 
 
 def _add_engines(parser: argparse.ArgumentParser) -> None:
@@ -306,6 +318,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("name", help="the artifact's name")
     sub.add_argument("--version", help="the model's version (default: from its content)")
     sub.add_argument("--force", action="store_true", help="archive although the gate failed")
+    output.add_json(sub)
     _add_engines(sub)
     _add_operators(sub)
     _add_key(sub)
@@ -323,7 +336,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub = verb("start", _start, "start TorchServe, unless it runs")
     sub.add_argument("--models", nargs="+", help="archives to load at once; all: every one")
     verb("stop", _stop, "stop the TorchServe that start or serve started")
-    verb("status", _status, "show whether TorchServe answers, and its models")
+    sub = verb("status", _status, "show whether TorchServe answers, and its models")
+    output.add_json(sub)
     sub = verb("register", _register, "register an archive of the model store")
     sub.add_argument("url", help="its file name, such as fashion.mar")
     sub.add_argument("--workers", type=int, help="default: what the archive says")
@@ -331,7 +345,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub.add_argument("name")
     sub.add_argument("--version", help="a version, or all")
     sub.add_argument("--customized", action="store_true", help="with labels, schema and report")
-    verb("list", _list, "list the registered models")
+    output.add_json(sub)
+    sub = verb("list", _list, "list the registered models")
+    output.add_json(sub)
     sub = verb("scale", _scale, "set a model's number of workers")
     sub.add_argument("name")
     sub.add_argument("workers", type=int)
@@ -360,6 +376,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     sub = verb("serve", _serve, "archive, start, register and ask: everything for one artifact")
     sub.add_argument("name")
     sub.add_argument("--force", action="store_true", help="serve although the gate failed")
+    output.add_json(sub)
     _add_engines(sub)
     _add_operators(sub)
     _add_key(sub)
@@ -369,6 +386,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         sub = verb(name, service.run, f"serve archives without TorchServe{also}")
         service.add_arguments(sub)
         _add_operators(sub)
+    sub = verb("console", console.run, "show models, answers and figures of a server in a browser")
+    console.add_arguments(sub)
     sub = verb("tune", tune.run, "find the settings that serve an artifact best on this machine")
     tune.add_arguments(sub)
     _add_engines(sub)

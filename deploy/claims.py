@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from deploy import output
 from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
 from deploy.errors import BadInput, Untrusted
@@ -25,13 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--statement", action="store_true", help="the in-toto statement, as packed")
     shape.add_argument("--bom", action="store_true", help="the CycloneDX bill, as packed")
     shape.add_argument("--json", action="store_true", help="both, and the signatures, as JSON")
-    parser.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="PUB.pem",
-        help="a public key to trust, beside those of the settings",
-    )
+    add_keys(parser, "a public key to trust, beside those of the settings")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     signed = look(path, trusted, sealed.sha256)
     stated = stated_by(path, trusted, inside.get(statement.NAME))
     if args.json:
-        print(json.dumps(_as_json(sealed, inside, signed, stated), indent=2))
+        output.show(_as_json(sealed, inside, signed, stated))
     else:
         for line in lines(sealed, inside, signed, stated):
             print(line)
@@ -62,6 +57,11 @@ def run(args: argparse.Namespace) -> None:
 
 
 _OLD = "seal it again from an artifact that this version measured"
+
+
+def add_keys(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """The option `--key` of `trusted_keys`, any number of times."""
+    parser.add_argument("--key", action="append", default=[], metavar="PUB.pem", help=meaning)
 
 
 def trusted_keys(args: argparse.Namespace) -> tuple[keys.PublicKey, ...]:
@@ -191,12 +191,8 @@ def _as_json(
         "model": sealed.name,
         "version": sealed.version,
         "sha256": sealed.sha256,
-        "signature": {"state": signed.state, "key": signed.fingerprint, "text": str(signed)},
-        "statement_signature": {
-            "state": stated.state,
-            "key": stated.fingerprint,
-            "text": str(stated),
-        },
+        "signature": signed.as_json(),
+        "statement_signature": stated.as_json(),
         "statement": read(statement.NAME),
         "bom": read(bom.NAME),
     }

@@ -36,6 +36,11 @@ class Asked:
     reply: Any
     right: bool | None
 
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        about = {"sample": str(self.sample.path), "label": self.sample.label}
+        return {**about, "answer": self.reply, "right": self.right}
+
 
 def read(folder: Path) -> list[Sample]:
     """The samples of an artifact's `samples/`, the labelled ones first. Raises BadInput."""

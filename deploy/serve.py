@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy import lock, samples
 from deploy.archive import mar, store
@@ -41,8 +41,11 @@ def serve(
     allow_ops: Collection[str] = (),
     say: Say = print,
     key: "EllipticCurvePrivateKey | None" = None,
-) -> None:
+) -> dict[str, Any]:
     """Serve artifact `name` and show a real answer. Raises DeployError with what to do.
+
+    Returns for programs: `archive`, `inference` and `management` (URLs), `metric`, `before` and
+    `after` (the report's original and final row), and `answers`, a sample each.
 
     The new version is asked all of the artifact's samples before it becomes the default and the
     old one goes: if anything fails, the old version serves on, and NAME.mar stays what it was.
@@ -62,24 +65,36 @@ def serve(
             own = () if key is None else (keys.of(key.public_key(), "the key given"),)
             shown = replace(trust, trusted=trust.trusted or own)
             say(shown.admit(sealed.path, sealed.sha256).line(10))
-            sample = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
+            asked = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
         except BaseException:
             if sealed.path not in there:
                 store.remove(sealed.path)
             raise
         store.make_current(sealed, place.model_store)
+    report, settings = read_report(artifact), configuration.read(place.config)
+    say("console   .venv/bin/python -m deploy console: ask it in a browser")
     say("")
-    for line in headline(read_report(artifact)):
+    for line in headline(report):
         say(line)
     say("")
-    for line in next_steps(card.name, configuration.read(place.config), sample):
+    sample = asked[0].sample.path if asked else None
+    for line in next_steps(card.name, settings, sample):
         say(line)
+    return {
+        "archive": sealed.as_json(),
+        "inference": settings.inference,
+        "management": settings.management,
+        "metric": report.get("metric"),
+        "before": report.get("original"),
+        "after": report.get("final"),
+        "answers": [one.as_json() for one in asked],
+    }
 
 
 def _serve(
     sealed: Archive, artifact: Path, place: Place, with_engines: bool, say: Say
-) -> Path | None:
-    """Start a server unless one runs, roll the archive out; the sample to show, if any."""
+) -> list[Asked]:
+    """Start a server unless one runs, roll the archive out; its answers to the samples."""
     settings = configuration.read(place.config)
     management, inference = server.clients(place.workdir, settings)
     if server.running(place.workdir) or server.answers(inference):
@@ -111,7 +126,7 @@ def _serve(
             say(line)
     for line in _answer_lines(asked):
         say(line)
-    return asked[0].sample.path if asked else None
+    return asked
 
 
 def ensure_archive(

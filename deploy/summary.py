@@ -16,7 +16,7 @@ def headline(report: dict[str, Any]) -> list[str]:
     if name in before and name in after:
         scale, digits = metric["scale"], metric["digits"]
         first, last = (f"{scale * m[name]:.{digits}f} {metric['unit']}" for m in (before, after))
-        change = f"{scale * (after[name] - before[name]):+.{digits}f} {metric['change_unit']}"
+        change = _change(scale * (after[name] - before[name]), digits, metric["change_unit"])
         samples = f"{after['samples']:,} samples" if "samples" in after else "held-out samples"
         lines.append(_row(name, first, last, f"{change} on {samples}"))
     if before.get("bytes") and after.get("bytes"):
@@ -37,6 +37,15 @@ def headline(report: dict[str, Any]) -> list[str]:
     except (KeyError, TypeError, ZeroDivisionError):
         pass
     return [_row("", "before", "after", "").rstrip(), *lines] if lines else []
+
+
+def _change(difference: float, digits: int, unit: str) -> str:
+    """`0.66 points lower`: a sign alone would leave open whether it was lost or gained."""
+    shown = round(difference, digits)
+    if not shown:
+        return "unchanged"
+    amount = f"{abs(shown):.{digits}f} {unit}".rstrip()
+    return f"{amount} {'higher' if shown > 0 else 'lower'}"
 
 
 def engine_lines(described: list[dict[str, Any]]) -> list[str]:

@@ -7,9 +7,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from deploy import output
 from deploy.archive import adopted, store
 from deploy.archive.verify import Archive, verify
-from deploy.claims import trusted_keys
+from deploy.claims import add_keys, trusted_keys
 from deploy.errors import Untrusted
 from deploy.signing.signature import Signed, look
 from deploy.summary import size
@@ -23,14 +24,8 @@ _MOST = 400  # characters of what an archive says in one row
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own arguments; --model-store and --config are shared with the other verbs."""
     parser.add_argument("file", metavar="FILE|NAME", help="a .mar, or a model of the model store")
-    parser.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="PUB.pem",
-        help="fail unless this key, or one of those that the settings trust, signed it",
-    )
-    parser.add_argument("--json", action="store_true", help="the table as JSON")
+    add_keys(parser, "fail unless this key, or one of those that the settings trust, signed it")
+    output.add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
         report = {} if sealed.adopted else json.loads(packed.read("report.json"))
     found = {**claimed(sealed, report, count), "signed": str(signed)}
     if args.json:
-        print(json.dumps(as_json(sealed, report, signed), indent=2))
+        output.show(as_json(sealed, report, signed))
     else:
         for line in table(found):
             print(line)
@@ -142,5 +137,5 @@ def as_json(sealed: Archive, report: dict[str, Any], signed: Signed) -> dict[str
             "samples": figures.get("samples"),
         },
         "gate": report.get("gate"),
-        "signature": {"state": signed.state, "key": signed.fingerprint, "text": str(signed)},
+        "signature": signed.as_json(),
     }

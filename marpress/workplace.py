@@ -8,7 +8,7 @@ import deploy.torchserve
 
 
 def write(folder: Path) -> list[Path]:
-    """Write config.properties, recipes/*.yaml and model_store/ into `folder`.
+    """Write config.properties, recipes/ with their schema, and model_store/ into `folder`.
 
     Existing files stay as they are. Settings that name files of this package by a path relative
     to the repository get absolute paths. Returns the paths that were written.
@@ -24,7 +24,7 @@ def write(folder: Path) -> list[Path]:
         settings.write_text(text.replace("=deploy/torchserve", f"={home}"), encoding="utf-8")
         written.append(settings)
     with resources.as_file(package / "recipes") as recipes:
-        for source in sorted(recipes.glob("*.yaml")):
+        for source in sorted([*recipes.glob("*.yaml"), *recipes.glob("*.json")]):
             target = folder / "recipes" / source.name
             if not target.exists():
                 shutil.copyfile(source, target)

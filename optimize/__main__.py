@@ -1,14 +1,16 @@
 """Command line: `python -m optimize run RECIPE`, and `export`, `report`, `compare` ARTIFACT."""
 
 import argparse
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from optimize.errors import OptimizeError, StorageError
-from optimize.utils import files
+from optimize.errors import ExtraMissing, OptimizeError, StorageError
+from optimize.utils import files, terminal
 from optimize.utils.urls import cleaned
 
 logger = logging.getLogger("optimize")
@@ -26,6 +28,9 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     common.add_argument(
         "--verbose", action="store_true", help="log each step and every traceback to standard error"
     )
+    common.add_argument(
+        "--json", action="store_true", help="print one JSON value; progress goes to standard error"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", parents=[common], help="run a recipe", epilog=EXIT_CODES)
     run.add_argument("recipe", type=Path, help="a YAML recipe, as in recipes/")
@@ -41,6 +46,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "compare", parents=[common], help="print two artifacts side by side"
     )
     against.add_argument("artifacts", type=Path, nargs=2, metavar="ARTIFACT")
+    against.set_defaults(html=False)
     export = commands.add_parser(
         "export",
         parents=[common],
@@ -53,50 +59,114 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     export.add_argument("--recipe", type=Path, help="default recipes/NAME.yaml")
     export.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as in run")
     export.add_argument("--no-latency", action="store_true", help="measure no latency")
+    commands.add_parser(
+        "schema", parents=[common], help="print the JSON Schema of recipes, for editors"
+    )
     return parser
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if not arguments.json or arguments.command == "schema":
+        _do(arguments, terminal.say, lambda value: None)
+        return
+    with terminal.json_alone() as show:
+        _do(arguments, terminal.note, show)
+
+
+def _do(
+    arguments: argparse.Namespace, say: Callable[[str], None], show: Callable[[Any], None]
+) -> None:
+    """Run one command; it says lines, and shows one value that JSON can hold."""
+    if arguments.command == "schema":
+        from optimize.tasks import registry
+
+        try:
+            print(json.dumps(registry.json_schema(), indent=1))
+        except ModuleNotFoundError as error:
+            raise ExtraMissing(
+                f"the schema is of all tasks, and {error.name} is not installed: pip install "
+                "'marpress[images,text,speech]', or take recipes/recipe.schema.json, which "
+                "`marpress init` writes"
+            ) from error
+    elif arguments.command in ("report", "compare"):
+        _show(arguments, say, show)
+    elif arguments.command == "export":
+        _export(arguments, say, show)
+    else:
+        _make(arguments, say, show)
+
+
+def _make(
+    arguments: argparse.Namespace, say: Callable[[str], None], show: Callable[[Any], None]
+) -> None:
+    from optimize.errors import BudgetMissed
+    from optimize.pipeline.job import folder_of
+    from optimize.report import report
     from optimize.run import run
     from optimize.tasks.registry import read_recipe
     from optimize.training import distributed
 
-    def say(line: str) -> None:
-        print(line, flush=True)
+    checked = read_recipe(arguments.recipe, arguments.set)
+    logger.debug("%s", cleaned(repr(checked)))
+    folder = folder_of(checked, arguments.output)
+    with distributed.joined():
+        try:
+            run(checked, arguments.output, resume=arguments.resume, say=say)
+        except BudgetMissed:
+            if distributed.leads():
+                show(report.read(folder))
+            raise
+        if distributed.leads():
+            show(report.read(folder))
 
-    if arguments.command in ("report", "compare"):
-        _show(arguments, say)
-        return
-    if arguments.command == "export":
-        from optimize.export import command
 
+def _export(
+    arguments: argparse.Namespace, say: Callable[[str], None], show: Callable[[Any], None]
+) -> None:
+    from optimize.errors import ExportRefused
+    from optimize.export import command
+    from optimize.report import report
+
+    def names(text: str) -> list[str]:
+        return [name.strip() for name in text.split(",") if name.strip()]
+
+    asked = names(arguments.to)
+
+    def shown() -> dict[str, Any]:
+        exports = report.read(arguments.artifact)["exports"]
+        return {name: entry for name, entry in exports.items() if entry["format"] in asked}
+
+    try:
         command.run(
             arguments.artifact,
-            [name.strip() for name in arguments.to.split(",") if name.strip()],
-            precisions=[name.strip() for name in arguments.precision.split(",") if name.strip()],
+            asked,
+            precisions=names(arguments.precision),
             recipe=arguments.recipe,
             overrides=arguments.set,
             timed=not arguments.no_latency,
             say=say,
         )
-        return
-    checked = read_recipe(arguments.recipe, arguments.set)
-    logger.debug("%s", cleaned(repr(checked)))
-    with distributed.joined():
-        run(checked, arguments.output, resume=arguments.resume, say=say)
+    except ExportRefused:
+        show(shown())
+        raise
+    show(shown())
 
 
-def _show(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
+def _show(
+    arguments: argparse.Namespace, say: Callable[[str], None], show: Callable[[Any], None]
+) -> None:
     from optimize.report import compare, page, report
 
     if arguments.command == "compare":
-        lines = compare.compare(*map(compare.whole, arguments.artifacts))
-    elif arguments.html:
-        folder = arguments.artifact
-        lines = [f"{page.write(folder, compare.whole(folder))}: open it in a browser"]
+        both = [compare.whole(folder) for folder in arguments.artifacts]
+        found, lines = compare.as_json(*both), compare.compare(*both)
     else:
-        lines = report.summary(compare.whole(arguments.artifact))
-    for line in lines:
+        found = compare.whole(arguments.artifact)
+        lines = report.summary(found)
+        if arguments.html:
+            lines = [f"{page.write(arguments.artifact, found)}: open it in a browser"]
+    show(found)
+    for line in lines if arguments.html or not arguments.json else []:
         say(line)
 
 
@@ -120,7 +190,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m optimize") ->
         return 141
     except OptimizeError as error:
         logger.debug("where it was raised:", exc_info=error)
-        print(f"error: {error}", file=sys.stderr)
+        terminal.note(f"error: {error}")
         return error.exit_code
     except (OSError, RuntimeError) as error:
         sentence = files.environment(error)
@@ -128,7 +198,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m optimize") ->
             raise
         if isinstance(error, OSError) and error.filename is None:
             _mute()  # most likely our output's disk is full: do not try again at the end
-        print(f"error: {sentence}", file=sys.stderr)
+        terminal.note(f"error: {sentence}")
         return StorageError.exit_code
     except KeyboardInterrupt:
         exporting = arguments.command == "export"

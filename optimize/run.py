@@ -4,6 +4,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from handlers import sockets
 from optimize.errors import FolderBusy, RecipeError, StorageError
 from optimize.pipeline import artifact, lock
 from optimize.pipeline import run as pipeline
@@ -38,6 +39,7 @@ def run(
             "search: it runs in one process; share a study through search.storage", recipe.file
         )
     folder = folder_of(recipe, output)
+    sockets.shorten()  # for the workers of data sets, the user's among them
     with contextlib.ExitStack() as stack:
         refused = _lock(folder, stack)
         finished_there = resume and (folder / "report.json").is_file()

@@ -1,5 +1,6 @@
 """Fixtures that unit and integration tests share, and the order in which tests run."""
 
+import multiprocessing.util
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
     scratch = tempfile.TemporaryDirectory(prefix="marpress-tests-")
     config.add_cleanup(scratch.cleanup)
     os.environ["XDG_CONFIG_HOME"] = scratch.name
+    # Kept from here on: a test's own temporary folder is too long for sockets, and goes.
+    multiprocessing.util.get_temp_dir()
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if count == 1 or not hasattr(os, "sched_setaffinity"):
         return

@@ -1,11 +1,11 @@
 """The verb `python -m deploy adopt`: take anyone's archive into the model store."""
 
 import argparse
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from deploy import output
 from deploy.adopt import beside, compare, recorded, table
 from deploy.adopt.adopt import Adopted, adopt
 from deploy.adopt.compare import CLOSE, DIFFERS, SAME, Compared
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME,...",
         help="names that its pickles may import although loading them could do anything",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    output.add_json(parser)
     parser.add_argument(
         "--compare",
         metavar="URL",
@@ -86,19 +86,19 @@ def run(args: argparse.Namespace) -> None:
         )
         told = _described(done)
         if not args.json:
-            print(_text(done))
+            output.say(_text(done))
         sealed = done.archive
         if sealed is None:
             if args.json:
-                print(json.dumps(told, indent=2))
+                output.show(told)
             done.check()
     compared = []
     if args.compare is not None and sealed is not None:
         compared = _compared(args, sealed, asked, sent)
     if args.json:
-        print(json.dumps({**told, "compared": [c.as_dict() for c in compared]}, indent=2))
+        output.show({**told, "compared": [c.as_dict() for c in compared]})
     elif compared:
-        print(_comparison(compared))
+        output.say(_comparison(compared))
     _check(compared)
 
 

@@ -7,7 +7,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.compat import names
 from deploy.errors import BadInput, Missing
 
 # TorchServe's handlers that are named without a file.
@@ -159,6 +158,8 @@ def _names(tree: ast.Module) -> set[str]:
 
 def _absent(name: str) -> bool:
     """Whether a module is neither installed nor brought by deploy/compat."""
+    from deploy.compat import names  # imports torch, which takes seconds, and adopt alone needs it
+
     top = name.partition(".")[0]
     if top in ("ts", "torchvision", "captum"):
         return names.absent(name)

@@ -35,6 +35,11 @@ class Archive:
     sha256: str
     adopted: bool = False
 
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        about = {"path": str(self.path), "model": self.name, "version": self.version}
+        return {**about, "bytes": self.bytes, "sha256": self.sha256}
+
 
 def verify(archive: Path, allow_ops: Collection[str] | None = ()) -> Archive:
     """Check an archive's structure without loading any of it into Python.

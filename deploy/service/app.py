@@ -14,6 +14,7 @@ from werkzeug.routing import Map, Rule
 
 from deploy.service import access, kserve, openai, openapi, sagemaker, tensorflow, torchserve
 from deploy.service.failure import Failure, internal, no_method, no_resource
+from deploy.service.metrics import Metrics
 from deploy.service.models import Models
 from deploy.service.request import Request
 from deploy.service.responses import Reply, error_response, failure_response
@@ -28,10 +29,10 @@ Read = Callable[[], Awaitable[bytes]]
 
 
 class App:
-    """Routes over models."""
+    """Routes; replies are counted in `metrics`."""
 
-    def __init__(self, models: Models) -> None:
-        self._models = models
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._map = Map(strict_slashes=False, merge_slashes=False)
         self._views: dict[str, tuple[View, Form]] = {}
         self._matcher = self._map.bind("")
@@ -93,7 +94,7 @@ class App:
     def _count(self, status: int) -> None:
         """Replies by their status, under TorchServe's names."""
         group = "2XX" if 200 <= status < 300 else "4XX" if 400 <= status < 500 else "5XX"
-        self._models.metrics.add(f"Requests{group}", Level="Host")
+        self._metrics.add(f"Requests{group}", Level="Host")
 
 
 def build(models: Models, hosts: Collection[str] = (), key: str | None = None) -> App:
@@ -101,7 +102,7 @@ def build(models: Models, hosts: Collection[str] = (), key: str | None = None) -
 
     `hosts` are names under which it is reached; `key`, if given, is asked of every client.
     """
-    app = App(models)
+    app = App(models.metrics)
     access.guard(app, hosts, key)
     torchserve.add_routes(app, models)
     tensorflow.add_routes(app, models)

@@ -179,7 +179,7 @@ async def _served(args: argparse.Namespace, handlers: Path | None, key: str | No
             await _load(models, Path(path), args.workers)
         inference_app = app.build(models, [args.host, *args.allow_host], key)
         inference = Server(inference_app, args.host, args.port)
-        own_key = keys.write(workdir)
+        own_key = keys.write(workdir, key)
         try:
             management_app = control.build(models, Path(args.model_store), own_key)
             management = Server(management_app, HOST, args.management_port)

@@ -20,7 +20,7 @@ UNREACHABLE = "does not match any allowed URL(s)"
 
 def build(models: Models, store: Path, key: str) -> App:
     """The management application for `models`; `store` holds the archives."""
-    app = App(models)
+    app = App(models.metrics)
     access.guard(app, key=key)
     describe.add_routes(app, models, customized=True)
 

@@ -8,9 +8,10 @@ import psutil
 from deploy.service import metadata
 from deploy.service.failure import Failure, no_resource
 from deploy.service.models import Model, Models
-from deploy.service.pool import QUEUE_SIZE, Slot
+from deploy.service.pool import QUEUE_SIZE
 from deploy.service.request import Request
 from deploy.service.responses import Reply, json_response
+from deploy.service.slot import Slot
 
 if TYPE_CHECKING:
     from deploy.service.app import App

@@ -15,11 +15,15 @@ from deploy.torchserve.tokens import KEY_FILE
 NEVER = "9999-12-31T23:59:59Z"
 
 
-def write(workdir: Path) -> str:
-    """Make a key and write `workdir`/key_file.json, readable by its owner only."""
+def write(workdir: Path, inference: str | None = None) -> str:
+    """Make the management key and write `workdir`/key_file.json, readable by its owner only.
+
+    `inference`: the key that clients of the other address must send, for verbs that are some.
+    """
     key = secrets.token_urlsafe(24)
     entry = {"key": key, "expiration time": NEVER}
-    keys = {"management": entry, "inference": entry, "API": {"key": key}}
+    client = {**entry, "key": inference or key}
+    keys = {"management": entry, "inference": client, "API": {"key": key}}
     path = workdir / KEY_FILE
     aside = workdir / f".{KEY_FILE}.{os.getpid()}"
     try:

@@ -14,9 +14,10 @@ from deploy.service.context import Answer
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
 from deploy.service.job import Gone
 from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, HandlerMetrics, Metrics
-from deploy.service.pool import Pool, Worker
+from deploy.service.pool import Pool
 from deploy.service.process import Ended, Process, Told
 from deploy.service.row import Row
+from deploy.service.slot import Worker
 from deploy.signing.policy import Policy
 
 CLOSE_TIMEOUT = 30.0

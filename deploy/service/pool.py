@@ -16,16 +16,17 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from deploy.errors import BadInput
 from deploy.service.context import Answer
 from deploy.service.failure import worker_died
 from deploy.service.job import Gone, Job
 from deploy.service.row import Row
+from deploy.service.slot import Make, Slot
+from deploy.service.waiting import Waiting
 from deploy.service.wire import Batch
 
 logger = logging.getLogger(__name__)
@@ -38,60 +39,8 @@ HEARTBEAT = 5.0  # seconds of idleness after which a worker is asked for a sign 
 _TICK = 0.1
 
 
-class Worker(Protocol):
-    """What the pool needs of a worker process: a `process.Process`."""
-
-    @property
-    def pid(self) -> int | None: ...
-
-    async def start(self) -> None: ...
-
-    def send(self, batch: Batch) -> None: ...
-
-    def end(self) -> None: ...
-
-    def kill(self) -> None: ...
-
-    async def gone(self) -> None: ...
-
-    def how(self) -> str: ...
-
-
-Make = Callable[[Callable[[dict[str, Any], list[bytes]], None], Callable[[], None]], Worker]
-"""Makes a worker, not started yet; the two are called with its messages, and at its end."""
-
 Recorded = Callable[[list[list[Any]]], None]
 """Takes what a handler's metrics recorded."""
-
-
-class Slot:
-    """A worker's place: the process that fills it now, and the batch it works on."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.started = datetime.now(UTC)
-        self.worker: Worker | None = None
-        self.running = False
-        self.retired = False
-        self.batch: list[Job] = []
-        self.since = 0.0  # of the batch, or of its last partial answer
-        self.launched = math.inf  # when its process was started
-        self.heard = 0.0  # the last sign of life
-        self.asked = 0.0  # when it was asked for one; 0.0: it was not
-        self.hung = False  # it is ended for that
-        self.failures = 0  # in a row, without an answer in between
-        self.reason = ""
-        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    @property
-    def pid(self) -> int | None:
-        """Of the process, if there is one."""
-        return self.worker.pid if self.worker is not None else None
-
-    @property
-    def idle(self) -> bool:
-        """Whether it can take a batch."""
-        return self.running and not self.batch and not self.retired
 
 
 class Pool:
@@ -119,8 +68,7 @@ class Pool:
         self._timeout = timeout
         self._recorded = recorded
         self._batch_seconds = 0.0  # of late
-        self._waiting: deque[Job] = deque()
-        self._suspects: deque[Job] = deque()
+        self._waiting = Waiting()
         self._target = 0
         self._startup = math.inf
         self._closed = False
@@ -137,7 +85,7 @@ class Pool:
     @property
     def pending(self) -> int:
         """How many requests wait."""
-        return len(self._waiting) + len(self._suspects)
+        return len(self._waiting)
 
     @property
     def running(self) -> int:
@@ -178,8 +126,7 @@ class Pool:
                 slot.retired = True
                 if slot.ready.done():
                     reason = str(slot.ready.exception())
-                if slot.worker is not None:
-                    slot.worker.kill()
+                slot.kill()
             raise BadInput(reason)
 
     def submit(
@@ -197,11 +144,11 @@ class Pool:
         if self._closed or not self._target:
             return None
         if self._is_full():
-            self._waiting = deque(job for job in self._waiting if _is_wanted(job))
+            self._waiting.give_up_abandoned()
             if self._is_full():
                 return None
         job = Job(row, headers, streams, self._timeout, gone)
-        self._waiting.append(job)
+        self._waiting.add(job)
         self._dispatch()
         return job
 
@@ -219,7 +166,7 @@ class Pool:
             slot.retired = True
         for worker in workers:
             worker.end() if finished else worker.kill()
-        for job in [*self._waiting, *self._suspects, *(j for s in self.slots for j in s.batch)]:
+        for job in [*self._waiting, *(j for s in self.slots for j in s.batch)]:
             job.finish(None)
         await asyncio.gather(*(worker.gone() for worker in workers), *self._tasks)
         self.slots = []
@@ -228,14 +175,17 @@ class Pool:
     # Batches
 
     def _is_full(self) -> bool:
-        late = bool(self._waiting) and self.expected_wait > self._timeout
+        late = self._waiting.queued and self.expected_wait > self._timeout
         return self.pending >= QUEUE_SIZE or late
 
     def _dispatch(self) -> None:
         """Give free workers what waits."""
-        while self._waiting or self._suspects:
+        while self._waiting:
             slot = next((slot for slot in self.slots if slot.idle), None)
-            if slot is None or not (batch := self._next()):
+            if slot is None:
+                return
+            trying = any(job.deaths for other in self.slots for job in other.batch)
+            if not (batch := self._waiting.take(self._batch_size, trying)):
                 return
             slot.batch = batch
             slot.since = time.monotonic()
@@ -249,21 +199,6 @@ class Pool:
                     [job.streams for job in batch],
                 )
             )
-
-    def _next(self) -> list[Job]:
-        """The next requests to answer together: one suspect, unless another is being tried."""
-        trying = any(job.deaths for slot in self.slots for job in slot.batch)
-        while self._suspects and not trying:
-            job = self._suspects.popleft()
-            job.again()
-            if _is_wanted(job):
-                return [job]
-        batch: list[Job] = []
-        while self._waiting and len(batch) < self._batch_size:
-            job = self._waiting.popleft()
-            if _is_wanted(job):
-                batch.append(job)
-        return batch
 
     # A worker's life
 
@@ -343,8 +278,7 @@ class Pool:
         if not slot.batch:
             self._retire(slot)
         if not slot.ready.done():
-            slot.ready.set_exception(BadInput("it is not wanted any more"))
-            slot.ready.exception()
+            slot.not_ready("it is not wanted any more")
 
     def _retire(self, slot: Slot) -> None:
         if slot in self.slots:
@@ -361,14 +295,10 @@ class Pool:
             self._try_again(job)
         if batch and not slot.hung:
             # What waits did not make it end, and pays with no time for its being started again.
-            for job in self._waiting:
-                job.again()
+            self._waiting.again()
         slot.hung = False
         if not slot.ready.done():
-            slot.ready.set_exception(
-                BadInput(slot.reason or "the worker ended before it was ready")
-            )
-            slot.ready.exception()  # retrieved, even where nobody waits any more
+            slot.not_ready(slot.reason or "the worker ended before it was ready")
         elif slot.retired:
             self._retire(slot)
         else:
@@ -388,7 +318,7 @@ class Pool:
             failure = worker_died(job.deaths)
             job.finish(Answer(failure.status, failure.body()))
             return
-        self._suspects.append(job)
+        self._waiting.suspect(job)
 
     # Time
 
@@ -399,9 +329,7 @@ class Pool:
 
     def _tick(self, now: float) -> None:
         """Give up what is late, end workers that hang, ask idle ones for a sign of life."""
-        for job in self._waiting:
-            if job.late:
-                job.finish(None)
+        self._waiting.give_up_late()
         for slot in self.slots:
             if slot.batch:
                 self._watch(slot, now)
@@ -415,10 +343,7 @@ class Pool:
             elif not slot.running and now - slot.launched > self._startup:
                 slot.launched = math.inf
                 slot.reason = f"not ready after {self._startup:g} s"
-                if slot.worker is not None:
-                    slot.worker.kill()
-        if self._waiting and self._waiting[0].done:
-            self._waiting = deque(job for job in self._waiting if not job.done)
+                slot.kill()
 
     def _watch(self, slot: Slot, now: float) -> None:
         silent = now - slot.since
@@ -435,11 +360,3 @@ class Pool:
             )
             slot.since, slot.hung = now, True
             slot.worker.kill()
-
-
-def _is_wanted(job: Job) -> bool:
-    """Whether somebody waits for the answer; a request that nobody waits for is given up."""
-    if job.abandoned:
-        job.finish(None)
-        return False
-    return True

@@ -14,6 +14,7 @@ from typing import Any
 from deploy.service import wire
 from deploy.service.bundle import Bundle
 from deploy.service.worker import OUT_OF_MEMORY, serve
+from handlers import sockets
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ Ended = Callable[[], None]
 def prepare() -> None:
     """Start the process that workers are forked from. Call it in the main thread: the kernel kills
     that process, and its workers with it, when the thread that started it ends."""
+    sockets.shorten()
     _context.set_forkserver_preload(["deploy.service.preload"])
     forkserver.ensure_running()
 

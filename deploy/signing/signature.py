@@ -53,6 +53,10 @@ class Signed:
         """A line of its own: `unsigned`, or `signed` and by whom, from column `width`."""
         return "unsigned" if self.state == "unsigned" else f"{'signed ':<{width}}{self}"
 
+    def as_json(self) -> dict[str, str]:
+        """For programs: the state, the key's fingerprint, and the line for people."""
+        return {"state": self.state, "key": self.fingerprint, "text": str(self)}
+
     def __str__(self) -> str:
         """One line for people."""
         key = keys.short(self.fingerprint)

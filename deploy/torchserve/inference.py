@@ -35,15 +35,18 @@ class Inference:
         content_type: str = "application/octet-stream",
         version: str | None = None,
         params: dict[str, str] | None = None,
+        explain: bool = False,
     ) -> Any:
         """POST `body` to /predictions/`name` and return the decoded JSON (else text) answer.
+
+        With `explain` to /explanations/`name`, for a model that can explain its answers.
 
         `params`, such as {"top_k": "3"}, are sent as headers (see `parameter_headers`).
         A request that was with a worker when it died is asked again: predictions change
         nothing. Raises Refused with the handler's own status, type and message, NoServer if none
         answers.
         """
-        path = f"/predictions/{quote(name, safe='')}"
+        path = f"/{'explanations' if explain else 'predictions'}/{quote(name, safe='')}"
         if version is not None:
             path += f"/{quote(version, safe='')}"
         headers = {"Content-Type": content_type, **parameter_headers(params or {})}

@@ -15,9 +15,11 @@ from pathlib import Path
 import psutil
 
 from deploy.archive import mar, store
-from deploy.archive.verify import Archive
+from deploy.archive.verify import Archive, identity, refuse_tar
 from deploy.errors import Conflict, DeployError, ModelNotFound, Refused, Untrusted
 from deploy.progress import Say
+from deploy.signing.policy import Policy
+from deploy.signing.signature import Signed
 from deploy.torchserve import server
 from deploy.torchserve.management import Management
 
@@ -46,6 +48,29 @@ def roll_out(sealed: Archive, management: Management, workdir: Path, ask: Ask, s
         say(f"model     {label}, replaced")
     _take_over(management, sealed.name, sealed.version, say)
     _remember(workdir, sealed)
+
+
+def register_file(
+    url: str, store: Path, management: Management, trust: Policy, workers: int | None = None
+) -> tuple[str, Signed]:
+    """Register `url`, a file of the model store, as it is; the server's message and who signed it.
+
+    Raises BadInput, Untrusted for one that `trust` does not admit, or that was changed while it was
+    loaded, Refused.
+    """
+    archive = store / url
+    refuse_tar(archive)
+    known = identity(archive)
+    sha256 = digest(archive) if known else None
+    signed = trust.admit(archive, sha256)
+    message = management.register(url, workers, settings=registration(archive))
+    if known and sha256:
+        try:
+            check_unchanged(archive, sha256)
+        except Untrusted:
+            management.unregister(*known)
+            raise
+    return message, signed
 
 
 def _register(sealed: Archive, management: Management, ask: Ask) -> None:

@@ -6,10 +6,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from deploy import lock
+from deploy import lock, output
 from deploy.archive.card import read_card, read_report
 from deploy.errors import Unproven
 from deploy.progress import Say
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="show what was found and leave the card as it is"
     )
+    output.add_json(parser)
     parser.add_argument("--fresh", action="store_true", help="forget the trials of earlier calls")
 
 
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> None:
     path = artifact / "model.json"
     first = ways.of_card(json.loads(path.read_text(encoding="utf-8")))
     goal = Goal(args.p99, args.clients)
+    say = output.note if args.json else output.say
     with lock.held(Path(args.workdir) / ".run" / f"tune-{card.name}.lock"):
         if args.fresh:
             (artifact / STUDY).unlink(missing_ok=True)
@@ -62,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         ):
 
             def tell(line: str) -> None:
-                bar.write(line)
+                with bar.external_write_mode():
+                    say(line)
                 bar.update(min(round(bar.format_dict["elapsed"]), bar.total or 0) - bar.n)
 
             tried = search(place, goal, first, artifact / STUDY, args.minutes, tell)
@@ -70,31 +74,33 @@ def run(args: argparse.Namespace) -> None:
                 raise Unproven("no settings could be measured: see the lines above")
             confirm(place, goal, tried, tell)
         chosen = max(tried, key=lambda one: (len(one.scores), one.score))
-        show(tried, chosen, goal)
-        _save(artifact, tried, chosen, goal)
+        show(tried, chosen, goal, say)
+        found = _save(artifact, tried, chosen, goal)
+        say(f"table and plot: {artifact / RESULTS}, {artifact / CHART}")
         if args.keep:
-            print(f"{path} is left as it is")
+            say(f"{path} is left as it is")
         else:
             ways.write(path, chosen.settings)
-            print(f"{path} says so now: ./build_mar.sh {args.name} packs it")
+            say(f"{path} says so now: ./build_mar.sh {args.name} packs it")
+        if args.json:
+            output.show({**found, "written": not args.keep})
 
 
-def show(tried: Sequence[Tried], chosen: Tried, goal: Goal, say: Say = print) -> None:
-    """The ways that no other beats, best first, and the chosen one."""
-    heads = "".join(f"{n:>4} client(s)".rjust(26) for n in goal.clients)
-    say(f"{'answers/s within the bound / p50 / p99 ms':44}{heads}")
+def show(tried: Sequence[Tried], chosen: Tried, goal: Goal, say: Say = output.say) -> None:
+    """The ways that no other beats, best first, and the chosen one; answers count within the
+    bound."""
+    say(f"{'':40}{'clients':>8}{'answers/s':>11}{'p50 ms':>10}{'p99 ms':>10}")
     listed = {id(one): one for one in (*pareto(tried), chosen)}
     for one in sorted(listed.values(), key=lambda one: -one.score):
-        cells = "".join(
-            f"{p.goodput:.0f} / {p.p50_ms:.1f} / {p.p99_ms:.0f}".rjust(26) for p in one.points
-        )
-        mark = "* " if one is chosen else "  "
-        say(f"{mark}{one.settings.describe():42}{cells}")
+        title = f"{'* ' if one is chosen else '  '}{one.settings.describe()}"
+        for p in one.points:
+            say(f"{title:40}{p.clients:>8}{p.goodput:>11.0f}{p.p50_ms:>10.1f}{p.p99_ms:>10.0f}")
+            title = ""
     low, high = min(chosen.scores), max(chosen.scores)
     say(f"chosen: {chosen.settings.describe()}; score {low:.1f} to {high:.1f}, {goal.key()}")
 
 
-def _save(artifact: Path, tried: Sequence[Tried], chosen: Tried, goal: Goal) -> None:
+def _save(artifact: Path, tried: Sequence[Tried], chosen: Tried, goal: Goal) -> dict[str, Any]:
     from deploy.tune.chart import chart
 
     found = {
@@ -117,7 +123,7 @@ def _save(artifact: Path, tried: Sequence[Tried], chosen: Tried, goal: Goal) -> 
         aside = artifact / f"{name}.{os.getpid()}"
         aside.write_text(text, encoding="utf-8")
         aside.replace(artifact / name)
-    print(f"table and plot: {artifact / RESULTS}, {artifact / CHART}")
+    return found
 
 
 def _bound(text: str) -> float:

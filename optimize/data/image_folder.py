@@ -58,7 +58,7 @@ def load(
             seed=seed,
             wanted=wanted,
         )
-    found, ignored = _by_class(folder)
+    found, ignored = by_class(folder)
     if not found:
         raise DataError(f"{folder} holds no pictures by class: image_folder takes {TAKEN}")
     data = examples.dataset(
@@ -85,7 +85,7 @@ def _metadata(folder: Path) -> Path | None:
     return None
 
 
-def _by_class(folder: Path) -> tuple[list[Example], list[str]]:
+def by_class(folder: Path) -> tuple[list[Example], list[str]]:
     """The pictures, and the folders that are neither splits nor classes."""
     places = {p.name: p for p in sorted(folder.iterdir()) if _visible(p) and p.is_dir()}
     splits = {ALIASES.get(name.lower(), name.lower()): p for name, p in places.items()}

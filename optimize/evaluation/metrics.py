@@ -72,9 +72,24 @@ class Metric:
         gap = "" if self.unit in ("", "%") else " "
         return f"{value * self.scale:.{self.digits}f}{gap}{self.unit}"
 
-    def change(self, difference: float) -> str:
-        """A difference of two values as printed: `-0.66 points`."""
-        return f"{difference * self.scale:+.{self.digits}f} {self.change_unit}".rstrip()
+    def amount(self, difference: float) -> str:
+        """The size of a difference of two values as printed: `0.66 points`."""
+        return f"{abs(difference) * self.scale:.{self.digits}f} {self.change_unit}".rstrip()
+
+    def change(self, difference: float, unit: bool = True) -> str:
+        """A difference of two values as printed: `0.66 points lower`; without its `unit` if asked.
+
+        The words say where the value went: a sign beside "lost" or "gained" reads either way.
+        """
+        shown = round(difference * self.scale, self.digits)
+        if not shown:
+            return "unchanged"
+        amount = self.amount(difference) if unit else f"{abs(shown):.{self.digits}f}"
+        return f"{amount} {'higher' if shown > 0 else 'lower'}"
+
+    def loss(self, lost: float, unit: bool = True) -> str:
+        """A loss as `lost` gives it, printed like `change`: of an error rate it is `higher`."""
+        return self.change(self.after_losing(0.0, lost), unit)
 
 
 ACCURACY = Metric("accuracy", "Accuracy")

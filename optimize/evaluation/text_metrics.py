@@ -1,11 +1,9 @@
-"""Accuracy, macro F1, area under the ROC curve and calibration error, for one label or several."""
+"""Accuracy, macro F1 and area under the ROC curve, for one label or several."""
 
 import torch
 from torch import Tensor
 
 from optimize.evaluation.accuracy import wilson
-
-BINS = 15
 
 
 def predicted_labels(logits: Tensor, multi_label: bool) -> Tensor:
@@ -64,30 +62,3 @@ def accuracy(answers: Tensor, targets: Tensor) -> dict[str, object]:
         "samples": len(correct),
         "ci95": list(wilson(int(correct.sum()), len(correct))),
     }
-
-
-def expected_calibration_error(logits: Tensor, targets: Tensor, bins: int = BINS) -> float:
-    """Mean distance between confidence and accuracy over equal bins (Guo et al. 2017).
-
-    Args:
-        logits: `[N, classes]`.
-        targets: int64 `[N]`; in multi-label data float `[N, classes]`, where each label of each
-            text counts as one answer with its own confidence.
-    """
-    if targets.is_floating_point():
-        probability = logits.double().sigmoid().flatten()
-        confidence, correct = (
-            torch.maximum(probability, 1 - probability),
-            (probability > 0.5) == targets.flatten().bool(),
-        )
-    else:
-        confidence, answer = logits.double().softmax(1).max(1)
-        correct = answer == targets
-    bin_index = (confidence * bins).long().clamp(max=bins - 1)
-    error = 0.0
-    for number in range(bins):
-        inside = bin_index == number
-        if inside.any():
-            gap = (confidence[inside].mean() - correct[inside].double().mean()).abs()
-            error += float(gap) * float(inside.double().mean())
-    return error

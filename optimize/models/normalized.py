@@ -1,5 +1,7 @@
 """Normalisation as part of the model, whose input is raw pixels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -43,3 +45,11 @@ def normalized(model: nn.Module, mean: float | list[float], std: float | list[fl
     `Normalized` already."""
     body = model.body if isinstance(model, Normalized) else model
     return Normalized(body, mean, std)
+
+
+def of_pixels(model: nn.Module, mean: Any = None, std: Any = None) -> nn.Module:
+    """`model` of a file as a module of pixels: with mean and std, in pixel units, before it; as it
+    is where it is given neither."""
+    if mean is None and std is None:
+        return model
+    return Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)

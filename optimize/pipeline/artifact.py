@@ -10,10 +10,10 @@ from torch import nn
 from handlers import binding
 from optimize.data.dataset import Sample
 from optimize.errors import ParityError
-from optimize.evaluation import latency
+from optimize.evaluation import calibration, latency
 from optimize.pipeline.job import Job
 from optimize.recipe.schema import Recipe
-from optimize.report import notice, page, preregistration, report, served
+from optimize.report import example_file, notice, page, preregistration, report, served
 from optimize.tasks.base import A, D, Inputs, State
 from optimize.utils import files, pickles, torchscript
 
@@ -72,7 +72,7 @@ def prepare(
     fixed = preregistration.fix(job.folder, asked)
     job.say(f"  budget fixed before the test split is measured: {fixed['digest'][:16]}")
     states_by_name = _named_states(job.recipe, states)
-    rows, answers = _measure_all(job, states_by_name, timed)
+    rows, before, answers = _measure_all(job, states_by_name, timed)
     _check_answers(job, answers, model_file)
     control_rows = [
         {"name": name, **task.score(task.predict(model, data, "test", name), data, "test")}
@@ -99,9 +99,24 @@ def prepare(
     (ready / "NOTICE").write_text(notice.text(evidence, job.recipe), encoding="utf-8")
     served.add(evidence, task.from_files(ready, data, answers), budget)
     evidence |= {binding.CARD: binding.card_digest(card), binding.FILES: files.digests(ready)}
+    evidence |= compared(job, before, answers, ready)
     page.write(ready, evidence)
     report.write(ready, evidence)
     return evidence
+
+
+def compared(job: Job[D, A], before: A, after: A, folder: Path) -> dict[str, Any]:
+    """The report's entries on single answers of both models; writes the examples' file."""
+    task, data, found = job.task, job.data, {}
+    sides = {"original": before, "final": after}
+    sure = {name: task.confidence(answers, data) for name, answers in sides.items()}
+    rows = {k: calibration.reliability(*v) for k, v in sure.items() if v is not None}
+    if len(rows) == len(sides):
+        found["reliability"] = rows
+    most = job.recipe.report.examples
+    shown = task.examples(before, after, data, most) if most else []
+    entry = example_file.write(folder, shown)
+    return found | ({"examples": entry} if entry else {})
 
 
 def install(scratch: Path, folder: Path) -> None:
@@ -116,6 +131,8 @@ def install(scratch: Path, folder: Path) -> None:
         files.move(ready / "samples", folder / "samples")
     # An artifact with a report is complete, so the report is removed first and written last.
     (folder / "report.json").unlink(missing_ok=True)
+    if "examples" not in report.read(ready):  # those of the former artifact
+        (folder / example_file.NAME).unlink(missing_ok=True)
     extra = sorted(p.name for p in ready.iterdir() if p.is_file() and p.name not in _INSTALLED_LAST)
     for name in (*extra, *_INSTALLED_LAST):
         if (ready / name).exists():
@@ -148,8 +165,9 @@ def _named_states(recipe: Recipe, states: list[State]) -> dict[str, State]:
 
 def _measure_all(
     job: Job[D, A], states_by_name: dict[str, State], folder: Path
-) -> tuple[dict[str, dict[str, Any]], A]:
-    """The report's rows of all states, and the answers of the last one on the test split.
+) -> tuple[dict[str, dict[str, Any]], A, A]:
+    """The report's rows of all states, and the answers of the first and of the last one on the
+    test split.
 
     The last state's row is also that of `final`. Saves each model's file in a subfolder of
     `folder`, numbered from 0.
@@ -157,10 +175,12 @@ def _measure_all(
     task, data = job.task, job.data
     rows: dict[str, dict[str, Any]] = {}
     split, reference = data.agreement_split, None
+    first: list[A] = []
     for number, (name, state) in enumerate(states_by_name.items()):
         answers = task.predict(state.model, data, "test", name)
         compared = answers if split == "test" else task.predict(state.model, data, split, name)
         reference = compared if reference is None else reference
+        first = first or [answers]
         rows[name] = {
             **_measure(job, state, answers, folder / str(number)),
             "agreement": task.agreement(compared, reference),
@@ -168,7 +188,7 @@ def _measure_all(
             **({"details": state.details} if state.details else {}),
         }
     rows["final"] = {key: value for key, value in rows[name].items() if key != "details"}
-    return rows, answers
+    return rows, first[0], answers
 
 
 def _measure(job: Job[D, A], state: State, answers: A, place: Path) -> dict[str, Any]:

@@ -10,24 +10,33 @@ import yaml
 
 from optimize.errors import RecipeError
 from optimize.recipe.reader import Loader, Named, Reader, override
-from optimize.recipe.schema import Budget, Licences, Recipe, SearchOptions, Serving, StageSpec
+from optimize.recipe.schema import (
+    Budget,
+    Licences,
+    Recipe,
+    ReportOptions,
+    SearchOptions,
+    Serving,
+    StageSpec,
+)
 
 StageOptions = Mapping[str, type[Any]]
 """The dataclass of a stage's options, by the kind of stage."""
 
-_REQUIRED = ("name", "task", "data", "model", "stages")
+REQUIRED = ("name", "task", "data", "model", "stages")
 _OPTIONAL = {
     "budget": Budget,
     "serving": Serving,
     "licences": Licences,
+    "report": ReportOptions,
     "seed": int,
     "checkpoint": str,
     "controls": bool,
     "random_weights": bool,
     "metric": Named,
 }
-_NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that are not keys of a recipe
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
+NOT_WRITTEN = ("folder", "file", "settings")  # fields of Recipe that are not keys of a recipe
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
 
 
 def read(
@@ -59,7 +68,7 @@ def read(
         return reader.value(entries[key], hint, key)
 
     name, task = value("name", str), value("task", str)
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise reader.fail(
             entries["name"], f"name {name!r}: use letters, digits, '-', '_' and '.' only"
         )
@@ -123,13 +132,13 @@ def _document(path: Path) -> yaml.Node:
 
 def _entries(reader: Reader, root: yaml.Node) -> dict[str, yaml.Node]:
     """The recipe's values by key; refuses unknown and missing keys."""
-    allowed = [f.name for f in dataclasses.fields(Recipe) if f.name not in _NOT_WRITTEN]
+    allowed = [f.name for f in dataclasses.fields(Recipe) if f.name not in NOT_WRITTEN]
     entries = {}
     for name, (key, node) in reader.mapping(root, "the recipe").items():
         if name not in allowed:
             raise reader.unknown(key, name, allowed, "the recipe")
         entries[name] = node
-    for name in _REQUIRED:
+    for name in REQUIRED:
         if name not in entries:
             raise reader.fail(root, f"the recipe needs {name!r}")
     return entries

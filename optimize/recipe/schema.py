@@ -113,6 +113,22 @@ class Licences:
 
 
 @dataclass(frozen=True)
+class ReportOptions:
+    """What the report's page shows.
+
+    Attributes:
+        examples: at most so many held-out samples on which original and final model differ most;
+            they are the user's data, and 0 keeps them out of the artifact.
+    """
+
+    examples: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.examples <= 8:
+            raise ValueError("examples are 0 to 8")
+
+
+@dataclass(frozen=True)
 class SearchOptions:
     """Limits of a search; `search: true` uses the defaults.
 
@@ -148,11 +164,28 @@ class StageSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. Its relative paths start at `folder`.
+    """A checked recipe: what to compress, on which data, within which budget.
 
-    `input` is of the task's `input_options`; `metric` is there for tasks that leave the choice to
-    the recipe (`Task.takes_metric`); `random_weights` says that a model which nobody has
-    trained is meant.
+    Attributes:
+        name: of the artifact and of the served model.
+        task: the kind of model.
+        data: the data set: a built-in one, a file or folder, or `path/to/file.py:function`.
+        model: the architecture: a built-in one, a TorchScript file, `timm/NAME`, a Hugging Face
+            folder, or `path/to/file.py:function`.
+        stages: what is done to the model, one after another.
+        budget: what the compressed model may lose.
+        serving: how the model is served.
+        licences: on which terms weights and data may be used.
+        seed: of everything random.
+        checkpoint: a file of weights for `model`, from the recipe's folder.
+        controls: whether models are trained for comparison in the report.
+        input: how pictures become what the model takes.
+        metric: how answers are judged, for tasks that leave the choice to the recipe.
+        random_weights: that a model which nobody has trained is meant: only size and speed
+            matter.
+        search: look for the options that serve the budget best.
+        folder, file, settings: where it was read from, and `--set`; relative paths start at
+            `folder`.
     """
 
     name: str
@@ -170,6 +203,7 @@ class Recipe:
     metric: Named | None = None
     random_weights: bool = False
     search: SearchOptions | None = None
+    report: ReportOptions = field(default_factory=ReportOptions)
     folder: Path = Path()
     file: str = ""
     settings: tuple[str, ...] = ()
@@ -205,6 +239,7 @@ class Recipe:
                 dataclasses.asdict(self.serving),
                 dataclasses.asdict(self.licences),
                 dataclasses.asdict(self.search) if self.search else None,
+                dataclasses.asdict(self.report),
             ]
         text = json.dumps(_without_where(parts), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

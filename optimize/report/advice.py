@@ -35,8 +35,8 @@ def advise(
     if not lost or metric.lost(original, final) <= 0 >= max(lost.values()):
         return []
     worst = max(lost, key=lambda name: lost[name])
-    amount = metric.change(lost[worst]).lstrip("+")
-    total = metric.change(metric.lost(original, final)).lstrip("+")
+    amount = metric.amount(lost[worst])
+    total = metric.amount(metric.lost(original, final))
     said = [f"{worst} lost most: {amount}" + (f" ({total} in all)" if len(lost) > 1 else "")]
     said += _of_training(worst, measured[f"stage:{worst}"])
     spec = next((stage for stage in stages if stage.name == worst), None)

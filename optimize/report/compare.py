@@ -11,7 +11,7 @@ from optimize.errors import OptionError
 from optimize.evaluation.metrics import Metric
 from optimize.report.report import SCHEMA, check_untouched, size
 
-_LABEL, _VALUE, _RATIO = 24, 20, 14
+_LABEL, _VALUE, _RATIO = 23, 19, 17
 
 
 def whole(folder: Path) -> dict[str, Any]:
@@ -62,13 +62,8 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
         OptionError: they are measured in different metrics.
     """
     a, b = first["final"], second["final"]
-    metric = Metric.of(first)
+    metric = _shared_metric(first, second)
     name = metric.name
-    if Metric.of(second) != metric:
-        raise OptionError(
-            f"{first['recipe']} is measured in {name} and {second['recipe']} is not: "
-            "artifacts of different tasks cannot be compared"
-        )
     lines = [_row("", first["recipe"], second["recipe"], "second"), "-" * 78]
 
     def points(difference: float) -> str:
@@ -80,7 +75,10 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     row(name, lambda r: f"{r['final'][name]:.4f}", points(b[name] - a[name]))
     row("95% interval", lambda r: f"{r['final']['ci95'][0]:.3f}-{r['final']['ci95'][1]:.3f}")
     row("samples", lambda r: str(r["final"]["samples"]))
-    row("lost to its original", lambda r: points(r["gate"]["drop"]))
+    row(
+        "against its original",
+        lambda r: points(r["final"][name] - r["original"][name]),
+    )
     row("agreement", lambda r: f"{r['final']['agreement']:.4f}")
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds")):
         row(label, lambda r, key=key: f"{r['final'][key]:,}", _ratio(a[key], b[key]))  # type: ignore[misc]
@@ -103,6 +101,51 @@ def compare(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
     row("stages", lambda r: "+".join(s["name"] for s in r["stages"]) or "none")
     row("gate", lambda r: "passed" if r["gate"]["passed"] else "FAILED")
     return [*lines, *_warnings(first, second)]
+
+
+def as_json(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The same for programs: both models' figures, in the units of `report.json`.
+
+    Returns:
+        `metric`, a report's; `first` and `second`, each with `recipe`, `value` in the metric,
+        `ci95`, `samples`, `drop` against its own original, `agreement`, `parameters`, `macs`,
+        `bytes`, `latency_ms` (medians by batch and threads), `stages` and `passed`; and `notes`
+        on what makes them incomparable.
+
+    Raises:
+        OptionError: they are measured in different metrics.
+    """
+    metric = _shared_metric(first, second)
+
+    def figures(report: dict[str, Any]) -> dict[str, Any]:
+        final = report["final"]
+        same = ("ci95", "samples", "agreement", "parameters", "macs", "bytes")
+        return {
+            "recipe": report["recipe"],
+            "value": final[metric.name],
+            "drop": report["gate"]["drop"],
+            **{key: final.get(key) for key in same},
+            "latency_ms": {key: found["p50"] for key, found in final["latency_ms"].items()},
+            "stages": [stage["name"] for stage in report["stages"]],
+            "passed": report["gate"]["passed"],
+        }
+
+    return {
+        "metric": first["metric"],
+        "first": figures(first),
+        "second": figures(second),
+        "notes": [text.removeprefix("note: ") for text in _warnings(first, second)],
+    }
+
+
+def _shared_metric(first: dict[str, Any], second: dict[str, Any]) -> Metric:
+    metric = Metric.of(first)
+    if Metric.of(second) != metric:
+        raise OptionError(
+            f"{first['recipe']} is measured in {metric.name} and {second['recipe']} is not: "
+            "artifacts of different tasks cannot be compared"
+        )
+    return metric
 
 
 def _row(label: str, first: str, second: str, note: str) -> str:

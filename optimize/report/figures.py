@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from optimize.evaluation.metrics import Metric
-from optimize.report import charts
-from optimize.report.charts import Bar, Point, Scatter, Step, Waterfall
+from optimize.report import bars
+from optimize.report.bars import Bar, Step, Waterfall
 from optimize.report.formatting import cell, milliseconds
 from optimize.report.report import size
+from optimize.report.scatter import Point, Scatter, scatter
 
 MANY = 24  # rows that are shown at once; more are folded
 
@@ -67,7 +68,7 @@ def costs(report: dict[str, Any]) -> Costs:
     # A budget far from every model would squeeze them into a corner.
     near = limit >= min(shown) - 3 * (max(shown) - min(shown) + 0.2)
     plots = [
-        charts.scatter(
+        scatter(
             points,
             title=f"{metric.title} against {cost}",
             x_label=axis,
@@ -97,16 +98,16 @@ def waterfalls(report: dict[str, Any]) -> list[Waterfall]:
         return []
     entries = [("original", report["original"]), *stages, ("final", report["final"])]
     drawn = [
-        charts.waterfall(
+        bars.waterfall(
             metric.title,
             [
                 Step(n, m[metric.name] * metric.scale, metric.text(m[metric.name]))
                 for n, m in entries
             ],
             higher_is_better=metric.higher_is_better,
-            from_zero=False,
+            change=lambda delta: metric.change(delta / metric.scale, unit=False),
         ),
-        charts.waterfall(
+        bars.waterfall(
             "File size",
             [Step(n, m["bytes"], size(m["bytes"])) for n, m in entries],
             higher_is_better=False,
@@ -119,7 +120,7 @@ def waterfalls(report: dict[str, Any]) -> list[Waterfall]:
     ]
     if len(timed) > 2:
         drawn.append(
-            charts.waterfall(
+            bars.waterfall(
                 "Latency, one input, one thread",
                 [Step(n, value, milliseconds(value)) for n, value in timed],
                 higher_is_better=False,
@@ -140,7 +141,7 @@ class Sensitivity:
 
 def sensitivity(report: dict[str, Any]) -> list[Sensitivity]:
     """One for each stage that measured layers one by one: rows of a name and numbers."""
-    stages = []
+    stages, metric = [], Metric.of(report)
     for stage in report["stages"]:
         rows = stage.get("details", {}).get("sensitivity")
         if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
@@ -148,11 +149,11 @@ def sensitivity(report: dict[str, Any]) -> list[Sensitivity]:
         keys = list(rows[0])
         head = [key.replace("_", " ") for key in keys]
         cells = [[cell(row.get(key)) for key in keys] for row in rows]
-        stages.append(Sensitivity(stage["name"], _drops(rows), head, cells))
+        stages.append(Sensitivity(stage["name"], _drops(rows, metric), head, cells))
     return stages
 
 
-def _drops(rows: list[dict[str, Any]]) -> list[Bar]:
+def _drops(rows: list[dict[str, Any]], metric: Metric) -> list[Bar]:
     """Bars of the rows that have a number named `drop`, the dozen largest."""
     if not all(isinstance(row.get("drop"), int | float) for row in rows):
         return []
@@ -164,9 +165,16 @@ def _drops(rows: list[dict[str, Any]]) -> list[Bar]:
         for row in worst
     ]
     return [
-        charts.bar(name, row["drop"], largest, f"{row['drop'] * 100:+.2f} points")
+        bars.bar(name, row["drop"], largest, metric.loss(row["drop"]))
         for name, row in zip(names, worst, strict=True)
     ]
+
+
+def _points(delta: float) -> str:
+    """A class's change in points: `1.2 lower`."""
+    if not round(delta * 100, 1):
+        return "unchanged"
+    return f"{abs(delta) * 100:.1f} {'higher' if delta > 0 else 'lower'}"
 
 
 @dataclass(frozen=True)
@@ -193,11 +201,11 @@ def per_class(report: dict[str, Any]) -> Classes | None:
         return None
     rows.sort(key=lambda row: row[0])
     largest = max(abs(row[0]) for row in rows)
-    bars = [
-        charts.diverging(
-            label, delta, largest, f"{delta * 100:+.1f}", f"{then * 100:.1f} → {now * 100:.1f}%"
+    drawn = [
+        bars.diverging(
+            label, delta, largest, _points(delta), f"{then * 100:.1f} → {now * 100:.1f}%"
         )
         for delta, label, then, now in rows
     ]
-    changed = [bar for bar in bars if bar.tone]
-    return Classes(changed[:MANY], changed[MANY:], [bar for bar in bars if not bar.tone])
+    changed = [bar for bar in drawn if bar.tone]
+    return Classes(changed[:MANY], changed[MANY:], [bar for bar in drawn if not bar.tone])

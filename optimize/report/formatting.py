@@ -43,7 +43,7 @@ def times(before: float, after: float, better: str, worse: str) -> Text:
     """How a cost changed: `21.4x faster`."""
     ratio = before / after if after else 0.0
     if 0.995 <= ratio <= 1.005:
-        return Text("as before")
+        return Text("unchanged")
     if ratio > 1:
         return Text(f"{ratio:.1f}x {better}", "good")
     return Text(f"{1 / (ratio or 1):.1f}x {worse}", "bad")

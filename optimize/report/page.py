@@ -1,18 +1,20 @@
 """`report.html`: the report as one self-contained page, for people.
 
-Everything on it comes from `report.json`; nothing is fetched and nothing runs: one file of HTML,
-CSS and SVG, in light and dark, for screens from a phone's width up. This module gathers the
-values; `templates/page.html` says where they stand.
+Everything on it comes from `report.json` and `examples.json`; nothing is fetched and nothing runs:
+one file of HTML, CSS and SVG, in light and dark, for screens from a phone's width up and for two
+pages of paper. This module gathers the values; `templates/page.html` says where they stand.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
-from optimize.report import engines, figures, served
+from optimize.report import calibration, engines, example_file, figures, served
 from optimize.report.formatting import Text, cell, count, milliseconds, percent, times
 from optimize.report.report import size
 from optimize.utils import files
@@ -27,18 +29,19 @@ _TEMPLATES = Environment(
 
 
 def write(folder: Path, report: dict[str, Any]) -> Path:
-    """Write `report.html` beside `report.json`; returns its path.
+    """Write `report.html` beside `report.json`, with the folder's examples; returns its path.
 
     Raises:
+        EvidenceError: `examples.json` was edited.
         StorageError: the disk is full or the folder cannot be written.
     """
-    path, text = folder / "report.html", render(report)
+    path, text = folder / "report.html", render(report, example_file.read(folder, report))
     files.write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
     return path
 
 
-def render(report: dict[str, Any]) -> str:
-    """The page of a report that fits `report.schema.json`."""
+def render(report: dict[str, Any], examples: Sequence[Example] = ()) -> str:
+    """The page of a report that fits `report.schema.json`, with its examples."""
     metric = Metric.of(report)
     return _TEMPLATES.get_template("page.html").render(
         report=report,
@@ -51,6 +54,9 @@ def render(report: dict[str, Any]) -> str:
         waterfalls=figures.waterfalls(report),
         sensitivity=figures.sensitivity(report),
         classes=figures.per_class(report),
+        diagrams=calibration.diagrams(report),
+        measures=calibration,
+        examples=examples,
         controls=_controls(report, metric),
         exports=_exports(report, metric),
         engine=engines.sentence(report),
@@ -63,31 +69,25 @@ def render(report: dict[str, Any]) -> str:
     )
 
 
-def _amount(metric: Metric, difference: float) -> str:
-    """A difference without its sign: `0.66 points`."""
-    return metric.change(abs(difference)).lstrip("+")
-
-
 def _gate(report: dict[str, Any], metric: Metric) -> dict[str, str]:
-    """The budget, and what was lost of it."""
+    """The budget, and what was used of it."""
     gate = report["gate"]
-    budget = f"at most {_amount(metric, gate['max_drop'])} of {metric.name} may be lost"
+    worse = "fall" if metric.higher_is_better else "rise"
+    budget = f"{metric.name} may {worse} by at most {metric.amount(gate['max_drop'])}"
     if gate["min_agreement"]:
         budget += f", agreement at least {percent(gate['min_agreement'])}"
     if gate.get("floor") is not None:
         bound = "least" if metric.higher_is_better else "most"
         budget += f", {metric.name} at {bound} {metric.text(gate['floor'])}"
-    drop = round(gate["drop"] * metric.scale, metric.digits)
-    lost = f"{_amount(metric, gate['drop'])} {'lost' if drop > 0 else 'gained'}"
     return {
         "budget": budget,
-        "lost": lost if drop else "nothing lost",
+        "change": f"{metric.name} {metric.loss(gate['drop'])}",
         "samples": f"{report['final']['samples']:,}",
     }
 
 
 def _change(report: dict[str, Any], metric: Metric) -> Text:
-    """The metric's change: -0.66 points."""
+    """The metric's change: 0.66 points lower."""
     before, after = (report[entry][metric.name] for entry in ("original", "final"))
     lost = round(metric.lost(before, after) * metric.scale, metric.digits)
     tone = "" if lost == 0 else "bad" if lost > 0 else "good"
@@ -220,7 +220,7 @@ def _trials(report: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 f"{trial['number']}",
-                f"{-trial['drop'] * metric.scale:+.{metric.digits}f}" if measured else "",
+                metric.loss(trial["drop"], unit=False) if measured else "",
                 size(trial["bytes"]) if measured else "",
                 f"{1 / trial['latency_ratio']:.1f}x" if trial.get("latency_ratio") else "",
                 ", ".join(marks) or trial["state"],

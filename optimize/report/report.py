@@ -19,6 +19,7 @@ from optimize.report.preregistration import changed
 from optimize.utils import distribution, files
 from optimize.utils.urls import cleaned
 
+_TITLE = 16  # columns of a row's name in the terminal
 SCHEMA = Path(__file__).with_name("report.schema.json")
 
 
@@ -226,7 +227,11 @@ def summary(report: dict[str, Any]) -> list[str]:
                 f"{latency['p50']:.3f}" if latency else "",
             )
         )
-    table = [f"{row[0]:<16}" + "".join(f"{cell:>10}" for cell in row[1:]) for row in rows]
+    table = []
+    for title, *cells in rows:
+        own = [title] if len(title) > _TITLE else []  # a long name has a line of its own
+        first = "" if own else title
+        table += [*own, f"{first:<{_TITLE}}" + "".join(f"{cell:>10}" for cell in cells)]
     return [*table, *ratios(report), *(f"warning: {text}" for text in report["warnings"])]
 
 

@@ -143,7 +143,7 @@ def _loop(search: _Search[D, A]) -> None:
             trial.set_user_attr(key, value)
         ratio = tried.measured.get("latency_ratio")
         search.job.say(
-            f"    loses {metric.change(tried.measured['drop'])} on validation, "
+            f"    {metric.name} {metric.loss(tried.measured['drop'])} on validation, "
             f"{report.size(tried.measured['bytes'])}"
             + (f", {1 / ratio:.1f}x speed" if ratio else "")
             + (", stopped early" if tried.measured["short"] else "")

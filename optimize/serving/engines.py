@@ -28,10 +28,13 @@ from optimize.utils import files
 SECONDS = 60.0  # for writing the candidates
 LIMIT = 120.0  # for everything
 FOLDER = "engines"
+NONE_THERE = "no other runtime is installed (ONNX Runtime, OpenVINO)"
 
 
 def settle(job: Job[D, A]) -> None:
     """Race the recipe's engines for a finished artifact, unless its report holds a race.
+
+    Where no other runtime was installed then and one is now, it is raced after all.
 
     Whatever goes wrong is in the report, and `model.pt` serves alone.
 
@@ -39,16 +42,22 @@ def settle(job: Job[D, A]) -> None:
         StorageError: the artifact's folder cannot be written to.
     """
     evidence = report.read(job.folder)
-    if "engines" in evidence or not environment.may_race():
+    asked = job.recipe.serving.raced()
+    none_there = bool(asked) and all(candidates.missing(name) for name in asked)
+    settled = evidence.get("engines")
+    if settled is not None and (settled.get("reason") != NONE_THERE or none_there):
+        return
+    if not environment.may_race():
         return
     began = time.monotonic()
-    asked = job.recipe.serving.raced()
     with files.private() as scratch:
         found: dict[str, Any] = {"served": race.TORCHSCRIPT, "file": "model.pt"}
         if not asked:
             found["reason"] = "the recipe asks for no other engine"
         elif not evidence["gate"]["passed"]:
             found["reason"] = "the artifact missed its budget"
+        elif none_there:
+            found["reason"] = NONE_THERE
         else:
             job.say("  racing other runtimes' files against TorchScript")
             try:
@@ -70,8 +79,6 @@ def _raced(
     serving, began = job.recipe.serving, time.monotonic()
     out = {name: why for name in asked if (why := candidates.missing(name)) is not None}
     there = [name for name in asked if name not in out]
-    if not there:
-        raise ExportRefused("; ".join(dict.fromkeys(out.values())))
     exportable = _exportable(job, evidence)
     made: dict[str, Path] = {}
     with candidates.Maker(next(iter(exportable))) as maker:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Data, Sample
 from optimize.evaluation import cost
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
 from optimize.models.sources import dependencies
 from optimize.recipe.schema import Recipe
@@ -129,12 +130,18 @@ class Task(ABC, Generic[D, A]):
             `optimize.export.subjects`); "" if exporting is not supported.
         input_options: the dataclass of a recipe's `input`; None if the task takes none.
         takes_metric: whether a recipe may name its `metric`.
+        datasets, architectures, metrics: the functions that a recipe's `data`, `model` and
+            `metric` can name, each as `module:function`, for the schema of recipes. Their
+            parameters are the options; without any a recipe's names are not checked.
     """
 
     stages: ClassVar[Mapping[str, Stage[Any]]]
     exporter: ClassVar[str] = ""
     input_options: ClassVar[type[Any] | None] = None
     takes_metric: ClassVar[bool] = False
+    datasets: ClassVar[Mapping[str, str]] = {}
+    architectures: ClassVar[Mapping[str, str]] = {}
+    metrics: ClassVar[Mapping[str, str]] = {}
 
     # From a recipe to data and a model.
 
@@ -206,6 +213,16 @@ class Task(ABC, Generic[D, A]):
     @abstractmethod
     def agreement(self, answers: A, reference: A) -> float:
         """Share of samples on which two models agree."""
+
+    def confidence(self, answers: A, data: D) -> tuple[Tensor, Tensor] | None:
+        """Of a classifier's answers on the test split, what
+        `optimize.evaluation.calibration.confidence` returns; None of other models."""
+        return None
+
+    def examples(self, before: A, after: A, data: D, most: int) -> list[Example]:
+        """At most `most` test samples on which the answers of the original and the final model
+        differ most, for people."""
+        return []
 
     def cost(self, state: State, data: D, answers: A) -> dict[str, int]:
         """`parameters`, and `macs` of one sample."""

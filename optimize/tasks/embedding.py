@@ -18,6 +18,7 @@ from optimize.data.tables import SUFFIXES
 from optimize.data.text_pairs import PairDataset, Retrieval
 from optimize.errors import DataError, ModelError, RecipeError
 from optimize.evaluation import retrieval, text_inference
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
 from optimize.evaluation.retrieval import Embedded
 from optimize.models.architectures.bert import BertEmbedder
@@ -29,7 +30,7 @@ from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import embedding_stages, named
+from optimize.tasks import embedding_stages, examples, named
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.encoder_stages import QuantizeStage
 from optimize.tasks.encoders import (
@@ -157,6 +158,12 @@ class TextEmbedding(Task[PairDataset, Embedded]):
         "quantize": Stage(QuantizeStage, embedding_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.embedding"
+    datasets: ClassVar[dict[str, str]] = {name: f"optimize.data.{name}:load" for name in DATASETS}
+    architectures: ClassVar[dict[str, str]] = {
+        "bert": "optimize.models.sources.bert:build_embedder",
+        "huggingface": "optimize.models.sources.bert:build_embedder",
+        "torchscript": "optimize.models.sources.torchscript:build",
+    }
 
     def load_data(self, recipe: Recipe) -> PairDataset:
         spec = cut_by_own_tokenizer(recipe.data, resolve(recipe.model))
@@ -208,6 +215,11 @@ class TextEmbedding(Task[PairDataset, Embedded]):
     def agreement(self, answers: Embedded, reference: Embedded) -> float:
         """The mean share of a query's ten nearest documents that both models name."""
         return retrieval.overlap(answers, reference)
+
+    def examples(
+        self, before: Embedded, after: Embedded, data: PairDataset, most: int
+    ) -> list[Example]:
+        return examples.of_queries(before, after, data, most)
 
     def card(self, recipe: Recipe, data: PairDataset) -> dict[str, Any]:
         return {

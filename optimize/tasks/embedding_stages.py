@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from optimize.data.corpus import TextSplit, load_tokenizer
+from optimize.data.corpus import TextSplit
 from optimize.data.text_pairs import PairDataset
-from optimize.errors import ModelError, OptionError, RecipeError
 from optimize.models.architectures.bert import BertEmbedder
 from optimize.pruning import transformer, vocabulary
 from optimize.pruning.vocabulary import VocabularyOptions
@@ -18,12 +17,16 @@ from optimize.quantization.text import quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
 from optimize.tasks.encoder_stages import (
+    PruneOptions,
     QuantizeStage,
     calibration,
+    encoder_of,
     fastest_kernels,
+    shallower,
+    share_rows,
     trimmed,
 )
-from optimize.training import embedding, transfer
+from optimize.training import embedding
 from optimize.training.embedding import EmbeddingTransferOptions
 from optimize.training.finetune import fit
 from optimize.training.trainer import History
@@ -31,59 +34,36 @@ from optimize.training.trainer import History
 
 @dataclass(frozen=True)
 class DistillStage(EmbeddingTransferOptions):
-    """Distil into a student with `layers` of the original's layers, evenly spaced."""
+    """Distil into a student with `layers` of the original's layers, evenly spaced.
+
+    Attributes:
+        layers: how many the student has.
+    """
 
     searched: ClassVar[bool] = True
     layers: int = field(default=3, metadata=explored(2, 3, 4))
 
 
 @dataclass(frozen=True)
-class PruneStage:
+class PruneStage(PruneOptions):
     """Keep the most important `heads` and `neurons` of every layer, then `recover`.
 
     Attributes:
-        heads: attention heads that stay in each layer.
-        neurons: feed-forward neurons that stay in each layer; multiples of 16.
-        texts: training texts that importance is measured on.
         recover: distillation from the original afterwards.
     """
 
-    searched: ClassVar[bool] = True
     heads: int = field(default=10, metadata=explored(8, 10, 12))
     neurons: int = field(default=1024, metadata=explored(768, 1024, 1536))
-    texts: int = 512
     recover: EmbeddingTransferOptions | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.heads, self.neurons, self.texts) < 1:
-            raise ValueError("heads, neurons and texts start at 1")
-
-
-def embedder_of(model: nn.Module) -> BertEmbedder:
-    """The model as the float encoder that stages work on.
-
-    Raises:
-        ModelError: it is another kind of module, or no longer in float.
-    """
-    if not isinstance(model, BertEmbedder):
-        raise ModelError(
-            f"the stage needs a BERT encoder in float, not {type(model).__name__}: put it before "
-            "quantize; a network of another kind can be quantized or served as it is (stages: [])"
-        )
-    return model
 
 
 def run_distill(state: State, options: DistillStage, context: Context[PairDataset]) -> State:
     """Distil the original into a copy of itself with fewer layers."""
-    teacher = embedder_of(state.original)
-    embedder_of(state.model)
-    try:
-        keep = transfer.spread(options.layers, len(teacher.layers))
-    except ValueError as error:
-        raise RecipeError(f"distill: {error}") from error
-    student = transfer.cut(teacher, keep)
-    if isinstance(shared := embedder_of(state.model).embeddings.word, vocabulary.SharedEmbedding):
-        student.embeddings.word = copy.deepcopy(shared)
+    teacher = encoder_of(state.original, BertEmbedder)
+    words = encoder_of(state.model, BertEmbedder).embeddings.word
+    student = shallower(teacher, options.layers)
+    if isinstance(words, vocabulary.SharedEmbedding):
+        student.embeddings.word = copy.deepcopy(words)
     return _learn(student, state, options, context, "distill")
 
 
@@ -91,25 +71,15 @@ def run_vocabulary(
     state: State, options: VocabularyOptions, context: Context[PairDataset]
 ) -> State:
     """Let the rarest tokens share the embedding rows of their nearest neighbours."""
-    model, data = embedder_of(state.model), context.data
-    if isinstance(model.embeddings.word, vocabulary.SharedEmbedding):
-        raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
-    counts = vocabulary.frequencies(data.train, model.embeddings.word.num_embeddings)
-    special = vocabulary.special_ids(load_tokenizer(data.encoder))
-    smaller, covered = vocabulary.shrink(model, counts, special, options)
-    return state.then(smaller, rows=options.rows, tokens_with_a_row_of_their_own=round(covered, 5))
+    model, data = encoder_of(state.model, BertEmbedder), context.data
+    return share_rows(state, model, data.train, data.encoder, options)
 
 
 def run_prune(state: State, options: PruneStage, context: Context[PairDataset]) -> State:
     """Prune heads and neurons by their importance for the teacher's embeddings, and recover."""
-    model = copy.deepcopy(embedder_of(state.model)).eval()
+    model = copy.deepcopy(encoder_of(state.model, BertEmbedder)).eval()
     blocks = transformer.blocks(model)
-    heads, neurons = blocks[0].heads, blocks[0].neurons
-    if options.heads >= heads and options.neurons >= neurons:
-        raise OptionError(
-            f"heads {options.heads} and neurons {options.neurons} remove nothing: the layers have "
-            f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
-        )
+    options.check(blocks)
     view = _teacher_view(state, context)
     # Texts alone: what a head or neuron does is read off one run of the model.
     wanted = embedding.lesson(view, EmbeddingTransferOptions(), context.data.pairs).loss

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from optimize.data.dataset import Dataset, Sample
 from optimize.data.image_input import ImageInput
 from optimize.errors import ModelError
-from optimize.evaluation import accuracy, chance
+from optimize.evaluation import accuracy, calibration, chance
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.check import check
 from optimize.models.normalized import normalized
@@ -23,7 +24,7 @@ from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import image_data, image_served, image_stages, named
+from optimize.tasks import examples, image_data, image_served, image_stages, named
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.splits import split_of, with_validation
 from optimize.training.fit import TrainOptions, fit
@@ -110,6 +111,12 @@ class ImageClassification(Task[Dataset, Tensor]):
     }
     exporter = "optimize.export.subjects.image"
     input_options = ImageInput
+    datasets: ClassVar[dict[str, str]] = {
+        name: f"optimize.data.{name}:load" for name in image_data.DATASETS
+    }
+    architectures: ClassVar[dict[str, str]] = {
+        name: f"optimize.models.{module}:build" for name, module in MODELS.items()
+    }
 
     def load_data(self, recipe: Recipe) -> Dataset:
         return image_data.load(recipe)
@@ -150,6 +157,12 @@ class ImageClassification(Task[Dataset, Tensor]):
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)
+
+    def confidence(self, answers: Tensor, data: Dataset) -> tuple[Tensor, Tensor]:
+        return calibration.confidence(answers, data.test.targets)
+
+    def examples(self, before: Tensor, after: Tensor, data: Dataset, most: int) -> list[Example]:
+        return examples.of_pictures(before, after, data, most)
 
     def card(self, recipe: Recipe, data: Dataset) -> dict[str, Any]:
         return {

@@ -40,7 +40,11 @@ BuildModel = Callable[[Named, Dataset, Path], nn.Module]
 
 @dataclass(frozen=True)
 class DistillStage(DistillOptions):
-    """Distil the current model into `student`, or into a copy of its own shape."""
+    """Distil the current model into `student`, or into a copy of its own shape.
+
+    Attributes:
+        student: the smaller model's architecture, as the recipe's `model`.
+    """
 
     searched: ClassVar[bool] = True
     student: Named = field(default_factory=lambda: Named("convnet"))

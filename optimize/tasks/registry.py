@@ -1,13 +1,14 @@
 """The tasks by name. A new one is a line here, or a call of `register`."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from optimize.errors import RecipeError
-from optimize.recipe import read
+from optimize.recipe import docstrings, read
+from optimize.recipe import json_schema as schema
 from optimize.recipe.schema import Recipe
 from optimize.tasks.base import Task
 
@@ -53,6 +54,31 @@ def _options(name: str) -> read.StageOptions:
 
 def _input(name: str) -> type[Any] | None:
     return load(name).input_options
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of recipes of all tasks there are."""
+    return schema.schema({name: _taken(load(name)) for name in names()})
+
+
+def _taken(task: Task[Any, Any]) -> schema.TaskOptions:
+    """What a task's recipes may say."""
+
+    def functions(named: Mapping[str, str]) -> dict[str, Callable[..., Any]]:
+        parts = {name: place.partition(":") for name, place in named.items()}
+        return {
+            name: getattr(importlib.import_module(module), function)
+            for name, (module, _, function) in parts.items()
+        }
+
+    return schema.TaskOptions(
+        docstrings.summary(type(task)),
+        {kind: stage.options for kind, stage in task.stages.items()},
+        task.input_options,
+        functions(task.datasets),
+        functions(task.architectures),
+        functions(task.metrics) if task.takes_metric else None,
+    )
 
 
 def read_recipe(path: Path, overrides: list[str] | None = None) -> Recipe:

@@ -14,13 +14,14 @@ from optimize.data import speech
 from optimize.data.dataset import Sample
 from optimize.errors import DataError
 from optimize.evaluation import word_errors
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import Metric
 from optimize.models.whisper import build, cost, find
 from optimize.models.whisper.checkpoint import Checkpoint
 from optimize.models.whisper.compress import options_of
 from optimize.models.whisper.transcriber import Transcriber, batch
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import named, speech_stages
+from optimize.tasks import examples, named, speech_stages
 from optimize.tasks.base import Inputs, Stage, State, Task
 from optimize.tasks.speech_stages import SpeechData, samples
 from optimize.utils import torchscript
@@ -123,6 +124,8 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
         "context": Stage(speech_stages.ContextStage, speech_stages.run_context),
     }
     exporter = "optimize.export.subjects.speech"
+    datasets: ClassVar[dict[str, str]] = {"speech": "optimize.data.speech:load"}
+    architectures: ClassVar[dict[str, str]] = {"whisper": "optimize.models.whisper.find:find"}
 
     def load_data(self, recipe: Recipe) -> SpeechData:
         recordings = load_recordings(recipe.data, recipe.folder)
@@ -166,6 +169,11 @@ class SpeechRecognition(Task[SpeechData, Transcripts]):
     def agreement(self, answers: Transcripts, reference: Transcripts) -> float:
         same = map(same_text, answers.texts, reference.texts)
         return statistics.mean(map(float, same))
+
+    def examples(
+        self, before: Transcripts, after: Transcripts, data: SpeechData, most: int
+    ) -> list[Example]:
+        return examples.of_recordings(before.texts, after.texts, data.recordings.test, most)
 
     def cost(self, state: State, data: SpeechData, answers: Transcripts) -> dict[str, int]:
         """Parameters of the checkpoint; multiply-accumulates of the mean test recording."""

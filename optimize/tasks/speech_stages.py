@@ -61,7 +61,11 @@ class Int8Stage:
 
 @dataclass(frozen=True)
 class ScreenStage:
-    """SVD-softmax in the output head (Shim et al. 2017), with a projection of `rank` columns."""
+    """SVD-softmax in the output head (Shim et al. 2017).
+
+    Attributes:
+        rank: columns of the projection that chooses the tokens to score exactly.
+    """
 
     searched: ClassVar[bool] = True
     rank: int = field(default=screen.RANK, metadata=explored(64, 128, 192))
@@ -69,7 +73,14 @@ class ScreenStage:
 
 @dataclass(frozen=True)
 class ContextStage:
-    """Encode only the real audio; see `optimize.models.whisper.silence`."""
+    """Encode only the real audio; see `optimize.models.whisper.silence`.
+
+    Attributes:
+        group: positions of silence that are merged into one.
+        step: encoded positions, of 20 ms each, are rounded up to a multiple of this.
+        margin: positions past the end of the audio that are encoded too.
+        merged: real positions that the decoder attends to as one.
+    """
 
     searched: ClassVar[bool] = True
     group: int = silence.GROUP

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from optimize.data.dataset import Sample
 from optimize.errors import DataError, ModelError
-from optimize.evaluation.judges import Classification, Parity
+from optimize.evaluation import calibration
+from optimize.evaluation.class_judges import Classification
+from optimize.evaluation.examples import Example
+from optimize.evaluation.judges import JUDGES
 from optimize.evaluation.metrics import Metric
+from optimize.evaluation.parity_judge import Parity
 from optimize.models import flat
 from optimize.models.architectures import mlp
 from optimize.models.notes import note
@@ -22,7 +26,7 @@ from optimize.models.sources.names import resolve
 from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import named, tensors_data, tensors_stages
+from optimize.tasks import examples, named, tensors_data, tensors_stages
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.tensors_data import Answers, Problem, answers_of
 from optimize.training.tensors import TensorTrainOptions
@@ -96,11 +100,8 @@ def _perceptron(spec: Named, problem: Problem) -> nn.Module:
     elif target is not None and target.dim() > 1:
         output = target[0].numel()
 
-    def build(widths: list[int] | None = None, embedding: int = 8) -> nn.Module:
-        sizes = [x[0].numel() for x in every]
-        return mlp.Perceptron(sizes, codes, widths or [64, 64], embedding, output)
-
-    return named.call(build, spec)
+    sizes = [x[0].numel() for x in every]
+    return named.call(mlp.build, spec, sizes=sizes, codes=codes, output=output)
 
 
 def _as_function(model: nn.Module, name: str, problem: Problem) -> nn.Module:
@@ -166,6 +167,16 @@ class Tensors(Task[Problem, Answers]):
     }
     exporter = "optimize.export.subjects.tensors"
     takes_metric = True
+    datasets: ClassVar[dict[str, str]] = {
+        name: f"{load.__module__}:load" for name, load in tensors_data.DATASETS.items()
+    }
+    architectures: ClassVar[dict[str, str]] = {
+        "mlp": "optimize.models.architectures.mlp:build",
+        "torchscript": "optimize.models.sources.torchscript:build",
+    }
+    metrics: ClassVar[dict[str, str]] = {
+        name: f"{judge.__module__}:{judge.__name__}" for name, judge in JUDGES.items()
+    }
 
     def load_data(self, recipe: Recipe) -> Problem:
         return tensors_data.load(recipe)
@@ -212,6 +223,13 @@ class Tensors(Task[Problem, Answers]):
 
     def agreement(self, answers: Answers, reference: Answers) -> float:
         return answers.agreement(reference)
+
+    def confidence(self, answers: Answers, data: Problem) -> tuple[Tensor, Tensor] | None:
+        found = answers.classes()
+        return None if found is None else calibration.confidence(*found)
+
+    def examples(self, before: Answers, after: Answers, data: Problem, most: int) -> list[Example]:
+        return examples.of_rows(before, after, most)
 
     def card(self, recipe: Recipe, data: Problem) -> dict[str, Any]:
         rows, built = data.data.split("test"), data.built

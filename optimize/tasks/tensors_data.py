@@ -13,8 +13,12 @@ from optimize.data import diamonds, tensor_files
 from optimize.data.tables import SUFFIXES
 from optimize.data.tensors import Rows, TensorData
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.evaluation.judges import JUDGES, Function, Judge, Pairs, Parity
+from optimize.evaluation.class_judges import Classification, MultiLabel
+from optimize.evaluation.judge import Judge, Pairs
+from optimize.evaluation.judges import JUDGES
 from optimize.evaluation.metrics import Metric
+from optimize.evaluation.number_judges import Function
+from optimize.evaluation.parity_judge import Parity
 from optimize.models.sources.user_file import described, load_function
 from optimize.recipe.schema import Named, Recipe
 from optimize.tasks import named
@@ -123,6 +127,22 @@ class Answers:
         """Share of rows on which two models agree."""
         judged = (self.problem.judged(answers.outputs) for answers in (self, reference))
         return self.problem.judge.agreement(list(zip(*judged, strict=True)))
+
+    def classes(self) -> tuple[Tensor, Tensor] | None:
+        """On the test split, logits `[N, classes]` and targets, int64 `[N]` or of several labels
+        float `[N, classes]`; None unless the answers are such scores."""
+        judge, targets = self.problem.judge, self.problem.data.split("test").targets
+        (answer, *_) = self.problem.judged(self.outputs)
+        if not answer.is_floating_point() or answer.dim() > 2:
+            return None
+        if isinstance(judge, MultiLabel):
+            return answer, targets[0].float()
+        if not isinstance(judge, Classification):
+            return None
+        scores = answer.reshape(len(answer), -1)
+        if scores.shape[1] == 1:  # the logit of the second of two classes
+            scores = torch.cat([torch.zeros_like(scores), scores], 1)
+        return scores, targets[0].long().flatten()
 
 
 def load(recipe: Recipe) -> Problem:

@@ -42,7 +42,11 @@ BuildModel = Callable[[Named, Problem, Path], nn.Module]
 
 @dataclass(frozen=True)
 class TensorDistillStage(TensorDistillOptions):
-    """Distil the current model into `student`."""
+    """Distil the current model into `student`.
+
+    Attributes:
+        student: the smaller model's architecture, as the recipe's `model`.
+    """
 
     searched: ClassVar[bool] = True
     student: Named = field(default_factory=lambda: Named("mlp"))

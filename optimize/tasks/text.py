@@ -14,7 +14,8 @@ from optimize.data.corpus import TextDataset
 from optimize.data.dataset import Sample
 from optimize.data.tables import SUFFIXES
 from optimize.errors import DataError, ModelError, RecipeError
-from optimize.evaluation import accuracy, chance, text_inference, text_metrics
+from optimize.evaluation import accuracy, calibration, chance, text_inference, text_metrics
+from optimize.evaluation.examples import Example
 from optimize.evaluation.metrics import ACCURACY, Metric
 from optimize.models.architectures.bert import BertClassifier
 from optimize.models.check import check
@@ -26,7 +27,7 @@ from optimize.models.sources.user_file import load_function
 from optimize.models.weights import load_checkpoint
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.recipe.schema import Named, Recipe
-from optimize.tasks import named, text_stages
+from optimize.tasks import examples, named, text_stages
 from optimize.tasks.base import Inputs, Stage, Task
 from optimize.tasks.encoder_stages import QuantizeStage
 from optimize.tasks.encoders import (
@@ -158,7 +159,7 @@ def score(answers: Tensor, targets: Tensor, labels: int) -> dict[str, Any]:
         "per_class": per_class,
         "macro_f1": text_metrics.macro_f1(predicted, actual),
         "auroc": text_metrics.auroc(answers if multi_label else answers.softmax(1), actual),
-        "ece": text_metrics.expected_calibration_error(answers, targets),
+        "ece": calibration.reliability(*calibration.confidence(answers, targets))["ece"],
     }
 
 
@@ -176,6 +177,12 @@ class TextClassification(Task[TextDataset, Tensor]):
         "quantize": Stage(QuantizeStage, text_stages.run_quantize),
     }
     exporter = "optimize.export.subjects.text"
+    datasets: ClassVar[dict[str, str]] = {name: f"optimize.data.{name}:load" for name in DATASETS}
+    architectures: ClassVar[dict[str, str]] = {
+        "bert": "optimize.models.sources.bert:build",
+        "huggingface": "optimize.models.sources.bert:build",
+        "torchscript": "optimize.models.sources.torchscript:build",
+    }
 
     def load_data(self, recipe: Recipe) -> TextDataset:
         spec = cut_by_own_tokenizer(recipe.data, resolve(recipe.model))
@@ -225,6 +232,14 @@ class TextClassification(Task[TextDataset, Tensor]):
 
     def agreement(self, answers: Tensor, reference: Tensor) -> float:
         return accuracy.agreement(answers, reference)
+
+    def confidence(self, answers: Tensor, data: TextDataset) -> tuple[Tensor, Tensor]:
+        return calibration.confidence(answers, data.test.targets)
+
+    def examples(
+        self, before: Tensor, after: Tensor, data: TextDataset, most: int
+    ) -> list[Example]:
+        return examples.of_texts(before, after, data, most)
 
     def card(self, recipe: Recipe, data: TextDataset) -> dict[str, Any]:
         return {

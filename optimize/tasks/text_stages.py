@@ -8,19 +8,23 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from optimize.data.corpus import TextDataset, TextSplit, load_tokenizer
-from optimize.errors import DataError, ModelError, OptionError, RecipeError
+from optimize.data.corpus import TextDataset, TextSplit
+from optimize.errors import DataError
 from optimize.evaluation import text_inference
 from optimize.models.architectures.bert import BertClassifier
-from optimize.pruning import transformer, vocabulary
+from optimize.pruning import transformer
 from optimize.pruning.vocabulary import VocabularyOptions
 from optimize.quantization.text import quantize
 from optimize.recipe.schema import explored
 from optimize.tasks.base import Context, State
 from optimize.tasks.encoder_stages import (
+    PruneOptions,
     QuantizeStage,
     calibration,
+    encoder_of,
     fastest_kernels,
+    shallower,
+    share_rows,
     trimmed,
 )
 from optimize.tasks.training import training_arguments
@@ -32,32 +36,27 @@ from optimize.training.transfer import TransferOptions
 
 @dataclass(frozen=True)
 class DistillStage(TransferOptions):
-    """Distil into a student with `layers` of the original's layers, evenly spaced."""
+    """Distil into a student with `layers` of the original's layers, evenly spaced.
+
+    Attributes:
+        layers: how many the student has.
+    """
 
     searched: ClassVar[bool] = True
     layers: int = field(default=3, metadata=explored(2, 3, 4))
 
 
 @dataclass(frozen=True)
-class PruneStage:
+class PruneStage(PruneOptions):
     """Keep the most important `heads` and `neurons` of every layer, then `recover`.
 
     Attributes:
-        heads: attention heads that stay in each layer.
-        neurons: feed-forward neurons that stay in each layer; multiples of 16.
-        texts: training texts that importance is measured on.
         recover: distillation from the original afterwards.
     """
 
-    searched: ClassVar[bool] = True
     heads: int = field(default=6, metadata=explored(4, 6, 8))
     neurons: int = field(default=640, metadata=explored(384, 640, 1024))
-    texts: int = 512
     recover: TransferOptions | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.heads, self.neurons, self.texts) < 1:
-            raise ValueError("heads, neurons and texts start at 1")
 
 
 def split_of(data: TextDataset, name: str) -> TextSplit:
@@ -72,23 +71,11 @@ def split_of(data: TextDataset, name: str) -> TextSplit:
     return split
 
 
-def encoder_of(model: nn.Module) -> BertClassifier:
-    """The model as the float encoder that stages work on.
-
-    Raises:
-        ModelError: it is not a BERT encoder, or no longer in float.
-    """
-    if not isinstance(model, BertClassifier):
-        raise ModelError(
-            f"the stage needs a BERT encoder in float, not {type(model).__name__}: put it before "
-            "quantize; a network of another kind can be quantized or served as it is (stages: [])"
-        )
-    return model
-
-
 def run_train(state: State, options: FineTuneOptions, context: Context[TextDataset]) -> State:
     """Fine-tune the model itself; it becomes the original."""
-    model = copy.deepcopy(encoder_of(state.model))  # a search's candidates start from it too
+    model = copy.deepcopy(
+        encoder_of(state.model, BertClassifier)
+    )  # a search's candidates start from it too
     arguments = training_arguments(options, context, "train")
     fit(model, split_of(context.data, "train"), options, **arguments)
     training = dataclasses.asdict(arguments["history"])
@@ -97,12 +84,8 @@ def run_train(state: State, options: FineTuneOptions, context: Context[TextDatas
 
 def run_distill(state: State, options: DistillStage, context: Context[TextDataset]) -> State:
     """Distil the original into a copy of itself with fewer layers."""
-    teacher = encoder_of(state.original)
-    try:
-        keep = transfer.spread(options.layers, len(teacher.layers))
-    except ValueError as error:
-        raise RecipeError(f"distill: {error}") from error
-    student = transfer.cut(teacher, keep)
+    teacher = encoder_of(state.original, BertClassifier)
+    student = shallower(teacher, options.layers)
     return _learn(student, state, options, context, "distill")
 
 
@@ -110,19 +93,13 @@ def run_vocabulary(
     state: State, options: VocabularyOptions, context: Context[TextDataset]
 ) -> State:
     """Let the rarest tokens share the embedding rows of their nearest neighbours."""
-    model, data = encoder_of(state.model), context.data
-    if isinstance(model.embeddings.word, vocabulary.SharedEmbedding):
-        raise RecipeError("vocabulary: the table is shared already, one such stage is enough")
-    rows = model.embeddings.word.num_embeddings
-    counts = vocabulary.frequencies(split_of(data, "train"), rows)
-    special = vocabulary.special_ids(load_tokenizer(data.encoder))
-    smaller, covered = vocabulary.shrink(model, counts, special, options)
-    return state.then(smaller, rows=options.rows, tokens_with_a_row_of_their_own=round(covered, 5))
+    model, data = encoder_of(state.model, BertClassifier), context.data
+    return share_rows(state, model, split_of(data, "train"), data.encoder, options)
 
 
 def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) -> State:
     """Prune heads and neurons by their importance for the training texts, and recover."""
-    model = copy.deepcopy(encoder_of(state.model)).eval()
+    model = copy.deepcopy(encoder_of(state.model, BertClassifier)).eval()
     split = transfer.one_window_each(split_of(context.data, "train"), context.seed)
     generator = torch.Generator().manual_seed(context.seed)
     chosen = torch.randperm(len(split), generator=generator)[: options.texts].split(32)
@@ -131,12 +108,7 @@ def run_prune(state: State, options: PruneStage, context: Context[TextDataset]) 
         return against_labels(model(ids), split.targets[chosen[number]])
 
     blocks = transformer.blocks(model)
-    heads, neurons = blocks[0].heads, blocks[0].neurons
-    if options.heads >= heads and options.neurons >= neurons:
-        raise OptionError(
-            f"heads {options.heads} and neurons {options.neurons} remove nothing: the layers have "
-            f"{heads} heads and {neurons} neurons; keep fewer, or leave out the stage"
-        )
+    options.check(blocks)
     importance = transformer.measure(
         blocks, (trimmed(split.windows[part]) for part in chosen), loss
     )
@@ -168,7 +140,7 @@ def _learn(
     name: str,
 ) -> State:
     """Train `student` on the original's outputs for the training texts."""
-    teacher = encoder_of(state.original)
+    teacher = encoder_of(state.original, BertClassifier)
     view = _teacher_view(teacher, len(student.layers), options.attention > 0, context)
     loss = transfer.transfer_loss(view, options)
     arguments = training_arguments(options, context, name)

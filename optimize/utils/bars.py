@@ -13,6 +13,7 @@ import torch.distributed as dist
 from tqdm import tqdm
 
 LOG_SECONDS = 10.0
+_LINE = "{desc}: {unit} {n_fmt} of {total_fmt} after {elapsed}, {remaining} left"
 
 
 def bar(
@@ -42,7 +43,7 @@ def bar(
         initial=initial,
         leave=False,
         file=sys.stderr if terminal else _Lines(sys.stderr),
-        bar_format=None if terminal else "{desc}: {unit} {n_fmt} of {total_fmt} after {elapsed}",
+        bar_format=None if terminal else _LINE,
         ncols=78,
         mininterval=0.5 if terminal else LOG_SECONDS,
         disable=not first,

@@ -69,7 +69,7 @@ def test_from_an_artifact_to_an_answer(place: Path) -> None:
     assert words[:6] == ["archive", "unsigned", "server", "model", "sample", "answer"]
     (answer,) = [line for line in lines if line.startswith("answer")]
     assert answer.startswith("answer    bottom left 0.9") and answer.endswith("(right)")
-    assert "-0.75 points on 4 samples" in done.stdout
+    assert "0.75 points lower on 4 samples" in done.stdout
     assert "40.0x smaller" in done.stdout
     assert "20.0x faster" in done.stdout
 
@@ -97,10 +97,15 @@ def test_what_is_done_is_not_done_again(place: Path) -> None:
     running = connect(place)
     pids = running.pids("quadrant")
     stamp = (place / "model_store" / "quadrant.mar").stat().st_mtime_ns
-    done = deploy(place, "serve", "quadrant")
-    assert "up to date" in done.stdout
-    assert "server    running at" in done.stdout
-    assert "registered already" in done.stdout
+    done = deploy(place, "serve", "quadrant", "--json")
+    assert "up to date" in done.stderr
+    assert "server    running at" in done.stderr
+    assert "registered already" in done.stderr
+    found = json.loads(done.stdout)
+    (answer,) = found["answers"]
+    assert (answer["label"], answer["right"]) == ("bottom left", True)
+    assert found["archive"]["model"] == "quadrant" and found["metric"]["name"] == "accuracy"
+    assert found["inference"].startswith("http://127.0.0.1:")
     assert running.pids("quadrant") == pids
     assert (place / "model_store" / "quadrant.mar").stat().st_mtime_ns == stamp
 
@@ -213,7 +218,8 @@ def test_the_verbs_of_the_management_api(place: Path) -> None:
     assert deploy(place, "archive", "quadrant").returncode == 0
     for words, code, out in [
         (("status",), 0, "quadrant version 1.0: 1 of 1 ready"),
-        (("list",), 0, '"quadrant": "quadrant-1.0.mar"'),
+        (("status", "--json"), 0, '"ready": 1'),
+        (("list", "--json"), 0, '"quadrant": "quadrant-1.0.mar"'),
         (("describe", "quadrant"), 0, '"modelVersion": "1.0"'),
         (("describe", "quadrant", "--customized"), 0, '"labels"'),
         (("register", "quadrant.mar"), 0, "registered with 1 initial workers"),
@@ -231,6 +237,10 @@ def test_the_verbs_of_the_management_api(place: Path) -> None:
         assert done.returncode == code, (words, done.stdout, done.stderr)
         assert out in done.stdout + done.stderr, (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
+        if words == ("status", "--json"):
+            (model,) = json.loads(done.stdout)["models"]
+            assert (model["name"], model["version"], model["workers"]) == ("quadrant", "1.0", 1)
+            assert (model["signature"]["state"], model["adopted"]) == ("unsigned", False)
 
 
 def test_stop_and_stop_again(place: Path) -> None:

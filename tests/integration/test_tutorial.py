@@ -16,7 +16,7 @@ def test_a_stranger_gets_from_a_checkpoint_to_an_answer() -> None:
     commands = re.findall(r"```sh\n(.*?)```", page, re.S)
     with steps.repository() as place:
         (place / "mine").mkdir()
-        for name, content in re.findall(r"```(?:python|yaml) (\S+)\n(.*?)```", page, re.S):
+        for name, content in re.findall(r"```\w+ title=\"(\S+)\"\n(.*?)```", page, re.S):
             (place / name).write_text(content)
         printed = steps.run(place, commands, "digits")
         report = json.loads((place / "artifacts" / "digits" / "report.json").read_text())

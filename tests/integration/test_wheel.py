@@ -143,7 +143,7 @@ def test_it_has_every_module_and_what_they_read(wheel: Path) -> None:
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    recipes = {f"marpress/recipes/{path.name}" for path in (ROOT / "recipes").glob("*.yaml")}
+    recipes = {f"marpress/recipes/{path.name}" for path in (ROOT / "recipes").iterdir()}
     assert inside == sources | recipes
     assert {f"{folder}/py.typed" for folder in folders} <= inside
 
@@ -152,7 +152,7 @@ def test_the_command_says_what_it_is(installed: Installed) -> None:
     done = installed.run("marpress", "--version")
     assert (done.returncode, done.stdout) == (0, "marpress 0.1.0\n"), done.stderr
     shown = installed.run("marpress", "--help")
-    assert shown.returncode == 0 and "run, export, report, compare" in shown.stdout
+    assert shown.returncode == 0 and "run, export, report, compare, schema" in shown.stdout
     done = installed.run("python", "-c", "import marpress; print(marpress.__file__)")
     assert done.stdout.startswith(str(installed.packages))
 
@@ -164,12 +164,21 @@ def test_packages_that_the_extra_does_not_ask_for_are_absent(installed: Installe
         assert "ModuleNotFoundError" in done.stderr, module
 
 
+def test_what_needs_other_extras_says_which(installed: Installed) -> None:
+    done = installed.run("marpress", "schema")
+    assert done.returncode == 2 and done.stdout == ""
+    assert "marpress[images,text,speech]" in done.stderr and "Traceback" not in done.stderr
+    done = installed.run("marpress", "completion", "bash")
+    assert done.returncode == 0 and "_shtab_marpress_run_pos_0_COMPGEN" in done.stdout
+
+
 def test_extras_of_a_format_are_known_without_pyproject(installed: Installed) -> None:
     done = installed.run("python", "-m", "optimize.export.extras", "openvino")
     assert done.returncode == 0, done.stderr
     assert [r.partition("==")[0] for r in done.stdout.split()] == ["openvino", "nncf"]
 
 
+@pytest.mark.long
 def test_a_text_recipe_runs(installed: Installed) -> None:
     encoder_folder()
     done = installed.run("marpress", "init")

@@ -78,6 +78,7 @@ def test_a_formats_extra_is_pinned(extra: str) -> None:
     [
         ("packages.txt", ("requirements.txt", "requirements-dev.txt")),
         ("data.txt", ("requirements-data.txt",)),
+        ("first.txt", ("requirements.txt",)),
     ],
 )
 def test_every_pin_is_locked_with_hashes(lock: str, sources: tuple[str, ...]) -> None:

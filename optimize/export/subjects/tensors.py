@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from optimize.data.tensors import Rows
 from optimize.errors import DataError
-from optimize.evaluation.judges import Parity
+from optimize.evaluation.parity_judge import Parity
 from optimize.export import source
 from optimize.export.subject import Axis, Exportable, Subject
 from optimize.recipe.schema import Recipe

@@ -6,6 +6,23 @@ import torch
 from torch import Tensor, nn
 
 
+def build(
+    sizes: Sequence[int],
+    codes: Sequence[int],
+    output: int,
+    widths: list[int] | None = None,
+    embedding: int = 8,
+) -> "Perceptron":
+    """A multilayer perceptron of the data's inputs and target.
+
+    Args:
+        sizes, codes, output: see `Perceptron`.
+        widths: of the hidden layers; two of 64 by default.
+        embedding: width of a code's vector.
+    """
+    return Perceptron(sizes, codes, widths or [64, 64], embedding, output)
+
+
 class Perceptron(nn.Module):
     """Inputs `[N, ...]`, flattened and joined, to an output `[N, width]` or `[N]`.
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from handlers import seal
 from optimize.errors import ModelError
-from optimize.models.normalized import Normalized
+from optimize.models.normalized import of_pixels
 from optimize.models.sources import torchscript
 from optimize.models.sources.user_file import described
 from optimize.models.weights import load_checkpoint
@@ -61,9 +61,7 @@ def build(
         built = _from_class(path, inside, model_file, serialized, digest)
     else:
         built = torchscript.from_bytes(inside[serialized], f"{path}: {serialized}", allow_ops)
-    if mean is not None or std is not None:
-        built = Normalized(built, 0.0 if mean is None else mean, 1.0 if std is None else std)
-    return built
+    return of_pixels(built, mean, std)
 
 
 def _contents(path: Path) -> tuple[dict[str, bytes], str]:

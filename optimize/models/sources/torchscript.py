@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from handlers import operators
 from optimize.errors import ModelError
-from optimize.models.normalized import Normalized
+from optimize.models.normalized import of_pixels
 from optimize.utils.torchscript import silenced
 
 POSSIBLE = ("distill",)
@@ -76,10 +76,7 @@ def build(
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    model = from_bytes(content, str(path), allow_ops, name)
-    if mean is not None or std is not None:
-        model = Normalized(model, 0.0 if mean is None else mean, 1.0 if std is None else std)
-    return model
+    return of_pixels(from_bytes(content, str(path), allow_ops, name), mean, std)
 
 
 def from_bytes(

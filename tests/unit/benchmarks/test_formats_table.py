@@ -1,4 +1,4 @@
-"""The README's table, from reports."""
+"""The table of formats, from reports."""
 
 import sys
 from pathlib import Path
@@ -76,7 +76,7 @@ def test_versions_of_all_reports_are_there() -> None:
 def test_only_the_marked_part_of_the_page_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = tmp_path / "README.md"
+    page = tmp_path / "figures.md"
     page.write_text(
         f"before {formats_table.START}\nold\n{formats_table.END} after", encoding="utf-8"
     )
@@ -87,7 +87,7 @@ def test_only_the_marked_part_of_the_page_changes(
     monkeypatch.setattr(sys, "argv", ["table", str(folder)])
     assert formats_table.main() == 0
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before {formats_table.START}\n\n<details>")
+    assert text.startswith(f"before {formats_table.START}\n\n<details markdown>")
     assert text.endswith(f"\n\n{formats_table.END} after")
     assert "old" not in text
 

@@ -13,7 +13,7 @@ from tests.integration import quadrant
 def test_the_headline_shows_accuracy_size_and_latency() -> None:
     assert summary.headline(quadrant.report()) == [
         "               before       after",
-        "accuracy     100.00 %     99.25 %   -0.75 points on 4 samples",
+        "accuracy     100.00 %     99.25 %   0.75 points lower on 4 samples",
         "size           400 kB       10 kB   40.0x smaller",
         "latency          2 ms      0.1 ms   20.0x faster (batch 1, 1 thread)",
     ]
@@ -26,7 +26,7 @@ def test_a_word_error_rate_is_named_so() -> None:
         "final": {"wer": 0.06, "samples": 1234},
     }
     assert summary.headline(report)[1] == (
-        "wer            5.00 %      6.00 %   +1.00 points on 1,234 samples"
+        "wer            5.00 %      6.00 %   1.00 points higher on 1,234 samples"
     )
 
 
@@ -35,7 +35,7 @@ def test_the_metric_that_the_gate_looks_at_is_shown() -> None:
     metric = METRICS["macro_f1"].to_json()
     report = {"metric": metric, "original": {**final, "macro_f1": 0.8}, "final": final}
     assert summary.headline(report)[1] == (
-        "macro_f1      80.00 %     90.00 %   +10.00 points on 10 samples"
+        "macro_f1      80.00 %     90.00 %   10.00 points higher on 10 samples"
     )
 
 

@@ -92,6 +92,19 @@ def test_importing_it_imports_nothing_heavy() -> None:
     assert done.stdout == "False\n"
 
 
+def test_the_commands_start_without_torch() -> None:
+    """It takes seconds, and most verbs of deploy never need it."""
+    code = "import deploy.__main__, marpress.__main__, optimize.__main__, sys; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('torch' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "False\n"
+
+
 def test_a_workplace_has_what_serving_reads(tmp_path: Path) -> None:
     written = workplace.write(tmp_path)
     ours = config.properties(ROOT / "config.properties")
@@ -99,7 +112,8 @@ def test_a_workplace_has_what_serving_reads(tmp_path: Path) -> None:
     assert {key for key in ours if ours[key] != theirs[key]} == {"vmargs", "metrics_config"}
     assert Path(theirs["metrics_config"]).is_file()
     assert Path(theirs["vmargs"].rpartition("=")[2]).is_file()
-    recipes = {path.name: path.read_bytes() for path in (ROOT / "recipes").glob("*.yaml")}
+    recipes = {path.name: path.read_bytes() for path in (ROOT / "recipes").iterdir()}
+    assert "recipe.schema.json" in recipes
     assert {p.name: p.read_bytes() for p in (tmp_path / "recipes").iterdir()} == recipes
     assert len(written) == len(recipes) + 1
     assert (tmp_path / "model_store").is_dir()

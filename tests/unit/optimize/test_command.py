@@ -126,6 +126,7 @@ def test_a_full_disk_loses_nothing_finished(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_ctrl_c_in_a_stage_keeps_the_finished_ones(tmp_path: Path) -> None:
     path, folder = project(tmp_path, epochs=100_000), tmp_path / "out"
@@ -179,6 +180,7 @@ for arguments in (["report", f"{folder}/whole", "--html"], ["compare", *[f"{fold
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_wherever_the_disk_is_full_it_ends_with_7_and_a_sentence(tmp_path: Path) -> None:
     """A limit on the size of files stands for the disk; each one stops another writer."""

@@ -190,6 +190,13 @@ def test_extra_files_of_the_card_travel(artifact: Path, tmp_path: Path) -> None:
     assert entries(seal(artifact, tmp_path / "store").path)["data/words.txt"] == b"a b c"
 
 
+def test_the_users_samples_stay_in_the_artifact(artifact: Path, tmp_path: Path) -> None:
+    (artifact / "examples.json").write_text('["a text of theirs"]')
+    found = entries(seal(artifact, tmp_path).path)
+    assert not any(b"a text of theirs" in content for content in found.values())
+    assert not any(name.startswith(("examples", "samples", "report.html")) for name in found)
+
+
 @pytest.mark.parametrize(
     "name",
     ["image_classifier.py", "model-config.yaml", "handlers/base.py", "MAR-INF/MANIFEST.json"],

@@ -7,7 +7,7 @@ import pytest
 from deploy.errors import BadInput
 from deploy.service import access
 from deploy.service.app import App
-from deploy.service.models import Models
+from deploy.service.metrics import Metrics
 from deploy.service.responses import Reply
 from tests.unit.deploy.service.client import Client
 
@@ -15,7 +15,7 @@ from tests.unit.deploy.service.client import Client
 @pytest.fixture
 def client(loop):
     def make(**options):
-        app = App(Models())
+        app = App(Metrics())
         access.guard(app, **options)
 
         @app.route("/ping")

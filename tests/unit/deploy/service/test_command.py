@@ -105,7 +105,12 @@ def test_the_key_file_is_one_that_our_client_reads(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     header = Tokens(path, "http://127.0.0.1:1").header("management")
     assert header == {"Authorization": f"Bearer {key}"}
+    assert Tokens(path, "http://127.0.0.1:1").header("inference") == header
     keys.remove(tmp_path, "another server's")
     assert path.exists()
     keys.remove(tmp_path, key)
     assert not list(tmp_path.iterdir())
+    key = keys.write(tmp_path, "what clients must send")
+    for kind, sent in (("management", key), ("inference", "what clients must send")):
+        header = Tokens(path, "http://127.0.0.1:1").header(kind)
+        assert header == {"Authorization": f"Bearer {sent}"}

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.service import server
 from deploy.service.app import App
-from deploy.service.models import Models
+from deploy.service.metrics import Metrics
 from deploy.service.responses import Reply
 
 
@@ -16,7 +16,7 @@ from deploy.service.responses import Reply
 def address(monkeypatch, loop):
     monkeypatch.setattr(server, "HEAD_SECONDS", 1.0)
     monkeypatch.setattr(server, "BODY_SECONDS", 2.0)
-    app = App(Models())
+    app = App(Metrics())
 
     @app.route("/", methods=["POST"])
     def echo(request):

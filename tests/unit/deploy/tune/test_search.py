@@ -106,4 +106,4 @@ def test_score_and_pareto() -> None:
     assert drawing.count("<circle") == 3 and "2 x 1 threads, batch 4, delay 1 ms" in drawing
     said: list[str] = []
     show([slow, fast, worse], fast, GOAL, said.append)
-    assert len(said) == 4 and sum(line.startswith("* ") for line in said) == 1
+    assert len(said) == 6 and sum(line.startswith("* ") for line in said) == 1

@@ -5,14 +5,14 @@ import pytest
 import torch
 from sklearn import metrics
 
-from optimize.evaluation.judges import (
+from optimize.evaluation.class_judges import (
     Classification,
     MultiLabel,
-    Parity,
-    Regression,
     Segmentation,
     average_precision,
 )
+from optimize.evaluation.number_judges import Regression
+from optimize.evaluation.parity_judge import Parity
 
 G = torch.Generator().manual_seed(0)
 SCORES = torch.randn(80, 4, generator=G)

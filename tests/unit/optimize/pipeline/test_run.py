@@ -17,7 +17,7 @@ from optimize.pipeline.job import begin
 from optimize.pipeline.stages import run_stages
 from optimize.pruning.prune import widths
 from optimize.recipe import schema
-from optimize.report import formatting, page, report
+from optimize.report import example_file, formatting, page, report
 from optimize.run import run
 from optimize.tasks import registry
 from optimize.tasks.base import Stage, State
@@ -75,7 +75,7 @@ def test_the_report_fits_its_schema(artifact: Path) -> None:
 
 def test_the_page_says_what_the_report_says(artifact: Path) -> None:
     found, text = report.read(artifact), (artifact / "report.html").read_text()
-    assert text == page.render(found)
+    assert text == page.render(found, example_file.read(artifact, found))
     for entry in (found["original"], *found["stages"], found["final"]):
         assert f"{entry['accuracy'] * 100:.2f}%" in text
         assert report.size(entry["bytes"]) in text

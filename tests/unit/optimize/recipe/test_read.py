@@ -60,6 +60,7 @@ BAD = [
     ("budget is text", broken("{max_drop: 0.9}", "tight"), 19, "mapping"),
     ("budget key", broken("max_drop: 0.9", "max_loss: 0.9"), 19, "max_drop"),
     ("serving", SMALL + "serving: {workers: 0}\n", 20, "start at 1"),
+    ("too many examples", SMALL + "report: {examples: 9}\n", 20, "0 to 8"),
     ("serving list", SMALL + "serving: {batch_sizes: 8}\n", 20, "list"),
 ]
 

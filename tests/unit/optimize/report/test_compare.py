@@ -23,8 +23,8 @@ def test_two_artifacts_side_by_side(tmp_path: Path) -> None:
     lines = compare.compare(first, second)
     assert all(len(line) <= 80 for line in lines)
     rows = {line[:24].strip(): line[24:].split(None, 2) for line in lines}
-    assert rows["accuracy"] == ["0.9257", "0.9307", "+0.50 pt"]
-    assert rows["file"] == ["44.1", "KB", "88.2 KB     2x larger"]
+    assert rows["accuracy"] == ["0.9257", "0.9307", "0.50 pt higher"]
+    assert rows["file"] == ["44.1", "KB", "88.2 KB        2x larger"]
     assert rows["ms, batch 1, 1 thread"] == ["0.0762", "0.0381", "2x faster"]
     assert rows["gate"] == ["passed", "passed"]
     assert not any(line.startswith("note") for line in lines)

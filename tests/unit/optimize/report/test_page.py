@@ -1,11 +1,14 @@
 import copy
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from optimize.evaluation.examples import Example
 from optimize.report import page
 from optimize.tasks.speech import WORD_ERROR_RATE
 from optimize.tasks.text import METRICS
@@ -69,7 +72,8 @@ def outline(evidence: dict[str, Any]) -> Outline:
 def test_the_page_holds_the_reports_figures() -> None:
     words = outline(report()).words
     for figure in (
-        "Gate passed", "93.16%", "92.57%", "-0.59 points", "1.0 MB", "44.1 KB", "23.0x smaller",
+        "Gate passed", "93.16%", "92.57%", "0.59 points lower", "1.0 MB", "44.1 KB",
+        "23.0x smaller",
         "1.73 ms", "0.0762 ms", "22.8x faster", "97.53%", "91.29%", "298.2 KB", "0.410 ms",
         "91.11%", "1,234 held-out", "f1n6e4", "Some CPU", "torch 2.13.0", "read this",
         "python -m optimize run recipes/sample.yaml",
@@ -83,7 +87,7 @@ def test_it_asks_nothing_of_the_network() -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<script|<link|<img|<iframe", text)
     read = outline(report())
     assert not {name for name, _ in read.attributes} & {"src", "href", "srcset", "onclick"}
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
     assert ("content", policy) in read.attributes
 
 
@@ -121,10 +125,10 @@ def test_a_failed_gate_is_said_first() -> None:
 @pytest.mark.parametrize(
     ("drop", "words"),
     [
-        (0.0059, "0.59 points lost"),
-        (-0.0059, "0.59 points gained"),
-        (0.00004, "nothing lost"),
-        (-0.00004, "nothing lost"),
+        (0.0059, "accuracy 0.59 points lower"),
+        (-0.0059, "accuracy 0.59 points higher"),
+        (0.00004, "accuracy unchanged"),
+        (-0.00004, "accuracy unchanged"),
     ],
 )
 def test_a_loss_reads_as_a_loss(drop: float, words: str) -> None:
@@ -153,7 +157,8 @@ def test_sensitivity_exports_and_what_stayed_in_float_are_shown() -> None:
                  "accuracy": 0.9246, "latency_ratio": 1.5, "versions": {}}
     }  # fmt: skip
     words = outline(evidence).words
-    for word in ("conv1", "+1.23 points", "attention", "no int8 kernel", "exports/model.onnx",
+    for word in ("conv1", "1.23 points lower", "0.10 points higher", "attention",
+                 "no int8 kernel", "exports/model.onnx",
                  "52.1 KB", "92.46%", "1.50x"):  # fmt: skip
         assert word in words, word
 
@@ -173,7 +178,7 @@ def test_word_errors_have_no_classes_and_less_is_better() -> None:
     text = page.render(evidence)
     assert "<th>Word error rate</th>" in text.replace(' scope="col"', "") and "4.17%" in text
     assert "Word error rate" in text and "Class by class" not in text
-    assert '<span class="bad">+0.59 points</span>' in text
+    assert '<span class="bad">0.59 points higher</span>' in text
     assert "Down and to the left" in text
 
 
@@ -245,3 +250,67 @@ def test_the_page_shows_the_race_and_the_kernels() -> None:
     assert order == sorted(order)
     assert "fbgemm, the fastest of those measured (fbgemm: batch1 0.0700 ms)" in words
     assert "Runtimes" not in page.render(report())
+
+
+RELIABILITY = {
+    key: {"ece": ece, "bins": [{"samples": 0}, {"samples": 4, "confidence": sure, "accuracy": 0.5}]}
+    for key, ece, sure in (("original", 0.1234, 0.6234), ("final", 0.25, 0.25))
+}
+
+
+def test_reliability_is_drawn_of_both_models() -> None:
+    read = outline(report(reliability=RELIABILITY))
+    for words in ("calibration error 12.34%", "calibration error 25.00%", "With 4 answers",
+                  "4 answers, 62.34% sure, 50.00% right"):  # fmt: skip
+        assert words in read.words, words
+    bars = [value for name, value in read.attributes if name == "class"]
+    assert bars.count("over") == 1 and bars.count("under") == 1 and bars.count("even") == 2
+    assert "Reliability" not in outline(report()).words  # nor in an older report
+
+
+EXAMPLES = [
+    Example("picture", "data:image/png;base64,AAAA", "cat", "cat 90%", "dog 60%", "fell by 50%"),
+    Example("text", EVIL, EVIL, EVIL, EVIL, EVIL),
+    Example("recording", [0, 50, 100], "hello there", "hello there", "hello", "1 word differs"),
+    Example("row", "age = 3", "", "0.25", "0.5", "2 standard deviations apart"),
+]
+
+
+def test_examples_are_shown_as_what_they_are() -> None:
+    text = page.render(report(), EXAMPLES)
+    read = Outline(text)
+    assert read.open == [] and "script" not in read.seen
+    assert [value for name, value in read.attributes if name == "src"] == [EXAMPLES[0].content]
+    assert read.seen.count("article") == 4 and read.words.count(EVIL) == 5
+    assert read.words.count("Right") == 3  # a row without a target has none
+    for words in ("dog 60%", "hello there", "age = 3", "2 standard deviations apart"):
+        assert words in read.words, words
+    assert 'height="50"' in text and 'height="100"' in text
+    assert "Where the models differ most" not in outline(report()).words
+
+
+@pytest.mark.parametrize("examples", [[], EXAMPLES * 2], ids=["old", "full"])
+def test_it_prints_on_two_pages(examples: list[Example], tmp_path: Path) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    evidence = report(reliability=RELIABILITY, search=SEARCH) if examples else report()
+    evidence["stages"][2]["details"] = {
+        "sensitivity": [{"layer": f"conv{n}", "drop": 0.01} for n in range(40)]
+    }
+    (tmp_path / "report.html").write_text(page.render(evidence, examples), encoding="utf-8")
+    subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/c",
+         f"--print-to-pdf={tmp_path / 'report.pdf'}", (tmp_path / "report.html").as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    printed = (tmp_path / "report.pdf").read_bytes()
+    assert len(re.findall(rb"/Type /Page\b(?!s)", printed)) == 2
+
+
+def test_no_example_is_laid_out_as_a_row_of_bars() -> None:
+    read = outline(report())
+    used = {word for name, value in read.attributes if name == "class" for word in value.split()}
+    shown = Outline(page.render(report(), EXAMPLES))
+    kinds = [value for name, value in shown.attributes if value.startswith("of-")]
+    assert len(kinds) == 4 and not used & set(kinds)

@@ -51,6 +51,7 @@ def read(folder: Path, text: str = SEARCH, *settings: str) -> schema.Recipe:
     return read_recipe(path, list(settings))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_killed_it_keeps_the_first_artifact_and_goes_on(tmp_path: Path) -> None:
     read(tmp_path)

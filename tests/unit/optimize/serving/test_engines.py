@@ -116,22 +116,27 @@ def test_what_cannot_be_raced_is_said(
     run(read_recipe(recipe, []), artifact, resume=True, say=said.append)
     report = read(artifact, "report.json")
     jsonschema.validate(report, SCHEMA)
-    assert report["engines"]["reason"] == "not installed: openvino-int8; not installed: onnx"
-    assert any("not installed: onnx" in line for line in said)
+    assert report["engines"]["reason"] == engines.NONE_THERE
+    assert any("no other runtime is installed" in line for line in said)
     assert not (artifact / "engines").exists()
     assert "alternatives" not in read(artifact, "model.json")["model"]
     assert not [name for name in report["files"] if name.startswith("engines/")]
-    assert shown.sentence(report).startswith("TorchScript serves: not installed")
+    assert shown.sentence(report).startswith("TorchScript serves: no other runtime")
+    # Once one is installed, the finished artifact is raced after all.
+    monkeypatch.undo()
+    monkeypatch.delenv(environment.VARIABLE)
+    run(read_recipe(recipe, []), artifact, resume=True, say=said.append)
+    assert "candidates" in read(artifact, "report.json")["engines"]
 
 
 def test_a_race_that_fails_leaves_the_artifact_whole(
     artifact: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(name: str) -> str | None:
+    def fail(subject: object) -> None:
         raise ValueError("a converter's\nown words")
 
     monkeypatch.delenv(environment.VARIABLE)
-    monkeypatch.setattr(engines.candidates, "missing", fail)
+    monkeypatch.setattr(engines.candidates, "Maker", fail)
     forget_race(artifact)
     run(read_recipe(recipe, []), artifact, resume=True, say=lambda _: None)
     found = read(artifact, "report.json")["engines"]

@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from optimize.data.text_pairs import PairDataset
 from optimize.errors import ModelError, OptimizeError, RecipeError
+from optimize.evaluation.examples import Example, short
 from optimize.evaluation.retrieval import Embedded
 from optimize.export.subjects import embedding as subject
 from optimize.pruning.vocabulary import SharedEmbedding
@@ -88,7 +90,23 @@ def test_a_users_pairs_go_through_every_stage(written: Path) -> None:
     assert abs(after["recall_at_10_of_int8_vectors"] - after["recall_at_10"]) < 0.1
     assert task.agreement(first, first) == 1 > task.agreement(last, first) > 0.3
     check_samples(task, data, last)
+    check_examples(task.examples(first, last, data, 3), data)
+    assert task.examples(first, first, data, 3) == []
     check_export(float_model, data)
+
+
+def check_examples(found: list[Example], data: PairDataset) -> None:
+    """Queries with texts of theirs; the first right document's place is said."""
+    assert len(found) == 3
+    queries, documents = (
+        {short(text, 120) for text in texts} for texts in (data.test.queries, data.test.documents)
+    )
+    for one in found:
+        assert one.kind == "text" and one.content in queries
+        assert {one.right, one.original, one.final} <= documents
+        assert "first right document at place" in one.change
+    turned = [float(one.change.rpartition(" ")[2]) for one in found]
+    assert turned == sorted(turned) and turned[0] < 1
 
 
 def check_samples(task: TextEmbedding, data: object, answers: Embedded) -> None:

@@ -66,17 +66,24 @@ def test_a_users_csv_is_learned_and_compressed(written: Path) -> None:
     assert data.labels == ["numpy", "torch"]
     state = State.of(task.build_model(found, data))
     scores: list[dict[str, Any]] = []
+    answered: list[torch.Tensor] = []
     try:
         for number, stage in enumerate(found.stages):
             context = Context(found, data, number, stage.name)
             state = task.stages[stage.kind].run(state, stage.options, context)
             answers = task.predict(state.model, data, "test", stage.name)
             scores.append(task.score(answers, data, "test"))
+            answered.append(answers)
     finally:
         torch.backends.quantized.engine = kept
     assert scores[0]["macro_f1"] > 0.7 and task.metric(data).name == "macro_f1"
     assert scores[-1]["macro_f1"] > scores[0]["macro_f1"] - 0.1
     assert 0 <= scores[-1]["ece"] < 0.5
+    shown = task.examples(answered[0], answered[-1], data, 3)
+    assert len(shown) == 3
+    for one in shown:
+        assert one.kind == "text" and 20 < len(one.content) <= 200 and "[CLS]" not in one.content
+        assert one.right in data.labels and one.change.startswith(f"probability of {one.right}: ")
 
 
 def test_options_that_do_not_exist_are_named(written: Path) -> None:

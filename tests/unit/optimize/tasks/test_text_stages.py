@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optimize.data.corpus import TextSplit
-from optimize.evaluation import environment, text_metrics
+from optimize.evaluation import calibration, environment, text_metrics
 from optimize.lowering import Lowered
 from optimize.models.architectures.bert import BertClassifier, BertShape
 from optimize.pruning import transformer, vocabulary
@@ -189,13 +189,18 @@ def test_attention_is_learned_by_a_student_with_fewer_heads(teacher: BertClassif
 # Calibration and metrics.
 
 
+def error(logits: torch.Tensor, targets: torch.Tensor) -> float:
+    """The expected calibration error."""
+    return calibration.reliability(*calibration.confidence(logits, targets))["ece"]
+
+
 def test_temperature_undoes_overconfidence() -> None:
     torch.manual_seed(0)
     honest = torch.randn(20000, 2) * 1.5
     targets = torch.distributions.Categorical(logits=honest).sample()
     assert fit_temperature(honest * 3, targets) == pytest.approx(3.0, rel=0.1)
-    before = text_metrics.expected_calibration_error(honest * 3, targets)
-    after = text_metrics.expected_calibration_error(honest, targets)
+    before = error(honest * 3, targets)
+    after = error(honest, targets)
     assert after < 0.02 < 0.08 < before
 
 
@@ -204,7 +209,7 @@ def test_calibration_error_of_a_known_case() -> None:
     sure = math.log(9.0)
     logits = torch.tensor([[sure, 0.0]] * 10)
     targets = torch.tensor([0, 1] * 5)
-    assert text_metrics.expected_calibration_error(logits, targets) == pytest.approx(0.4)
+    assert error(logits, targets) == pytest.approx(0.4)
 
 
 def test_metrics_of_a_known_case() -> None:

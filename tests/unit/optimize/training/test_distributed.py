@@ -104,6 +104,7 @@ def test_stages_that_share_a_teacher_run_in_two_processes(tmp_path: Path) -> Non
     assert [stage["name"] for stage in report["stages"]] == ["distill", "prune"]
 
 
+@pytest.mark.long
 def test_a_run_killed_within_a_stage_goes_on_from_its_checkpoint(
     alone: Path, tmp_path: Path
 ) -> None:

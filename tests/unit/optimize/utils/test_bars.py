@@ -14,7 +14,7 @@ def test_a_log_gets_lines_without_carriage_returns(monkeypatch: pytest.MonkeyPat
         pass
     lines = log.getvalue().splitlines()
     assert "\r" not in log.getvalue()
-    assert any(line.startswith("training: batch 2 of 3 after ") for line in lines)
+    assert "training: batch 2 of 3 after 00:00, 00:00 left" in lines
     assert all(len(line) < 80 for line in lines)
 
 
