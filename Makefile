@@ -67,7 +67,7 @@ $(VENV)/.installed: $(VENV)/.first $(wildcard locks/*)
 $(VENV)/.first: $(wildcard locks/*)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12), (3, 13)))' \
 	  || { echo "Python 3.11 is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
 	@locks/install.sh $(VENV) first
 	@$(BIN)/python -m deploy java link >/dev/null
 	@touch $@

@@ -17,10 +17,16 @@ locked() {
   "$venv/bin/pip" install --quiet --no-compile --no-deps --require-hashes "$@"
 }
 
+# Whether the locked torch is there and whole, whichever build of it.
+has_torch() {
+  "$venv/bin/python" - "$(grep '^torch==' requirements.txt)" 2>/dev/null <<< \
+    'import sys, torch; sys.exit("torch==" + torch.__version__.split("+")[0] != sys.argv[1])'
+}
+
 install_torch() {
-  "$venv/bin/python" -c 'import torch' 2>/dev/null || locked -r locks/torch-cpu.txt 2>/dev/null || {
-    locked -r locks/torch.txt
-    "$venv/bin/python" -c 'import torch' 2>/dev/null \
+  has_torch || locked -r locks/torch-cpu.txt 2>/dev/null || {
+    locked -r locks/torch.txt || return  # `set -e` does not hold in a condition
+    has_torch \
       || "$venv/bin/pip" install --quiet --no-compile "$(grep '^torch==' requirements.txt)" \
         "$(grep '^numpy==' requirements.txt)"
   }
@@ -54,4 +60,6 @@ for part in "${parts[@]}"; do
   step "$(grep -c == "$part") packages of locks/$name.txt" locked -r "$part" || failed=7
 done
 wait $torch || failed=7
+test $failed = 0 || echo "Not everything is installed: see above. It needs the network, or a mirror that
+pip is told of (PIP_INDEX_URL), and $size of disk. Run the same command again: what is there stays."
 exit $failed

@@ -13,10 +13,13 @@ from marpress import init
 
 SHELLS = ("bash", "zsh", "fish")
 _PACKAGES = ("optimize", "deploy")
-# No dollar signs: fish would read them as variables.
-_MODELS = "ls model_store 2>/dev/null | sed -n 's/[.]mar//p'"
-_ARTIFACTS = "ls artifacts 2>/dev/null"
-_ARCHIVES = "ls model_store 2>/dev/null | grep '[.]mar'"
+# bash's compgen and zsh's _arguments expand what they are given, so that a file named $(COMMAND)
+# would run it at a Tab: only plain names are listed. No dollar signs here: fish would read them as
+# variables.
+_PLAIN = "[A-Za-z0-9_.][A-Za-z0-9_.+-]*"
+_ARCHIVES = f"ls model_store 2>/dev/null | LC_ALL=C grep -xE '{_PLAIN}[.]mar'"
+_MODELS = f"{_ARCHIVES} | sed 's/[.]mar//'"
+_ARTIFACTS = f"ls artifacts 2>/dev/null | LC_ALL=C grep -xE '{_PLAIN}'"
 # `python -m deploy ...` in a clone completes as `marpress ...` does; other uses as before.
 _BASH = """
 _marpress_module() {

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from marpress import workplace
 
@@ -45,22 +46,46 @@ def parser() -> argparse.ArgumentParser:
 def run(words: list[str]) -> int:
     """Write the folder and the recipe; returns the exit code."""
     args = parser().parse_args(words)
-    asks = not args.no_recipe and sys.stdin.isatty() and sys.stdout.isatty()
+    asks = not args.no_recipe and _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
     flags = any(getattr(args, name) is not None for name in _RECIPE)
     if flags and not asks and not (args.data and args.model):
         print("error: a recipe needs both --data and --model", file=sys.stderr)
         return 2
-    for path in workplace.write(args.folder):
-        print(path)
-    return _recipe(args, asks) if flags or asks else 0
+    from optimize.errors import OptimizeError, StorageError
+    from optimize.utils import files
+    from optimize.utils.terminal import note
+
+    try:
+        for path in workplace.write(args.folder):
+            print(path)
+        return _recipe(args, asks) if flags or asks else 0
+    except OptimizeError as error:
+        note(f"error: {error}")
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        note(
+            f"error: {error.name} is not installed here: pip install 'marpress[images]', [text] or "
+            "[speech], as your data are"
+        )
+        return 7
+    except OSError as error:
+        note(f"error: {files.environment(error) or error}")
+        return StorageError.exit_code
+    except (EOFError, KeyboardInterrupt):
+        note("\nno recipe was written")
+        return 130
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody sits there; a stream that was closed before the start is None."""
+    return stream is not None and stream.isatty()
 
 
 def _recipe(args: argparse.Namespace, asks: bool) -> int:
     from optimize.draft import questions
     from optimize.draft.asked import Asked
     from optimize.draft.draft import draft
-    from optimize.errors import OptimizeError
-    from optimize.utils.terminal import note, say
+    from optimize.utils.terminal import say
 
     given = Asked(
         args.data or "",
@@ -72,26 +97,13 @@ def _recipe(args: argparse.Namespace, asks: bool) -> int:
         args.goal or "speed",
         args.name,
     )
-    try:
-        answers: Asked | None = given
-        if asks and not (given.data and given.model):
-            more = args.max_drop is None and args.goal is None
-            answers = questions.ask(given, args.folder, input, say, more=more)
-        if answers is None:
-            return 0
-        path = draft(answers, args.folder, say)
-    except OptimizeError as error:
-        note(f"error: {error}")
-        return error.exit_code
-    except ModuleNotFoundError as error:
-        note(
-            f"error: {error.name} is not installed here: pip install 'marpress[images]', [text] or "
-            "[speech], as your data are"
-        )
-        return 7
-    except (EOFError, KeyboardInterrupt):
-        note("\nno recipe was written")
-        return 130
+    answers: Asked | None = given
+    if asks and not (given.data and given.model):
+        more = args.max_drop is None and args.goal is None
+        answers = questions.ask(given, args.folder, input, say, more=more)
+    if answers is None:
+        return 0
+    path = draft(answers, args.folder, say)
     say(f"recipe {path}")
     say(f"next   marpress run {path}")
     return 0

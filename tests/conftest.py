@@ -50,7 +50,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """A service that starts drops variables of its process; the next test finds them again."""
+    """A service that starts drops variables of its process; the next test finds them again.
+
+    What is printed is not folded, unless a test says how wide its terminal is.
+    """
+    os.environ.pop("COLUMNS", None)
     before = dict(os.environ)
     yield
     for name, value in before.items():

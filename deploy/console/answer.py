@@ -69,7 +69,7 @@ class Answer:
 
 def read(value: Any) -> Answer:
     """The parts of an answer, decoded JSON or text; of what has another form, only `raw`."""
-    raw = value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False)
+    raw = value if isinstance(value, str) else _as_text(value)
     if len(raw) > MOST_JSON:
         raw = f"{raw[:MOST_JSON]}... ({len(raw):,} characters)"
     answer = Answer(raw)
@@ -96,7 +96,9 @@ def explain(answer: Answer, value: Any, text: str) -> None:
         value = _number(word.get("attribution")) if isinstance(word, dict) else None
         if value is None:
             continue
-        start, end = int(word.get("start", 0)), int(word.get("end", 0))
+        start, end = word.get("start"), word.get("end")
+        if not (isinstance(start, int) and isinstance(end, int)):
+            continue
         if at <= start < end <= len(text):
             pieces.append((start, end, value))
             at = end
@@ -178,9 +180,20 @@ def _vector(value: Any) -> list[float]:
 
 def _number(value: Any) -> float | None:
     """A finite number, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # JSON's whole numbers have no bounds
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return json.dumps(value, indent=1, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
 def _cosine(one: list[float], other: list[float]) -> float:

@@ -1,8 +1,11 @@
 """The console's routes: the page, its live parts, questions to models, and a new default."""
 
 import asyncio
+import contextlib
 import hashlib
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +161,7 @@ def _wanted(request: Request) -> list[tuple[str, str]]:
 async def _done(work: Callable[[], Found]) -> Found:
     """The result of calls to the server, which block; its refusals as Failure."""
     try:
-        return await asyncio.to_thread(work)
+        return await _aside(work)
     except NoServer as error:
         raise Failure(502, "NoServer", str(error)) from error
     except ModelNotFound as error:
@@ -167,6 +170,34 @@ async def _done(work: Callable[[], Found]) -> Found:
         raise Failure(502, error.kind or "Refused", str(error)) from error
     except DeployError as error:  # an archive that is not admitted, say
         raise Failure(400, type(error).__name__, str(error)) from error
+
+
+async def _aside(work: Callable[[], Found]) -> Found:
+    """The result of work in a thread of its own, which neither the console's end nor another
+    request waits for, as they would for those of asyncio's pool."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Found] = loop.create_future()
+
+    def tell(found: Future[Found]) -> None:
+        if done.done():  # cancelled
+            return
+        error = found.exception()
+        if error is None:
+            done.set_result(found.result())
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        found: Future[Found] = Future()
+        try:
+            found.set_result(work())
+        except Exception as error:
+            found.set_exception(error)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, found)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await done
 
 
 def _state(rows: list[Row]) -> str:

@@ -66,6 +66,6 @@ def _text(body: bytes, content_type: str) -> str:
         try:
             value = json.loads(text)
             return str(value["text"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return ""
     return text

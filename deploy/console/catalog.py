@@ -191,13 +191,16 @@ def _example(schema: dict[str, Any]) -> str:
     inputs = _object(schema.get("x-tensors")).get("inputs")
     found: dict[str, Any] = {}
     for entry in inputs if isinstance(inputs, list) else ():
-        sizes = [max(1, int(size)) for size in entry["shape"]]
+        try:
+            sizes = [max(1, int(size)) for size in entry["shape"]]
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return ""  # a description of another form than ours
         if math.prod(sizes) > MOST_EXAMPLE:
             return ""
         value: Any = 0
         for size in reversed(sizes):
             value = [value] * size
-        found[str(entry["name"])] = value
+        found[str(entry.get("name"))] = value
     return json.dumps(found) if found else ""
 
 

@@ -9,7 +9,6 @@ link's code gave; and, for all but the page itself, a token that stands in the p
 
 import hmac
 import secrets
-from http.cookies import CookieError, SimpleCookie
 
 from deploy.service.failure import Failure
 from deploy.service.request import Request
@@ -73,11 +72,9 @@ class Gate:
         return f"marpress-console-{self.port}"
 
     def _sent(self, request: Request) -> str:
-        try:
-            found = SimpleCookie(request.header("cookie")).get(self._name)
-        except CookieError:
-            return ""
-        return found.value if found is not None else ""
+        # Not by http.cookies, which stops at the first cookie that another port's server misspelt.
+        pairs = (part.partition("=") for part in request.header("cookie").split(";"))
+        return next((value.strip() for name, _, value in pairs if name.strip() == self._name), "")
 
 
 def forbidden(message: str) -> Failure:

@@ -105,10 +105,14 @@ class Live:
         missing, counted = "", {}
         try:
             counted = parse(self._metrics())
-        except (NoServer, ValueError) as error:
+        except NoServer as error:
             missing = str(error)
-        with self._lock:
-            before = self._remember(self._clock(), counted)
+        except (ValueError, KeyError) as error:
+            missing = f"the server's metrics cannot be read: {error}"
+        before: Mapping[Which, Counts] = counted
+        if not missing:
+            with self._lock:
+                before = self._remember(self._clock(), counted)
         return Figures(self._rows(counted, before), missing)
 
     def _rows(self, counted: Mapping[Which, Counts], before: Mapping[Which, Counts]) -> list[Row]:

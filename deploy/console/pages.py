@@ -65,7 +65,8 @@ def static(name: str) -> bytes:
 
 
 def _rendered(template: str, **values: Any) -> bytes:
-    return _TEMPLATES.get_template(template).render(values).encode()
+    # JSON can hold halves of characters, which UTF-8 cannot.
+    return _TEMPLATES.get_template(template).render(values).encode("utf-8", "replace")
 
 
 def _now() -> str:

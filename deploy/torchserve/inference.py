@@ -63,7 +63,7 @@ class Inference:
             reply = self._call("POST", path, body, headers)
         try:
             return reply.json()
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or nested too deeply to read
             return reply.text
 
     def ping(self) -> str:

@@ -114,7 +114,7 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 def commands() -> str:
     """What every command's `--help` says."""
-    os.environ["COLUMNS"] = COLUMNS
+    os.environ["COLUMNS"] = COLUMNS  # the site's build ends with this process
     lines = [
         "# Every command",
         "",

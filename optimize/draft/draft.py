@@ -1,6 +1,7 @@
 """A first recipe: look at a user's data and model, try them together, write it down."""
 
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Callable
@@ -35,6 +36,8 @@ def draft(asked: Asked, folder: Path, say: Say) -> Path:
     Raises:
         OptimizeError: says what to change; nothing is written.
     """
+    if not 0 <= asked.max_drop < math.inf:
+        raise RecipeError(f"--max-drop must be a finite number of 0 or more, not {asked.max_drop}")
     path = folder / f"{_name(asked)}.yaml"
     if path.exists():
         raise RecipeError(f"{path} is there already: choose another name with --name")

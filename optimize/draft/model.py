@@ -161,13 +161,13 @@ def _folder(path: Path, name: str, task: str) -> tuple[Any, list[str], bool]:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
         kind = str(config.get("model_type", "?"))
         heads = [str(head) for head in config.get("architectures") or []]
-    except (OSError, ValueError, AttributeError) as error:
+        labels = dict(config.get("id2label") or {})
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{path} has no config.json that can be read: a folder is a model as "
             "`save_pretrained` writes it"
         ) from error
     saved = any(any(path.glob(pattern)) for pattern in _SAVED)
-    labels = config.get("id2label") or {}
     classifies = any("Classification" in head for head in heads)
     said = [f"a Hugging Face folder, {kind} ({', '.join(heads) or 'no head is named'})"]
     if classifies and labels:

@@ -36,7 +36,8 @@ def write(folder: Path, report: dict[str, Any]) -> Path:
         StorageError: the disk is full or the folder cannot be written.
     """
     path, text = folder / "report.html", render(report, example_file.read(folder, report))
-    files.write(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    # Texts and labels from JSON can hold halves of characters, which UTF-8 cannot.
+    files.write(path, lambda aside: aside.write_text(text, encoding="utf-8", errors="replace"))
     return path
 
 

@@ -45,6 +45,8 @@ LINES = {
     "python -m optimize com": "compare completion",
     "python -m http.ser": "",
 }
+# Names that a shell would run, if it read them as words of its own.
+RUN = ("$(touch run)", "`touch run`", "x;touch run", "${HOME}", "a b", "q'q", 'q"q', "-x")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,9 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / folder).mkdir(parents=True)
     for file in ("recipes/fashion.yaml", "model_store/fashion.mar", "model_store/fancy.mar"):
         (place / file).touch()
+    for name in RUN:
+        (place / "model_store" / f"{name}.mar").touch()
+        (place / "artifacts" / name).mkdir()
     for shell in completion.SHELLS:
         (place / f"marpress.{shell}").write_text(completion.script(shell))
     return place
@@ -75,6 +80,7 @@ def test_bash_completes(scripts: Path) -> None:
     assert dict(zip(LINES, offered, strict=True)) == {
         line: sorted(words.split()) for line, words in LINES.items()
     }
+    assert not (scripts / "run").exists()
 
 
 def test_every_command_is_offered(scripts: Path) -> None:

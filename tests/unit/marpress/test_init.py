@@ -1,5 +1,6 @@
 """`marpress init`: the folder, and a recipe where one is asked for."""
 
+import errno
 import os
 import pty
 import subprocess
@@ -73,3 +74,44 @@ def test_in_a_terminal_it_asks(place: Path) -> None:
     assert started.wait(60) == 0, shown.decode()
     assert b"5/5" in shown and b"next   marpress run houses.yaml" in shown
     assert "max_drop: 0.02" in (place / "houses.yaml").read_text()
+
+
+@pytest.mark.parametrize("folder", ["net.py", "net.py/below"])
+def test_a_folder_that_cannot_be_written_to(
+    place: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", folder]) == 7
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err.startswith("error: Not a directory: net.py")
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cut_off(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_bytes", cut_off)
+        assert main(["init"]) == 7
+    assert "no space left" in capsys.readouterr().err
+    assert not (place / "config.properties").exists()
+    assert main(["init"]) == 0
+    assert (place / "config.properties").stat().st_size > 10
+
+
+def test_a_standard_input_that_was_closed_is_no_terminal(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["init"]) == 0
+
+
+@pytest.mark.parametrize("most", ["-1", "nan", "inf"])
+def test_a_budget_that_cannot_be(
+    place: Path, most: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init", "--data", "houses.csv", "--model", "net.py", f"--max-drop={most}"]) == 2
+    assert "error: --max-drop must be" in capsys.readouterr().err

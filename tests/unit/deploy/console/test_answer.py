@@ -1,6 +1,8 @@
 """Answers of our handlers and of TorchServe's own, in the parts that are drawn."""
 
 import math
+import sys
+from typing import Any
 
 import pytest
 
@@ -105,3 +107,19 @@ def test_words_that_do_not_fit_the_text_are_left_out() -> None:
 )
 def test_two_answers_in_a_line(one: object, other: object, said: str) -> None:
     assert answer.compared(answer.read(one), answer.read(other)).startswith(said)
+
+
+def test_numbers_and_depths_beyond_what_a_page_can_hold() -> None:
+    assert answer.read({"a": 10**400}).labels == []
+    deep: list[Any] = []
+    for _ in range(5 * sys.getrecursionlimit()):
+        deep = [deep]
+    assert answer.read(deep).raw == "(nested too deeply to be shown)"
+
+
+@pytest.mark.parametrize("place", [None, "x", math.nan, 1.5, {}])
+def test_an_explanation_without_places_colours_nothing(place: Any) -> None:
+    found = answer.read({"predictions": []})
+    words = [{"attribution": 1, "start": place, "end": 2}]
+    answer.explain(found, {"explanation": {"words": words}}, "hello")
+    assert found.words == []

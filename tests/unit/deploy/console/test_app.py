@@ -1,6 +1,8 @@
 """The console's routes, in front of no server: who is refused, and how errors are told."""
 
+import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,17 @@ def test_requests_that_name_no_version(inside: Client, path: str) -> None:
 def test_empty_questions(inside: Client) -> None:
     reply = inside.post("/ask?model=m&version=1")
     assert reply.status_code == 400 and "nothing was sent" in reply.json["message"]
+
+
+def test_nobody_waits_for_a_server_that_does_not_answer() -> None:
+    answers = threading.Event()
+
+    async def end() -> None:
+        asked = asyncio.ensure_future(app._aside(answers.wait))
+        done, _ = await asyncio.wait([asked], timeout=0.05)
+        assert not done
+        asked.cancel()
+
+    asyncio.run(asyncio.wait_for(end(), 10))  # which would wait for the threads of asyncio's pool
+    answers.set()
+    assert asyncio.run(app._aside(answers.is_set))

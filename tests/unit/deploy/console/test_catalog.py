@@ -130,3 +130,9 @@ def test_promote_and_back(tmp_path: Path) -> None:
     assert (made.default("m"), made.models()[0].previous) == ("2", "1")
     del made.management.told["m", "1"]  # type: ignore[attr-defined]
     assert made.models()[0].previous is None
+
+
+@pytest.mark.parametrize("entry", [3, {}, {"shape": ["n"]}, {"shape": [None]}, {"shape": 2}])
+def test_a_description_of_another_form_has_no_example(tmp_path: Path, entry: Any) -> None:
+    told = {"task": "tensors", "input": {"x-tensors": {"inputs": [entry]}}}
+    assert catalog(tmp_path, default="1", v1=told).models()[0].default.example == ""

@@ -106,3 +106,7 @@ def test_two_consoles_share_nothing(gate: Gate) -> None:
     other.port = 1234
     with pytest.raises(Failure, match="not been let in"):
         other.check(request(gate))
+
+
+def test_a_cookie_of_another_ports_server_does_not_lock_out(gate: Gate) -> None:
+    gate.check(request(gate, cookie=f'theirs={{"a": 1}}; bad name=1; {cookie(gate)}'))

@@ -128,3 +128,14 @@ def test_models_are_shown_without_metrics() -> None:
         ("2.0", 3, 0, None),
     ]
     assert Live(Management(), lambda: "{ no metrics").figures().missing
+
+
+def test_a_look_without_metrics_is_not_subtracted_from_later_ones() -> None:
+    told = "not metrics"
+    live = Live(Management(), lambda: told, lambda: 0.0)
+    assert "cannot be read" in live.figures().missing
+    told = text(8, 4000, {"0.1": 8, "+Inf": 8})
+    row = live.figures().rows[0]
+    assert row.requests == 8 and not row.recent
+    told = 'marpress_inference_seconds_bucket{model_name="m"} 3\n'
+    assert "cannot be read" in live.figures().missing

@@ -133,3 +133,8 @@ def test_figures_that_are_not_there_are_dashes() -> None:
 def test_the_files_travel_with_the_package() -> None:
     text = (Path(pages.__file__).parents[2] / "pyproject.toml").read_text()
     assert '"deploy.console" = ["templates/*", "static/*"]' in text
+
+
+def test_half_a_character_is_shown_as_a_question_mark() -> None:
+    asked = [Asked("m", "1", 1.0, answer.read({"text": "a\ud800b"}))]
+    assert b"<blockquote>a?b</blockquote>" in pages.answer_part(asked, "")

@@ -218,6 +218,12 @@ def test_the_page_is_written_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_half_a_character_does_not_keep_the_page_from_its_file(tmp_path: Path) -> None:
+    evidence = report()
+    evidence["data"]["labels"][0] = "a\ud800b"
+    assert "a?b" in page.write(tmp_path, evidence).read_text(encoding="utf-8")
+
+
 def test_warnings_and_the_floor_are_on_the_page() -> None:
     text = page.render(report())
     assert "Warning" not in text and "at least 80" not in text
