@@ -64,7 +64,7 @@ def serve(
         try:
             own = () if key is None else (keys.of(key.public_key(), "the key given"),)
             shown = replace(trust, trusted=trust.trusted or own)
-            say(shown.admit(sealed.path, sealed.sha256).line(10))
+            say(_signature(shown.admit(sealed.path, sealed.sha256)))
             asked = _serve(sealed, artifact, place, bool(engines or card.alternatives), say)
         except BaseException:
             if sealed.path not in there:
@@ -162,6 +162,11 @@ def ensure_archive(
         state = "up to date"
     say(f"archive   {short_path(sealed.path)}, {size(sealed.bytes)}, {state}")
     return sealed
+
+
+def _signature(found: signature.Signed) -> str:
+    """A line that begins as the others do, also if there is none."""
+    return f"{'signed':<10}{found}"
 
 
 def _signed_by(sealed: Archive, key: "EllipticCurvePrivateKey") -> bool:

@@ -62,6 +62,8 @@ def draft(asked: Asked, folder: Path, say: Say) -> Path:
         options = ", ".join(f"{name} {value}" for name, value in shown.input.items())
         say(f"input  {options or 'as the pictures are'}; {shown.said}")
         found = _trained(found, shown, seen)
+        if shown.warning and not found.untrained:
+            say(f"warning: {shown.warning}")
     if task in _TEXTS and 0 < found.positions < _WINDOW:
         seen = _shorter(seen, found.positions)
     schema = _schema(folder)

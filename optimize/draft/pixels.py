@@ -22,8 +22,11 @@ from optimize.data.pictures import probe
 from optimize.draft.data import Seen
 from optimize.draft.model import widest
 from optimize.errors import DataError, ModelError
+from optimize.evaluation import chance
+from optimize.evaluation.accuracy import wilson
 from optimize.recipe.schema import Named
 from optimize.tasks import image
+from optimize.utils.wording import few
 
 MOST = 128  # pictures
 _SIZES = (224, 32, 28, 64, 96, 128, 256, 299, 384)
@@ -44,12 +47,14 @@ class Found:
         said: why, in a sentence.
         right: share of the pictures that the model then answers right; None if not tried.
         widest: channels of the model's widest layer; 0 if not tried.
+        warning: a sentence if the model answers no better than by chance.
     """
 
     input: dict[str, Any]
     said: str
     right: float | None = None
     widest: int = 0
+    warning: str | None = None
 
 
 def find(seen: Seen, model: Named, checkpoint: str | None, folder: Path) -> Found:
@@ -83,7 +88,8 @@ def find(seen: Seen, model: Named, checkpoint: str | None, folder: Path) -> Foun
             tried.append(Found({**options, **values}, where, right, widest(built)))
         if tried:
             best = max(tried, key=lambda found: found.right or 0.0)
-            return dataclasses.replace(best, said=_said(best, tried, data, where))
+            best = dataclasses.replace(best, said=_said(best, tried, data, where))
+            return dataclasses.replace(best, warning=_guessed(best, data))
     assert refusal is not None
     raise refusal
 
@@ -100,6 +106,20 @@ def _said(best: Found, tried: list[Found], data: Dataset, where: str) -> str:
         return f"{where} says the rest; {share}"
     others = sorted({f"{found.right or 0:.0%}" for found in tried if found is not best})
     return share + (f", {' or '.join(others)} in other ways" if others else "")
+
+
+def _guessed(best: Found, data: Dataset) -> str | None:
+    """That the best way is no better than chance, which has few causes, and what to do."""
+    parts = (data.train, data.validation, data.test)
+    targets = torch.cat([part.targets for part in parts if part is not None])
+    usual = chance.majority(targets)
+    if best.right is None or wilson(round(best.right * len(targets)), len(targets))[0] > usual:
+        return None
+    return (
+        f"that is no better than chance ({usual:.0%}): if the model is trained, it may number its "
+        f"classes in another order than {few(list(data.labels), 8)} (data: labels: [...] says "
+        "the model's), or want pixels in another way (input:)"
+    )
 
 
 def _prepared(seen: Seen, preset: ImageInput) -> Iterator[tuple[dict[str, Any], Dataset]]:

@@ -66,7 +66,7 @@ def test_from_an_artifact_to_an_answer(place: Path) -> None:
     lines = done.stdout.splitlines()
     assert all(len(line) <= 80 for line in lines), max(lines, key=len)
     words = [line.split()[0] for line in lines if line and not line.startswith(" ")]
-    assert words[:6] == ["archive", "unsigned", "server", "model", "sample", "answer"]
+    assert words[:6] == ["archive", "signed", "server", "model", "sample", "answer"]
     (answer,) = [line for line in lines if line.startswith("answer")]
     assert answer.startswith("answer    bottom left 0.9") and answer.endswith("(right)")
     assert "0.75 points lower on 4 samples" in done.stdout

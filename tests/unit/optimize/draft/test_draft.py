@@ -8,13 +8,16 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from optimize.draft import data, pixels
 from optimize.draft.asked import Asked
 from optimize.draft.draft import draft
 from optimize.errors import OptimizeError
 from optimize.evaluation import latency
 from optimize.recipe.reader import Loader
+from optimize.recipe.schema import Named
 from optimize.run import run
 from optimize.tasks import registry
 from tests.unit.optimize.draft import made
@@ -85,6 +88,22 @@ def test_pictures_and_a_network_of_ones_own(
         drafted(
             place, monkeypatch, data="levels", model="net.py", checkpoint="net.pt", max_drop=0.2
         )
+
+
+def test_classes_in_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made.pictures(tmp_path / "levels")
+    made.network(tmp_path)
+    saved = torch.load(tmp_path / "net.pt", weights_only=True)
+    for part in ("weight", "bias"):  # bright, dark, medium -> dark, medium, bright
+        saved["model"][f"head.{part}"] = saved["model"][f"head.{part}"][[1, 2, 0]]
+    torch.save(saved, tmp_path / "turned.pt")
+    seen = data.look("levels", Path())
+    model = Named("net.py:Brightness")
+    assert pixels.find(seen, model, "net.pt", Path()).warning is None
+    warning = pixels.find(seen, model, "turned.pt", Path()).warning
+    assert warning and "another order than bright, dark, medium" in warning
+    assert "no better than chance (33%)" in warning
 
 
 @pytest.mark.slow
