@@ -105,5 +105,5 @@ def _recipe(args: argparse.Namespace, asks: bool) -> int:
         return 0
     path = draft(answers, args.folder, say)
     say(f"recipe {path}")
-    say(f"next   marpress run {path}")
+    say(f"next   python -m marpress run {path}")
     return 0

@@ -101,11 +101,11 @@ def _fixed(preset: ImageInput) -> bool:
 
 def _said(best: Found, tried: list[Found], data: Dataset, where: str) -> str:
     count = sum(data.count(split) for split in ("train", "validation", "test"))
-    share = f"{best.right or 0:.0%} of {count} pictures are answered right so"
+    share = f"{best.right or 0:.0%} of {count} pictures are answered right this way"
     if where:
         return f"{where} says the rest; {share}"
     others = sorted({f"{found.right or 0:.0%}" for found in tried if found is not best})
-    return share + (f", {' or '.join(others)} in other ways" if others else "")
+    return share + (f", {' or '.join(others)} prepared otherwise" if others else "")
 
 
 def _guessed(best: Found, data: Dataset) -> str | None:
@@ -117,8 +117,8 @@ def _guessed(best: Found, data: Dataset) -> str | None:
         return None
     return (
         f"that is no better than chance ({usual:.0%}): if the model is trained, it may number its "
-        f"classes in another order than {few(list(data.labels), 8)} (data: labels: [...] says "
-        "the model's), or want pixels in another way (input:)"
+        f"classes in another order than {few(list(data.labels), 8)} (the data's option "
+        "`labels` says the model's), or want pixels in another way (input:)"
     )
 
 

@@ -75,7 +75,7 @@ def recipe(
     """
     parts = [
         f"# yaml-language-server: $schema={schema}",
-        _comment(f"Written by `marpress init`. Run it: marpress run {name}.yaml"),
+        _comment(f"Written by `marpress init`. Run it: python -m marpress run {name}.yaml"),
         _yaml({"name": name, "task": task, "seed": 0}),
         "",
         _comment(f"Seen: {seen.said}."),

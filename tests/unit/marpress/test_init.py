@@ -28,7 +28,7 @@ def test_flags_make_a_recipe(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[0] == "config.properties"
-    assert shown.endswith("recipe houses.yaml\nnext   marpress run houses.yaml\n")
+    assert shown.endswith("recipe houses.yaml\nnext   python -m marpress run houses.yaml\n")
     text = (place / "houses.yaml").read_text()
     schema = text.partition("\n")[0].partition("$schema=")[2]
     assert (place / schema).is_file()
@@ -72,7 +72,7 @@ def test_in_a_terminal_it_asks(place: Path) -> None:
         pass
     os.close(outer)
     assert started.wait(60) == 0, shown.decode()
-    assert b"5/5" in shown and b"next   marpress run houses.yaml" in shown
+    assert b"5/5" in shown and b"next   python -m marpress run houses.yaml" in shown
     assert "max_drop: 0.02" in (place / "houses.yaml").read_text()
 
 
