@@ -10,6 +10,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Runtimes are raced where a test asks for it: it takes half a minute after each run of a recipe.
 os.environ.setdefault("MARPRESS_ENGINES", "none")
+# pytest-xdist gives its processes one: what is printed is folded in those tests alone that set it.
+os.environ.pop("COLUMNS", None)
 
 import pytest
 
@@ -50,11 +52,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def environment() -> Iterator[None]:
-    """A service that starts drops variables of its process; the next test finds them again.
-
-    What is printed is not folded, unless a test says how wide its terminal is.
-    """
-    os.environ.pop("COLUMNS", None)
+    """A service that starts drops variables of its process; the next test finds them again."""
     before = dict(os.environ)
     yield
     for name, value in before.items():
