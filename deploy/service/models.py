@@ -12,7 +12,7 @@ from deploy.errors import BadInput
 from deploy.service.bundle import Bundle, unpack
 from deploy.service.context import Answer
 from deploy.service.failure import Failure, ModelMissing, VersionMissing, internal, unavailable
-from deploy.service.job import Gone
+from deploy.service.job import Gone, Job
 from deploy.service.metrics import INFERENCE, QUEUE, REQUESTS, HandlerMetrics, Metrics
 from deploy.service.pool import Pool
 from deploy.service.process import Ended, Process, Told
@@ -56,6 +56,36 @@ class Model:
         done = await self.pool.close(timeout)
         await asyncio.to_thread(self.bundle.remove)
         return done
+
+
+@dataclass
+class _Asked:
+    """A request in its model's queue."""
+
+    job: Job
+    model: Model
+    metrics: Metrics
+    labels: Mapping[str, str]
+
+    async def answer(self) -> Answer:
+        """The whole answer. Raises Failure 504 if there is none in time."""
+        job = self.job
+        answer = await job.answer()
+        if answer is None or job.started is None:
+            timeout = self.model.bundle.settings.response_timeout_s
+            raise internal(504, f"the model gave no answer within {timeout} s")
+        self.metrics.add(QUEUE, 1e6 * (job.started - job.queued), **self.labels)
+        self.metrics.add(INFERENCE, 1e6 * (job.finished - job.started), **self.labels)
+        return answer
+
+    async def rest(self) -> AsyncIterator[Answer]:
+        """Further partial answers as they come, then the whole one, or the failure."""
+        try:
+            while (partial := await self.job.partial()) is not None:
+                yield partial
+            yield await self.answer()
+        except Failure as failure:
+            yield Answer(failure.status, failure.body())
 
 
 @dataclass
@@ -185,8 +215,7 @@ class Models:
 
         `gone` tells whether the client has hung up: then nothing is computed.
         """
-        answers = self._answers(name, version, row, headers, gone, streams=False)
-        return [answer async for answer in answers][-1]
+        return await self._asked(name, version, row, headers, gone).answer()
 
     async def stream(
         self,
@@ -195,43 +224,32 @@ class Models:
         row: Row,
         headers: Mapping[str, Any],
         gone: Gone | None = None,
-    ) -> AsyncIterator[Answer]:
-        """Partial answers as they come, if the client asked for them, then the whole one.
+    ) -> tuple[Answer, AsyncIterator[Answer]]:
+        """The first answer, and those that follow it if it is a partial one.
 
         Raises Failure as `ask` does; after a first answer a failure is yielded as the last one.
         """
-        answers = self._answers(name, version, row, headers, gone, streams=True)
-        yield await anext(answers)
-        try:
-            async for answer in answers:
-                yield answer
-        except Failure as failure:
-            yield Answer(failure.status, failure.body())
+        asked = self._asked(name, version, row, headers, gone, streams=True)
+        first = await asked.job.partial()
+        return first or await asked.answer(), asked.rest()
 
-    async def _answers(
+    def _asked(
         self,
         name: str,
         version: str | None,
         row: Row,
         headers: Mapping[str, Any],
         gone: Gone | None,
-        streams: bool,
-    ) -> AsyncIterator[Answer]:
+        streams: bool = False,
+    ) -> "_Asked":
+        """A request in its model's queue. Raises Failure."""
         model = self.get(name, version)
         labels = {"model_name": name, "model_version": version or "default"}
         self.metrics.add(REQUESTS, 1, **labels)
         job = model.pool.submit(row, headers, streams, gone)
         if job is None:
             raise unavailable(name, version, model.pool.expected_wait)
-        while streams and (partial := await job.partial()) is not None:
-            yield partial
-        answer = await job.answer()
-        if answer is None or job.started is None:
-            timeout = model.bundle.settings.response_timeout_s
-            raise internal(504, f"the model gave no answer within {timeout} s")
-        self.metrics.add(QUEUE, 1e6 * (job.started - job.queued), **labels)
-        self.metrics.add(INFERENCE, 1e6 * (job.finished - job.started), **labels)
-        yield answer
+        return _Asked(job, model, self.metrics, labels)
 
     async def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Unload everything; whether all waiting requests were answered in `timeout` seconds."""

@@ -83,8 +83,7 @@ async def _transcribe(models: Models, request: Request) -> Reply:
         answer = await models.ask(name, None, row, headers, request.gone)
         return _reply(_transcript(name, answer), form, language or _LANGUAGE)
     row["stream"] = b"true"
-    answers = models.stream(name, None, row, headers, request.gone)
-    first = await anext(answers)
+    first, answers = await models.stream(name, None, row, headers, request.gone)
     if not first.partial:
         _transcript(name, first)  # raises what it refuses with
     return Reply(b"", content_type=EVENTS, more=_events(name, first, answers))

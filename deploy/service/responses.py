@@ -38,13 +38,9 @@ def error_response(status: int, message: str, failure: Failure | None = None) ->
     return retried(json_response({"error": message}, status), failure)
 
 
-async def answer_response(answers: AsyncIterator[Answer]) -> Reply:
-    """A handler's answer as it gave it; a partial one is followed by later ones as they come.
-
-    Raises Failure.
-    """
-    first = await anext(answers)
-    more = (answer.body async for answer in answers) if first.partial else None
+def answer_response(first: Answer, later: AsyncIterator[Answer]) -> Reply:
+    """A handler's answer as it gave it; a partial one is followed by later ones as they come."""
+    more = (answer.body async for answer in later) if first.partial else None
     return Reply(first.body, first.status, first.content_type, first.headers, more)
 
 

@@ -60,4 +60,4 @@ async def predict(
         fields = {**{key: value.encode() for key, value in request.args.items()}, **fields}
     if explain:
         headers["explain"] = "True"  # as TorchServe tells its workers
-    return await answer_response(models.stream(name, version, fields, headers, request.gone))
+    return answer_response(*await models.stream(name, version, fields, headers, request.gone))
