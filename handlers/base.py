@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from handlers import budget, json_body, runtimes, seal, streaming
+from handlers import alone, budget, json_body, runtimes, seal, streaming
 from handlers import metrics as names
 from handlers.backend import Predict, keep_freed_memory, load_model, warm_up
 from handlers.batch import Batch, Reply, explained
@@ -58,6 +58,7 @@ class BaseHandler:
         self.evidence: dict[str, Any] = {}
         self.runtime = runtimes.Verdict("")
         self.metrics = Metrics(None, "")
+        self.company = alone.Company()
 
     # What a task supplies.
 
@@ -133,9 +134,22 @@ class BaseHandler:
             )
         self.evidence = read_evidence(self.folder)
         keep_freed_memory()
+        served = int(properties.get("batch_size") or 1)
+        with self.company:
+            example = self._load(served)
+        if example is not None and "server_name" in properties:
+            self._use_idle_cores(example)
+        self.budget = self._measured_budget()
+        self.metrics = names.served(context, self.card.name)
+        self.memory = Keeper()
+        settled()
+        self.initialized = True
+
+    def _load(self, served: int) -> Any:
+        """Load the model for batches of up to `served`, and warm it up with the example that
+        it returns."""
         self.predict = load_model(self.folder, self.card)
         self.runtime = runtimes.Verdict(self.card.model["file"])
-        served = int(properties.get("batch_size") or 1)
         sizes = sorted({*self.card.batch_sizes, *range(1, served + 1)})
         self.batch_limit = max(sizes)
         self.setup()
@@ -144,11 +158,7 @@ class BaseHandler:
             warm_up(lambda size: self.inference([example] * size), sizes)
             if self.card.alternatives:
                 self._take_fastest(example, sizes, sorted({1, served}))
-        self.budget = self._measured_budget()
-        self.metrics = names.served(context, self.card.name)
-        self.memory = Keeper()
-        settled()
-        self.initialized = True
+        return example
 
     def _measured_budget(self) -> Budget:
         """The card's limits and what they take here; ModelError where they cannot be kept."""
@@ -172,12 +182,7 @@ class BaseHandler:
     def _take_fastest(self, example: Any, sizes: list[int], timed: list[int]) -> None:
         """Serve from another runtime's file if it is measured to be faster here."""
         own = self.predict
-        loads: list[list[tuple[Any, ...]]] = []
-        for size in timed:
-            loads.append([])
-            self.predict = runtimes.recorded(own, loads[-1])
-            self.inference([example] * size)
-        self.predict = own
+        loads = [self._calls([example] * size) for size in timed]
         verdict = runtimes.fastest(self.folder, self.card, loads)
         if verdict.file != self.runtime.file:
             try:
@@ -191,6 +196,23 @@ class BaseHandler:
         logger.info("serving from %s: milliseconds %s", verdict.file, verdict.milliseconds)
         for file, why in verdict.skipped.items():
             logger.warning("%s does not serve: %s", file, why)
+
+    def _use_idle_cores(self, example: Any) -> None:
+        """Have a server's lone requests computed with more threads if that is faster here."""
+        calls = self._calls([example])
+        card = runtimes.with_file(self.card, self.runtime.file)
+        if len(calls) == 1:
+            self.predict = alone.widened(self.folder, card, self.predict, calls[0], self.company)
+
+    def _calls(self, inputs: list[Any]) -> list[tuple[Any, ...]]:
+        """What the model is called with for these inputs."""
+        own, calls = self.predict, list[tuple[Any, ...]]()
+        self.predict = runtimes.recorded(own, calls)
+        try:
+            self.inference(inputs)
+        finally:
+            self.predict = own
+        return calls
 
     def describe_handle(self) -> dict[str, Any]:
         """The model's name, runtime, labels, schemas and evidence: `describe?customized=true`."""
@@ -211,7 +233,8 @@ class BaseHandler:
         """TorchServe's entry point: a batch of requests to encoded JSON, never raising."""
         connection = getattr(context, "cl_socket", None)
         self.retirement.begin(connection)
-        bodies = self._handled(data, context)
+        with self.company:
+            bodies = self._handled(data, context)
         self.retirement.end(self.memory.worn, connection)
         return bodies
 

@@ -1,4 +1,4 @@
-"""Every way that was tried as a point: goodput with many clients over latency with few."""
+"""Every way that was tried as a point: answers with many clients over latency with few."""
 
 from collections.abc import Sequence
 from html import escape
@@ -13,18 +13,18 @@ def chart(tried: Sequence[Tried], chosen: Tried) -> str:
     """An SVG; the ways that no other beats are joined, the chosen one is filled."""
     few, many = chosen.points[0].clients, chosen.points[-1].clients
     right = 1.1 * max(one.points[0].p50_ms for one in tried) or 1.0
-    top = 1.1 * max(one.points[-1].goodput for one in tried) or 1.0
+    top = 1.1 * max(one.points[-1].worth for one in tried) or 1.0
 
     def place(one: Tried) -> tuple[float, float]:
         x = _LEFT + one.points[0].p50_ms / right * (_WIDTH - _LEFT - _RIGHT)
-        return x, _TOP + (1 - one.points[-1].goodput / top) * (_HEIGHT - _TOP - _BOTTOM)
+        return x, _TOP + (1 - one.points[-1].worth / top) * (_HEIGHT - _TOP - _BOTTOM)
 
     ground = _HEIGHT - _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         'font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{_LEFT}" y="20" font-size="14">Answers a second within the bound, '
+        f'<text x="{_LEFT}" y="20" font-size="14">Answers a second, late ones in part, '
         f"{many} clients</text>",
         f'<text x="{_LEFT}" y="{_HEIGHT - 12}">median latency with {few} client(s), ms</text>',
     ]

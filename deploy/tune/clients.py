@@ -31,6 +31,11 @@ class Answers:
         """Answers a second whose latency kept to `bound` seconds: the goodput."""
         return sum(latency <= bound for latency in self.latencies) / self.seconds
 
+    def worth(self, bound: float) -> float:
+        """Answers a second, a late one counted as the part that `bound` is of its latency: where
+        none keeps to the bound, faster is still better."""
+        return sum(min(1.0, bound / latency) for latency in self.latencies) / self.seconds
+
 
 def http_request(host: str, path: str, headers: dict[str, str], body: bytes) -> bytes:
     """A POST with everything in it."""

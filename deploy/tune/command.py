@@ -87,14 +87,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def show(tried: Sequence[Tried], chosen: Tried, goal: Goal, say: Say = output.say) -> None:
-    """The ways that no other beats, best first, and the chosen one; answers count within the
+    """The ways that no other beats, best first, and the chosen one; answers in all and within the
     bound."""
-    say(f"{'':40}{'clients':>8}{'answers/s':>11}{'p50 ms':>10}{'p99 ms':>10}")
+    say(f"{'':38}{'clients':>8}{'answers/s':>10}{'in time':>8}{'p50 ms':>8}{'p99 ms':>8}")
     listed = {id(one): one for one in (*pareto(tried), chosen)}
     for one in sorted(listed.values(), key=lambda one: -one.score):
         title = f"{'* ' if one is chosen else '  '}{one.settings.describe()}"
         for p in one.points:
-            say(f"{title:40}{p.clients:>8}{p.goodput:>11.0f}{p.p50_ms:>10.1f}{p.p99_ms:>10.0f}")
+            rates = f"{p.rps:>10.0f}{p.goodput:>8.0f}{p.p50_ms:>8.1f}{p.p99_ms:>8.0f}"
+            say(f"{title:38}{p.clients:>8}{rates}")
             title = ""
     low, high = min(chosen.scores), max(chosen.scores)
     say(f"chosen: {chosen.settings.describe()}; score {low:.1f} to {high:.1f}, {goal.key()}")

@@ -45,8 +45,8 @@ class Tried:
 
 
 def score(points: Sequence[Point]) -> float:
-    """The geometric mean of the goodputs: twice as good at one client is worth twice at all."""
-    return math.exp(sum(math.log(max(point.goodput, 0.01)) for point in points) / len(points))
+    """The geometric mean of the worths: twice as good at one client is worth twice at all."""
+    return math.exp(sum(math.log(max(point.worth, 0.01)) for point in points) / len(points))
 
 
 def search(
@@ -87,7 +87,8 @@ def search(
 def _study(goal: Goal, first: Settings, storage: Path) -> tuple[optuna.Study, list[Settings]]:
     """The study of this goal, and the settings that it is about, which stay what they were."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for name in (goal.key(), f"{goal.key()}, from {first.describe()}"):
+    of_worth = f"worth, {goal.key()}"
+    for name in (of_worth, f"{of_worth}, from {first.describe()}"):
         study = optuna.create_study(
             study_name=name,
             storage=f"sqlite:///{storage}",
@@ -132,15 +133,15 @@ def confirm(bench: Bench, goal: Goal, tried: list[Tried], tell: Callable[[str], 
 
 
 def pareto(tried: Sequence[Tried]) -> list[Tried]:
-    """Those that no other beats in goodput with many clients and in latency with few."""
+    """Those that no other beats in worth with many clients and in latency with few."""
 
     def dominated(one: Tried) -> bool:
         return any(
-            other.points[-1].goodput >= one.points[-1].goodput
+            other.points[-1].worth >= one.points[-1].worth
             and other.points[0].p50_ms <= one.points[0].p50_ms
             and other is not one
-            and (other.points[-1].goodput, -other.points[0].p50_ms)
-            != (one.points[-1].goodput, -one.points[0].p50_ms)
+            and (other.points[-1].worth, -other.points[0].p50_ms)
+            != (one.points[-1].worth, -one.points[0].p50_ms)
             for other in tried
         )
 

@@ -23,15 +23,18 @@ from deploy.tune.sandbox import STORE, sandbox
 from deploy.tune.settings import Settings
 
 _WARM_SECONDS = 0.5
+_FIRST_WARM_SECONDS = 6.0  # until Java has compiled what it runs often
 
 
 @dataclass(frozen=True)
 class Point:
-    """One number of clients: answers a second within the bound and in all, latencies in ms."""
+    """One number of clients: answers a second within the bound, in all, and by their worth (see
+    `Answers.worth`), latencies in ms."""
 
     clients: int
     goodput: float
     rps: float
+    worth: float
     p50_ms: float
     p99_ms: float
     refused: int
@@ -53,6 +56,7 @@ class Bench:
         self._tokens = Tokens(folder / KEY_FILE, self._config.management)
         self._copy = folder / "artifact"
         shutil.copytree(artifact, self._copy, ignore=shutil.ignore_patterns("stages", "tune.*"))
+        self._warm_seconds = _FIRST_WARM_SECONDS
         self._samples = samples.read(artifact / "samples")
         if not self._samples:
             raise BadInput(f"{artifact / 'samples'} is empty: there is nothing to measure with")
@@ -73,7 +77,8 @@ class Bench:
         self._management.register(sealed.path.name, settings=registration(sealed.path))
         try:
             served = Served(self._config.inference, name, self._requests(name))
-            served.measure(max(2, settings.workers), _WARM_SECONDS, float("inf"))
+            served.measure(max(2, settings.workers), self._warm_seconds, float("inf"))
+            self._warm_seconds = _WARM_SECONDS
             yield served
         finally:
             self._management.unregister(name, sealed.version)
@@ -109,6 +114,7 @@ class Served:
             clients,
             round(answers.within(bound), 1),
             round(len(answers.latencies) / answers.seconds, 1),
+            round(answers.worth(bound), 1),
             round(1e3 * answers.quantile(0.5), 2),
             round(1e3 * answers.quantile(0.99), 2),
             answers.others,

@@ -83,7 +83,7 @@ def test_a_row_goes_on_under_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_of_tune_has_80_columns() -> None:
-    points = [Point(n, 12345.6, 12345.6, 1234.56, 12345.6, 0) for n in (1, 16, 1024)]
+    points = [Point(n, 12345.6, 12345.6, 12345.6, 1234.56, 12345.6, 0) for n in (1, 16, 1024)]
     widest = Tried(Settings(16, 16, 8, 5), points, [12345.6])
     lines: list[str] = []
     show([widest], widest, Goal(0.05, (1, 16, 1024)), lines.append)

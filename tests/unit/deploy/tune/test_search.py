@@ -40,7 +40,7 @@ class Formula:
         def measure(clients: int, seconds: float, bound: float) -> Point:
             rate = 100.0 / (1 + one.max_batch_delay_ms) if clients == 1 else 100.0 * one.workers
             rate *= 1.5 if clients > 1 and one.batch_size > 1 else 1.0
-            return Point(clients, rate, rate, 1e3 / rate, 2e3 / rate, 0)
+            return Point(clients, rate, rate, rate, 1e3 / rate, 2e3 / rate, 0)
 
         yield SimpleNamespace(measure=measure)
 
@@ -86,7 +86,7 @@ def test_settings_that_do_not_start_are_no_end(tmp_path: Path) -> None:
 def test_the_best_are_measured_again_by_turns(tmp_path: Path) -> None:
     bench = Formula()
     tried = [
-        Tried(one, [Point(1, value, value, 1.0, 2.0, 0)] * 2, [value])
+        Tried(one, [Point(1, value, value, value, 1.0, 2.0, 0)] * 2, [value])
         for one, value in zip(SPACE, (1.0, 9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0), strict=True)
     ]
     confirm(bench, GOAL, tried, lambda line: None)
@@ -96,8 +96,8 @@ def test_the_best_are_measured_again_by_turns(tmp_path: Path) -> None:
 
 def test_score_and_pareto() -> None:
     def one(goodput: float, latency: float) -> Tried:
-        few = Point(1, 100.0, 100.0, latency, latency, 0)
-        return Tried(FIRST, [few, Point(16, goodput, goodput, 1.0, 1.0, 0)], [goodput])
+        few = Point(1, 100.0, 100.0, 100.0, latency, latency, 0)
+        return Tried(FIRST, [few, Point(16, goodput, goodput, goodput, 1.0, 1.0, 0)], [goodput])
 
     slow, fast, worse, twin = one(400, 9.0), one(300, 5.0), one(290, 6.0), one(300, 5.0)
     assert pareto([slow, fast, worse, twin]) == [slow, fast, twin]
