@@ -4,7 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import optuna
@@ -57,14 +57,16 @@ def search(
     minutes: float,
     tell: Callable[[str], None],
 ) -> list[Tried]:
-    """Try settings for so many minutes, `first` first; all that were measured whole.
+    """Try settings for so many minutes, `first` and `first` without waiting for a batch before any
+    others; all that were measured whole.
 
     `storage` keeps every trial: a later call with the same goal goes on where this one stopped.
     """
     study, space = _study(goal, first, storage)
     seen = {_settings(trial) for trial in study.trials if trial.state.is_finished()}
-    if first not in seen:
-        study.enqueue_trial(first.as_json())
+    for one in (first, replace(first, max_batch_delay_ms=0)):
+        if one in space and one not in seen:
+            study.enqueue_trial(one.as_json())
     deadline = time.monotonic() + 60 * minutes
     while time.monotonic() < deadline and (left := [one for one in space if one not in seen]):
         trial = study.ask()
