@@ -57,6 +57,8 @@ def test_goodput_leaves_out_what_came_late():
     assert answers.within(0.02) == 1.0
     assert answers.within(1.0) == 2.0
     assert answers.quantile(0.5) == 0.03
+    assert answers.quantile(0.99) == 0.5
+    assert Answers(1.0).quantile(0.99) == float("inf")
 
 
 def test_a_late_answer_is_worth_the_part_that_the_bound_is_of_its_time():
@@ -65,8 +67,6 @@ def test_a_late_answer_is_worth_the_part_that_the_bound_is_of_its_time():
     assert answers.worth(0.02) == pytest.approx(1 + 1 + 0.25 + 0.5)
     faster = Answers(1.0, [0.05, 0.06])
     assert Answers(1.0, [0.07, 0.08]).worth(0.02) < faster.worth(0.02), "though all are late"
-    assert answers.quantile(0.99) == 0.5
-    assert Answers(1.0).quantile(0.99) == float("inf")
 
 
 def test_nothing_listens():
