@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploy.archive import mar
 from deploy.torchserve import config, server
+from deploy.torchserve.rollout import registration
 from deploy.torchserve.tokens import KEY_FILE, Tokens
 from deploy.tune.sandbox import STORE, sandbox
 
@@ -26,7 +27,7 @@ def main(artifact: Path, info: Path) -> None:
         server.start(folder, folder / "config.properties", folder / STORE)
         settings = config.read(folder / "config.properties")
         management, _ = server.clients(folder, settings)
-        management.register(sealed.path.name)
+        management.register(sealed.path.name, settings=registration(sealed.path))
         told = {
             "url": f"{settings.inference}/predictions/{sealed.name}",
             "key": Tokens(folder / KEY_FILE, settings.management).header("inference")[
