@@ -1,7 +1,7 @@
 """Worker processes of one model version around one queue, with dynamic batching.
 
-A free worker takes its part of what waits, up to the batch size, and never waits for company: a
-lone request goes at once, and under load batches fill by themselves.
+A free worker takes what waits, up to the batch size, and never waits for company: a lone request
+goes at once, and under load batches fill by themselves.
 
 A worker that ends, or that answers nothing for as long as a request may take, is replaced. The
 requests it had are each tried once more, alone, so that one which ends workers is found: it gets
@@ -185,7 +185,7 @@ class Pool:
             if slot is None:
                 return
             trying = any(job.deaths for other in self.slots for job in other.batch)
-            if not (batch := self._waiting.take(self._share(), trying)):
+            if not (batch := self._waiting.take(self._batch_size, trying)):
                 return
             slot.batch = batch
             slot.since = time.monotonic()
@@ -199,14 +199,6 @@ class Pool:
                     [job.streams for job in batch],
                 )
             )
-
-    def _share(self) -> int:
-        """How many of those that wait a free worker takes: its part of them, if they are few.
-
-        A worker that takes all leaves itself and the others nothing to go on with while its
-        answers travel.
-        """
-        return min(self._batch_size, math.ceil(self.pending / max(1, self.running)))
 
     # A worker's life
 
