@@ -39,7 +39,7 @@ _TOO_LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 
 
 # Bytes of a body that wait for the application: what one read brings, not a part of a picture.
-httptools_impl.HIGH_WATER_LIMIT = 262_144
+httptools_impl.__dict__["HIGH_WATER_LIMIT"] = 262_144
 
 
 class Server(uvicorn.Server):
@@ -108,7 +108,8 @@ class Connection(HttpToolsProtocol):
         self.idle_since = self.since
         self.in_body = False
         self._head_size = 0
-        super().connection_made(_Joining(transport))
+        joining: Any = _Joining(transport)
+        super().connection_made(joining)
         self.app_state = {"gone": transport.is_closing}
         self.parser: Any = _Parser(self)
         if len(self.server_state.connections) > CONNECTIONS:

@@ -160,7 +160,7 @@ def test_two_that_want_to_measure_wait_for_each_other_no_longer_than_patience(
     tmp_path, busy, monkeypatch
 ):
     monkeypatch.setattr(alone, "PATIENCE", 0.2)
-    busy()
+    _worker = busy()
     started = time.monotonic()
     with alone._quiet(Company(tmp_path / "workers")):
         pass
