@@ -1,5 +1,6 @@
 """What a client has to keep to: the time for its head and body, over real sockets."""
 
+import http.client
 import socket
 import threading
 import time
@@ -97,3 +98,29 @@ def test_nothing_is_a_proxy_here(address):
     with socket.create_connection(address) as wire:
         wire.sendall(b"CONNECT http://a/ HTTP/1.1\r\nHost: a\r\n\r\n")
         assert wire.recv(4096).startswith(b"HTTP/1.1 400")
+
+
+def _request(body):
+    return b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def test_head_and_body_of_a_reply_come_in_one_packet(address):
+    with socket.create_connection(address) as wire:
+        for number in range(20):
+            body = b"%d" % number
+            wire.sendall(_request(body))
+            assert wire.recv(65_536).partition(b"\r\n\r\n")[2] == body
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"HTTP/1.1 200 OK\r\n\r\n", b"a" * 65_536, b"b" * 300_000],
+    ids=["none", "like a head", "as large as is joined", "large"],
+)
+def test_replies_of_every_size_arrive_whole(address, body):
+    with socket.create_connection(address) as wire:
+        for _ in range(3):
+            wire.sendall(_request(body))
+            reply = http.client.HTTPResponse(wire, method="POST")
+            reply.begin()
+            assert (reply.status, reply.read()) == (200, body)
