@@ -18,7 +18,6 @@ import os
 import random
 import struct
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ FASTER = 0.8  # of the time with the card's threads, or it is not worth its memo
 SAME = 1e-3  # of the answer's norm: more threads add in another order, and no more
 PATIENCE = 1.0  # seconds to wait for a quiet machine to measure on
 _MEASURE_SECONDS, _ROUNDS = 0.4, 20
+_SHARED = Path("/dev/shm")  # the same for all, whatever TMPDIR says, and empty after a restart
 _FLOCK = struct.Struct("hhqqi")  # Linux: type, whence, start, length, pid
 
 
@@ -44,7 +44,7 @@ class Company:
     """Which of this machine's workers have work; `with` marks this one."""
 
     def __init__(self, path: Path | None = None) -> None:
-        """`path`: the file; by default one of this user's, among the temporary files."""
+        """`path`: the file; by default one of this user's, in the machine's shared memory."""
         self._path = path
         self._working = False
 
@@ -91,7 +91,7 @@ def _file(path: Path | None) -> int:
     several would drop all of the process's locks."""
     if not sys.platform.startswith("linux"):
         return -1
-    path = path or Path(tempfile.gettempdir()) / f"marpress-workers-{os.getuid()}"
+    path = path or _SHARED / f"marpress-workers-{os.getuid()}"
     try:
         # Never through a link: who can write there must not have this process create files.
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
