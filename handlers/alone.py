@@ -27,6 +27,7 @@ import torch
 
 from handlers.backend import Predict, load_model
 from handlers.card import Card
+from handlers.runtimes import outputs
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ def _quiet(company: Company) -> Iterator[None]:
 def _timed(own: Predict, wide: Predict, call: Sequence[torch.Tensor]) -> tuple[float, float]:
     """Milliseconds of both by turns, the least of some rounds. Raises ValueError where the
     answers are not the same."""
-    for one, other in zip(_outputs(own(*call)), _outputs(wide(*call)), strict=True):
+    for one, other in zip(outputs(own(*call)), outputs(wide(*call)), strict=True):
         if one.is_floating_point() and not (one - other).norm() <= SAME * one.norm() + 1e-6:
             raise ValueError("with more threads the model answers something else")
     least, end = [math.inf, math.inf], time.perf_counter() + _MEASURE_SECONDS
@@ -194,7 +195,3 @@ def _timed(own: Predict, wide: Predict, call: Sequence[torch.Tensor]) -> tuple[f
         if number >= 2 and time.perf_counter() > end:
             break
     return round(least[0], 3), round(least[1], 3)
-
-
-def _outputs(value: Any) -> list[torch.Tensor]:
-    return [value] if isinstance(value, torch.Tensor) else list(value)

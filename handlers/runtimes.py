@@ -94,7 +94,7 @@ def measure(folder: Path, card: Card, loads: Sequence[Load]) -> Verdict:
     """
     own = str(card.model["file"])
     ready = {own: load_model(folder, card)}
-    expected = [[_outputs(ready[own](*call)) for call in load] for load in loads]
+    expected = [[outputs(ready[own](*call)) for call in load] for load in loads]
     skipped: dict[str, str] = {}
     for file in card.alternatives:
         try:
@@ -135,16 +135,17 @@ def _check(
 ) -> None:
     for load, answers in zip(loads, expected, strict=True):
         for call, answer in zip(load, answers, strict=True):
-            outputs = _outputs(predict(*call))
-            if [t.shape for t in outputs] != [t.shape for t in answer]:
+            found = outputs(predict(*call))
+            if [t.shape for t in found] != [t.shape for t in answer]:
                 raise ModelError("its answers have another shape")
-            for one, other in zip(outputs, answer, strict=True):
+            for one, other in zip(found, answer, strict=True):
                 error, norm = float((one - other).norm()), float(other.norm())
                 if not error <= MAX_ERROR * norm + 1e-4:  # NaN too
                     raise ModelError(f"its answers are off by {error:.2g} where {norm:.2g} is all")
 
 
-def _outputs(value: Any) -> list[torch.Tensor]:
+def outputs(value: Any) -> list[torch.Tensor]:
+    """A model's answer as a list, of one tensor or several."""
     return [value] if isinstance(value, torch.Tensor) else list(value)
 
 

@@ -241,7 +241,7 @@ class Models:
         headers: Mapping[str, Any],
         gone: Gone | None,
         streams: bool = False,
-    ) -> "_Asked":
+    ) -> _Asked:
         """A request in its model's queue. Raises Failure."""
         model = self.get(name, version)
         labels = {"model_name": name, "model_version": version or "default"}

@@ -64,7 +64,7 @@ def search(
     """
     study, space = _study(goal, first, storage)
     seen = {_settings(trial) for trial in study.trials if trial.state.is_finished()}
-    for one in (first, replace(first, max_batch_delay_ms=0)):
+    for one in dict.fromkeys((first, replace(first, max_batch_delay_ms=0))):
         if one in space and one not in seen:
             study.enqueue_trial(one.as_json())
     deadline = time.monotonic() + 60 * minutes
