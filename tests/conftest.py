@@ -15,6 +15,7 @@ os.environ.pop("COLUMNS", None)
 
 import pytest
 
+import optimize.utils.torchscript  # noqa: F401  (before any test: it keeps torch's operators)
 from tests.integration import quadrant
 
 INTEGRATION = Path(__file__).with_name("integration")

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import _builtins
 
 from handlers.backend import settle_quantized_notice
 from optimize.errors import ModelError, ParityError
@@ -35,6 +36,29 @@ def silenced() -> Iterator[None]:
         for message in _DEPRECATED:
             warnings.filterwarnings("ignore", message=message)
         yield
+
+
+def keep_operators() -> None:
+    """Keep each operator from here on that torch's scripting knows by its address.
+
+    torch 2.13 looks up functions in a table by `id` and holds them nowhere else: once one is gone,
+    whatever is made at its address is taken for that operator. A list of a convolution's was, and
+    scripting the model failed with "builtin cannot be used as a value".
+    """
+    register: Any = _builtins._register_builtin
+    if hasattr(register, "kept"):
+        return
+
+    def keeping(fn: Any, op: Any) -> None:
+        kept.append(fn)
+        register(fn, op)
+
+    kept: list[Any] = []
+    keeping.kept = kept  # type: ignore[attr-defined]
+    _builtins._register_builtin = keeping
+
+
+keep_operators()
 
 
 def script(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> torch.jit.ScriptModule:

@@ -1,3 +1,5 @@
+import gc
+import weakref
 import zipfile
 from pathlib import Path
 
@@ -100,3 +102,12 @@ def test_a_model_that_cannot_be_traced_is_refused() -> None:
 
     with pytest.raises(ModelError, match="cannot be traced"):
         torchscript.script(Broken(), torch.zeros(1))
+
+
+def test_an_operator_that_scripting_knows_is_kept() -> None:
+    operator, _ = torch._C._jit_get_operation("aten::relu")
+    torch.jit._builtins._register_builtin(operator, "aten::relu")
+    alive = weakref.ref(operator)
+    del operator
+    gc.collect()
+    assert alive() is not None, "its address would stand for relu, whatever is made there next"
