@@ -4,6 +4,7 @@ A page in a browser can have its own name point at 127.0.0.1 and so ask a servic
 rebinding): its requests carry that name in their Host header, and are refused.
 """
 
+import functools
 import hmac
 import ipaddress
 import socket
@@ -74,6 +75,7 @@ def _name(host: str) -> str:
     return host.partition(":")[0].lower().removesuffix(".")
 
 
+@functools.lru_cache(maxsize=256)
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

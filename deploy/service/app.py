@@ -4,6 +4,7 @@ An `App` knows no server: `asgi` runs it under uvicorn, `debug` under Flask. Rou
 werkzeug's, as in Flask.
 """
 
+import functools
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY = 33_554_432  # config.properties: max_request_size
 
+_PATHS = 1024  # whose routes are remembered
+
 View = Callable[..., Reply | Awaitable[Reply]]
 Form = Callable[[Failure], Reply]
 Read = Callable[[], Awaitable[bytes]]
@@ -36,6 +39,7 @@ class App:
         self._map = Map(strict_slashes=False, merge_slashes=False)
         self._views: dict[str, tuple[View, Form]] = {}
         self._matcher = self._map.bind("")
+        self._matched = functools.lru_cache(maxsize=_PATHS)(self._matcher.match)
         self._guards: list[Callable[[Request], None]] = []
 
     def route(
@@ -67,7 +71,7 @@ class App:
             refusal: HTTPException | None = None
             parts: Mapping[str, Any] = {}
             try:
-                name, parts = self._matcher.match(request.path, request.method)
+                name, parts = self._matched(request.path, request.method)
                 view, form = self._views[name]
             except HTTPException as error:
                 refusal = error

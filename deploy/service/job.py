@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -41,7 +42,8 @@ class Job:
         self._timeout = timeout
         self._gone = gone
         self._answer: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
-        self._partial: asyncio.Queue[Answer | None] | None = asyncio.Queue() if streams else None
+        self._partial: deque[Answer] = deque()
+        self._news: asyncio.Future[None] | None = None  # of a client that waits for partial answers
 
     @property
     def done(self) -> bool:
@@ -65,21 +67,28 @@ class Job:
     def send(self, partial: Answer) -> None:
         """Pass a partial answer on."""
         self.last_sent = time.monotonic()
-        if self._partial is not None and not self.done:
-            self._partial.put_nowait(partial)
+        if self.streams and not self.done:
+            self._partial.append(partial)
+            self._tell()
 
     def finish(self, answer: Answer | None) -> None:
         """Pass the answer on; None for a request that is given up."""
         self.finished = time.monotonic()
         if not self.done:
             self._answer.set_result(answer)
-            if self._partial is not None:
-                self._partial.put_nowait(None)
+            self._tell()
 
     async def partial(self) -> Answer | None:
         """The next partial answer; None if the whole one is there, or none came in time."""
-        return None if self._partial is None else await self._partial.get()
+        while self.streams and not self._partial and not self.done:
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        return self._partial.popleft() if self._partial else None
 
     async def answer(self) -> Answer | None:
         """The answer; None if it did not come in time."""
         return await self._answer
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)

@@ -29,6 +29,10 @@ _HELP = {
     _ERRORS: "Requests that a handler refused or failed on.",
 }
 
+_MOST_HELD = 1000  # values of a histogram until the library is told
+
+_Series = tuple[str, tuple[tuple[str, str], ...]]
+
 logger = logging.getLogger(__name__)
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_]")
 
@@ -36,23 +40,32 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # TorchServe has no 
 
 
 class Metrics:
-    """Counters and histograms of the service and its workers; each appears with its first value."""
+    """Counters and histograms of the service and its workers; each appears with its first value.
+
+    What a request adds is summed here, and told to the library when somebody looks.
+    """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._families: dict[str, Any] = {}
-        self._series: dict[tuple[str, ...], Any] = {}
+        self._added: dict[_Series, float] = {}
+        self._observed: dict[_Series, list[float]] = {}
         self._lock = threading.Lock()
 
     def add(self, name: str, value: float = 1.0, /, **labels: str) -> None:
         """Add to a counter."""
-        # The library ends every Counter's name in _total, which not all of TorchServe's do.
-        kind = Counter if name.endswith("_total") else Gauge
-        self._of(kind, name, labels).inc(value)
+        key = (name, tuple(labels.items()))
+        with self._lock:
+            self._added[key] = self._added.get(key, 0.0) + value
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Record one value of a histogram."""
-        self._of(Histogram, name, labels).observe(value)
+        key = (name, tuple(labels.items()))
+        with self._lock:
+            values = self._observed.setdefault(key, [])
+            values.append(value)
+        if len(values) >= _MOST_HELD:
+            self._settle()
 
     def record(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
         """One value of a counter, gauge or histogram.
@@ -61,30 +74,43 @@ class Metrics:
         another kind, TypeError for a label that the library takes for something else.
         """
         if kind == "histogram":
-            self.observe(name, value, **labels)
+            self._of(Histogram, name, labels).observe(value)
         elif kind == "gauge":
             self._of(Gauge, name, labels).set(value)
         else:
-            self.add(name, value, **labels)
+            self._counter(name, labels).inc(value)
 
     def text(self) -> str:
         """Everything in Prometheus's text format 0.0.4."""
+        self._settle()
         return generate_latest(self._registry).decode()
 
+    def _settle(self) -> None:
+        """Tell the library what was summed."""
+        with self._lock:
+            added, self._added = self._added, {}
+            observed, self._observed = self._observed, {}
+        for (name, labels), value in added.items():
+            self._counter(name, dict(labels)).inc(value)
+        for (name, labels), values in observed.items():
+            series = self._of(Histogram, name, dict(labels))
+            for value in values:
+                series.observe(value)
+
+    def _counter(self, name: str, labels: dict[str, str]) -> Any:
+        # The library ends every Counter's name in _total, which not all of TorchServe's do.
+        return self._of(Counter if name.endswith("_total") else Gauge, name, labels)
+
     def _of(self, kind: type[MetricWrapperBase], name: str, labels: dict[str, str]) -> Any:
-        """The series of these labels; looked up here, since the library takes its time."""
-        key = (name, *labels, *labels.values())
-        series = self._series.get(key)
-        if series is None:
-            with self._lock:
-                if name not in self._families:
-                    text = _HELP.get(name, name)
-                    more: Any = {"buckets": BUCKETS[name]} if name in BUCKETS else {}
-                    self._families[name] = kind(
-                        name, text, tuple(labels), registry=self._registry, **more
-                    )
-                series = self._series[key] = self._families[name].labels(**labels)
-        return series
+        """The series of these labels."""
+        with self._lock:
+            if name not in self._families:
+                text = _HELP.get(name, name)
+                more: Any = {"buckets": BUCKETS[name]} if name in BUCKETS else {}
+                self._families[name] = kind(
+                    name, text, tuple(labels), registry=self._registry, **more
+                )
+        return self._families[name].labels(**labels)
 
 
 class HandlerMetrics:
