@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from handlers import cores
 from handlers.backend import Predict, load_model
 from handlers.card import Card
 from handlers.runtimes import outputs
@@ -114,7 +115,7 @@ def widened(
     Raises:
         Nothing.
     """
-    threads = min(_cores(), MOST_THREADS)
+    threads = min(cores.usable(), MOST_THREADS)
     if threads <= card.threads or _size(folder / card.model["file"]) > LARGEST:
         return own
     try:
@@ -136,14 +137,6 @@ def widened(
         return wide(*tensors) if lone else own(*tensors)
 
     return predict
-
-
-def _cores() -> int:
-    """Of this process; 1 where it cannot be told."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        return 1
 
 
 def _size(path: Path) -> float:

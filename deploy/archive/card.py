@@ -1,14 +1,13 @@
 """The artifact folder as `deploy` sees it: the model card, the report and the files to pack."""
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.errors import BadInput, GateFailed
-from handlers import binding
+from handlers import binding, cores
 
 # torch-model-archiver's own rule; TorchServe turns other names into paths and URLs.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_\-.]*")
@@ -93,10 +92,10 @@ def _whole(alternatives: list[str]) -> list[str]:
 
 def check_workers(workers: int, name: str) -> None:
     """Refuse more workers than this machine has a use for. Raises BadInput."""
-    most = min(MAX_WORKERS, WORKERS_PER_CORE * (os.cpu_count() or 1))
+    most = min(MAX_WORKERS, WORKERS_PER_CORE * cores.usable())
     if workers > most:
         raise BadInput(
-            f"{name} asks for {workers} workers; with {os.cpu_count()} cores it may have {most}: "
+            f"{name} asks for {workers} workers; with {cores.usable()} cores it may have {most}: "
             "write fewer into serving.workers of its card"
         )
 

@@ -16,6 +16,7 @@ from deploy.errors import Unproven
 from deploy.progress import Say
 from deploy.tune import settings as ways
 from deploy.tune.search import Goal, Tried, confirm, pareto, search
+from handlers import cores
 
 STUDY, RESULTS, CHART = "tune.db", "tune.json", "tune.svg"
 
@@ -106,7 +107,7 @@ def _save(artifact: Path, tried: Sequence[Tried], chosen: Tried, goal: Goal) -> 
 
     found = {
         "goal": goal.key(),
-        "cores": os.cpu_count(),
+        "cores": cores.usable(),
         "chosen": chosen.settings.as_json(),
         "tried": [
             {

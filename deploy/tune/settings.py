@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from handlers.cores import usable
+
 BATCHES = (1, 2, 4, 8)
 DELAYS = (0, 1, 2, 5)
 
@@ -63,7 +65,7 @@ def candidates(cores: int | None = None) -> list[Settings]:
 
     A batch of one waits for nobody, whatever the delay.
     """
-    cores = cores or os.cpu_count() or 1
+    cores = cores or usable()
     return sorted(
         Settings(workers, threads, batch, delay)
         for threads in _powers(cores)

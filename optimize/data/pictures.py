@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from handlers import cores
 from handlers.errors import RequestError
 from handlers.image_header import read_header
 from handlers.images import ImageSpec, load_image
@@ -108,7 +108,7 @@ def decode(pictures: Sequence[Encoded], spec: ImageSpec, title: str = "pictures"
         source: Any = _Batches(pictures, spec)
         workers = 0
         if len(pictures) >= _FEWEST_FOR_WORKERS:
-            workers = min(4, len(os.sched_getaffinity(0)))
+            workers = min(4, cores.usable())
         loader: Any = DataLoader(source, batch_size=None, num_workers=workers)
         for images, said in bar(loader, title=title, unit="batch"):
             for position, digest, reason in said:

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from handlers import cores
+
 VARIABLE = "MARPRESS_ENGINES"
 """Set to `none`, a build measures neither runtimes nor kernels to choose between them."""
 
@@ -62,9 +64,7 @@ def describe() -> dict[str, Any]:
     return {
         "processor": processor(),
         "features": cpu_features(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": cores.usable(),
         "memory_gib": round(memory, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -6,7 +6,6 @@ They take turns in short rounds, so that noise on the machine affects all of the
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from handlers import cores
 from optimize.errors import ModelError
 from optimize.evaluation import timer
 from optimize.evaluation.session import served
@@ -95,8 +95,7 @@ def measure(
     Raises:
         ModelError: a contestant does not load or run; the message gives the reason.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = tuple(t for t in threads if t <= (cores or 1)) or (1,)
+    threads = tuple(t for t in threads if t <= cores.usable()) or (1,)
     labels = list(_calls(torch.load(inputs, weights_only=True), batches))
     latencies: dict[str, dict[str, dict[str, float]]] = {name: {} for name in contestants}
     total = len(threads) * len(labels) * rounds

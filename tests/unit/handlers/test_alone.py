@@ -83,7 +83,7 @@ def _answers(seconds, value=1.0):
 def held(tmp_path, monkeypatch):
     """`widened` of a slow model, whose second copy is as given; four cores."""
     (tmp_path / "model.pt").write_bytes(b"a model")
-    monkeypatch.setattr(alone, "_cores", lambda: 4)
+    monkeypatch.setattr(alone.cores, "usable", lambda: 4)
     monkeypatch.setattr(alone, "PATIENCE", 0.1)
 
     @dataclass
@@ -151,7 +151,7 @@ def test_a_large_file_is_held_once(held, monkeypatch):
 
 def test_one_core_has_no_use_for_it(held, monkeypatch):
     own, asked = _answers(0.01), []
-    monkeypatch.setattr(alone, "_cores", lambda: 1)
+    monkeypatch.setattr(alone.cores, "usable", lambda: 1)
     assert held(_answers(0.0), own, asked=asked) is own
     assert not asked
 

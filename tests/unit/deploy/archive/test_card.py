@@ -116,7 +116,7 @@ def test_a_report_that_names_no_files_passes_nothing(artifact: Path) -> None:
 
 
 def test_more_workers_than_the_cores_have_a_use_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(card.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(card.cores, "usable", lambda: 2)
     card.check_workers(8, "quadrant")
     with pytest.raises(BadInput, match=r"asks for 9 workers; with 2 cores it may have 8"):
         card.check_workers(9, "quadrant")
