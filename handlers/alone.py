@@ -115,6 +115,8 @@ def widened(
     Raises:
         Nothing.
     """
+    if not sys.platform.startswith("linux"):  # whether another worker computes cannot be told
+        return own
     threads = min(cores.usable(), MOST_THREADS)
     if threads <= card.threads or _size(folder / card.model["file"]) > LARGEST:
         return own

@@ -11,7 +11,8 @@ def usable(cgroups: Path = _CGROUPS) -> int:
     """Cores that the process may run on (`taskset`, a container's cpuset), or the processor time
     that its container has per second where that is less (Docker's `--cpus`); 1 at least.
 
-    `cgroups`: where Linux shows the container's limits, of version 1 or 2.
+    `cgroups`: where Linux shows the container's limits, of version 1 or 2. A limit of what the
+    container is in (a pod, a service of systemd) is not seen from there.
     """
     if hasattr(os, "sched_getaffinity"):
         cores = len(os.sched_getaffinity(0))

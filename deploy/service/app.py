@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY = 33_554_432  # config.properties: max_request_size
 
-_PATHS = 1024  # whose routes are remembered
+_PATHS = 1024  # whose routes are remembered, each of
+_LONGEST = 256  # characters at most
 
 View = Callable[..., Reply | Awaitable[Reply]]
 Form = Callable[[Failure], Reply]
@@ -71,7 +72,9 @@ class App:
             refusal: HTTPException | None = None
             parts: Mapping[str, Any] = {}
             try:
-                name, parts = self._matched(request.path, request.method)
+                short = len(request.path) <= _LONGEST
+                match = self._matched if short else self._matcher.match
+                name, parts = match(request.path, request.method)
                 view, form = self._views[name]
             except HTTPException as error:
                 refusal = error

@@ -29,9 +29,7 @@ _HELP = {
     _ERRORS: "Requests that a handler refused or failed on.",
 }
 
-_MOST_HELD = 1000  # values of a histogram until the library is told
-
-_Series = tuple[str, tuple[tuple[str, str], ...]]
+_Key = tuple[str, tuple[tuple[str, str], ...]]
 
 logger = logging.getLogger(__name__)
 _NO_NAME = re.compile(r"[^a-zA-Z0-9_]")
@@ -42,14 +40,14 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # TorchServe has no 
 class Metrics:
     """Counters and histograms of the service and its workers; each appears with its first value.
 
-    What a request adds is summed here, and told to the library when somebody looks.
+    What is added is summed here, and told to the library when somebody looks.
     """
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._families: dict[str, Any] = {}
-        self._added: dict[_Series, float] = {}
-        self._observed: dict[_Series, list[float]] = {}
+        self._series: dict[_Key, Any] = {}
+        self._added: dict[_Key, float] = {}
         self._lock = threading.Lock()
 
     def add(self, name: str, value: float = 1.0, /, **labels: str) -> None:
@@ -60,12 +58,7 @@ class Metrics:
 
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Record one value of a histogram."""
-        key = (name, tuple(labels.items()))
-        with self._lock:
-            values = self._observed.setdefault(key, [])
-            values.append(value)
-        if len(values) >= _MOST_HELD:
-            self._settle()
+        self._of(Histogram, name, labels).observe(value)
 
     def record(self, kind: str, name: str, value: float, labels: dict[str, str]) -> None:
         """One value of a counter, gauge or histogram.
@@ -74,7 +67,7 @@ class Metrics:
         another kind, TypeError for a label that the library takes for something else.
         """
         if kind == "histogram":
-            self._of(Histogram, name, labels).observe(value)
+            self.observe(name, value, **labels)
         elif kind == "gauge":
             self._of(Gauge, name, labels).set(value)
         else:
@@ -89,28 +82,30 @@ class Metrics:
         """Tell the library what was summed."""
         with self._lock:
             added, self._added = self._added, {}
-            observed, self._observed = self._observed, {}
         for (name, labels), value in added.items():
-            self._counter(name, dict(labels)).inc(value)
-        for (name, labels), values in observed.items():
-            series = self._of(Histogram, name, dict(labels))
-            for value in values:
-                series.observe(value)
+            try:
+                self._counter(name, dict(labels)).inc(value)
+            except (ValueError, AttributeError):  # one name's trouble costs the others nothing
+                logger.exception("the metric %s is left out", name)
 
     def _counter(self, name: str, labels: dict[str, str]) -> Any:
         # The library ends every Counter's name in _total, which not all of TorchServe's do.
         return self._of(Counter if name.endswith("_total") else Gauge, name, labels)
 
     def _of(self, kind: type[MetricWrapperBase], name: str, labels: dict[str, str]) -> Any:
-        """The series of these labels."""
-        with self._lock:
-            if name not in self._families:
-                text = _HELP.get(name, name)
-                more: Any = {"buckets": BUCKETS[name]} if name in BUCKETS else {}
-                self._families[name] = kind(
-                    name, text, tuple(labels), registry=self._registry, **more
-                )
-        return self._families[name].labels(**labels)
+        """The series of these labels; looked up here, since the library takes its time."""
+        key = (name, tuple(labels.items()))
+        series = self._series.get(key)
+        if series is None:
+            with self._lock:
+                if name not in self._families:
+                    text = _HELP.get(name, name)
+                    more: Any = {"buckets": BUCKETS[name]} if name in BUCKETS else {}
+                    self._families[name] = kind(
+                        name, text, tuple(labels), registry=self._registry, **more
+                    )
+                series = self._series[key] = self._families[name].labels(**labels)
+        return series
 
 
 class HandlerMetrics:
@@ -132,7 +127,10 @@ class HandlerMetrics:
 
     def observe(self, name: str, value: float) -> None:
         """Record one value of a histogram."""
-        self._metrics.observe(str(name), float(value), **self._labels)
+        if name in BUCKETS:
+            self._metrics.observe(name, float(value), **self._labels)
+        else:
+            self.record("histogram", str(name), float(value), {})
 
     def record(self, kind: str, name: str, value: float, labels: Mapping[str, str]) -> None:
         """One value of an adopted handler's own counter, gauge or histogram.
@@ -157,6 +155,7 @@ class HandlerMetrics:
 def _is_ours(name: str) -> bool:
     """Whether a metric of this name would stand in the way of one of the service's."""
     return any(
-        name == own.removesuffix("_total") or name == own or name.startswith(f"{own}_")
-        for own in (*_HELP, *BUCKETS, *(f"Requests{group}" for group in ("2XX", "4XX", "5XX")))
+        name == own or name.startswith(f"{own}_")
+        for known in (*_HELP, *BUCKETS, *(f"Requests{group}" for group in ("2XX", "4XX", "5XX")))
+        for own in (known, known.removesuffix("_total"))
     )

@@ -128,6 +128,12 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._fields = 0
 
+    def on_url(self, url: bytes) -> None:
+        self._fields += len(url)
+        if self._fields > MAX_HEADERS:
+            raise ValueError("too long an address")
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += len(name) + len(value) + 4
         if self._fields > MAX_HEADERS:

@@ -42,8 +42,9 @@ def keep_operators() -> None:
     """Keep each operator from here on that torch's scripting knows by its address.
 
     torch 2.13 looks up functions in a table by `id` and holds them nowhere else: once one is gone,
-    whatever is made at its address is taken for that operator. A list of a convolution's was, and
-    scripting the model failed with "builtin cannot be used as a value".
+    whatever is made at its address is taken for that operator. Importing torch.ao.quantization.fx
+    frees a few; a list of a convolution's took such a place, and scripting the model failed with
+    "builtin cannot be used as a value".
     """
     register: Any = _builtins._register_builtin
     if hasattr(register, "kept"):

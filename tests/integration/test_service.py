@@ -167,7 +167,12 @@ def test_partial_answers_come_as_they_are_made(service: Service, store: Path) ->
 
 def test_a_client_that_breaks_http_is_told_so_in_json(service: Service) -> None:
     host, port = service.address.removeprefix("http://").split(":")
-    for request in (b"GARBAGE\r\n\r\n", b"GET /ping HTTP/1.1\r\nX: " + b"a" * 12_500 + b"\r\n\r\n"):
+    long = b"a" * 12_500
+    for request in (
+        b"GARBAGE\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nX: " + long + b"\r\n\r\n",
+        b"GET /" + long + b" HTTP/1.1\r\nX: x\r\n\r\n",
+    ):
         with socket.create_connection((host, int(port)), timeout=10) as wire:
             wire.sendall(request)
             head, _, body = receive(wire).partition(b"\r\n\r\n")

@@ -85,11 +85,23 @@ def test_a_metric_that_does_not_fit_is_left_out_and_fails_nothing():
     record("counter", "seen_total", 1, self="x")
     record("gauge", "left", 1, here="x")
     record("gauge", "left", 2, there="x")  # another label
-    for name in (REQUESTS, "ts_inference_requests", "Requests5XX", f"{names.INFERENCE}_sum"):
+    made = "ts_inference_requests_created"  # by the library, of the counter
+    for name in (REQUESTS, made, "ts_inference_requests", "Requests5XX", f"{names.INFERENCE}_sum"):
         record("gauge", name, 7)
     assert samples(metrics) == {
         ("seen_total", tuple(sorted({**own, "name": "x", "value": "y"}.items()))): 2,
         ("left", tuple(sorted({**own, "here": "x"}.items()))): 1,
     }
+    handler.take([["observe", "Requests5XX", 1.0], ["observe", "", 1.0]])
     metrics.add(REQUESTS, model_name="a", model_version="default")
     metrics.add("Requests5XX", Level="Host")
+    assert samples(metrics)["Requests5XX", (("Level", "Host"),)] == 1
+
+
+def test_a_series_that_cannot_be_told_costs_the_others_nothing():
+    metrics = Metrics()
+    metrics.add("Requests2XX", Level="Host")
+    metrics.add("Requests2XX", Group="Host")  # another label
+    metrics.add(REQUESTS, model_name="a")
+    told = samples(metrics)
+    assert told["Requests2XX", (("Level", "Host"),)] == told[REQUESTS, (("model_name", "a"),)] == 1
