@@ -92,10 +92,11 @@ def _whole(alternatives: list[str]) -> list[str]:
 
 def check_workers(workers: int, name: str) -> None:
     """Refuse more workers than this machine has a use for. Raises BadInput."""
-    most = min(MAX_WORKERS, WORKERS_PER_CORE * cores.usable())
+    count = cores.usable()
+    most = min(MAX_WORKERS, WORKERS_PER_CORE * count)
     if workers > most:
         raise BadInput(
-            f"{name} asks for {workers} workers; with {cores.usable()} cores it may have {most}: "
+            f"{name} asks for {workers} workers; with {count} cores it may have {most}: "
             "write fewer into serving.workers of its card"
         )
 

@@ -129,16 +129,18 @@ class Connection(HttpToolsProtocol):
         self._fields = 0
 
     def on_url(self, url: bytes) -> None:
-        self._fields += len(url)
-        if self._fields > MAX_HEADERS:
-            raise ValueError("too long an address")
+        self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields += len(name) + len(value) + 4
-        if self._fields > MAX_HEADERS:
-            raise ValueError("too many headers")
+        self._count(len(name) + len(value) + 4)
         super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        """Hold the head to its size, however it is cut into pieces."""
+        self._fields += size
+        if self._fields > MAX_HEADERS:
+            raise ValueError("too large a head")
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
